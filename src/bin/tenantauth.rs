@@ -1,0 +1,2 @@
+//! The `tenantauth` command.
+fn main() {}
