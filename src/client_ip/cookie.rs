@@ -8,11 +8,12 @@
 //!
 //! # Where this differs from Go, and why that is safe
 //!
-//! Compared with `src/net/http/cookie.go` and `net/textproto` of Go 1.21 to 1.25. Each point has its test.
+//! Compared by reading with `src/net/http/cookie.go` as it was about Go 1.12 ("old Go" below), 1.23 and 1.25.2.
+//! Each point has its test.
 //!
 //! * **Names.** Go drops a cookie whose name is no token; here any bytes are a name. The name looked for is a
 //!   token ([`is_name`]), so one that Go drops never equals it.
-//! * **Blanks** are those of `textproto.TrimString`: space, tab, CR, LF. Go of years ago trimmed every Unicode
+//! * **Blanks** are those of `textproto.TrimString`: space, tab, CR, LF. Old Go trimmed every Unicode
 //!   space, and read `\x0bClient_Ip` as `Client_Ip`; [`remove`] leaves that cookie. Such a Grafana keeps the
 //!   last of equal names, which is the stamped one, and two that reach the gateway are a denial.
 //! * **Blanks before `=`.** Old Go did not trim them and dropped the cookie; newer Go reads it. It counts here,
@@ -66,7 +67,7 @@ pub fn has_several_lines(lines: &[u8]) -> bool {
 /// Looks for the cookies whose name is exactly `name`, a token.
 pub fn find<'a>(lines: &'a [u8], name: &str) -> Found<'a> {
     let mut found = Found::None;
-    for segment in Segments(Some(lines)) {
+    for segment in Segments::of(lines) {
         if let Some(value) = value_of(segment, |head| head == name.as_bytes(), name.len()) {
             if found != Found::None {
                 return Found::Many;
@@ -80,7 +81,7 @@ pub fn find<'a>(lines: &'a [u8], name: &str) -> Found<'a> {
 /// Removes every cookie whose name is `name`, a token, in any letter case. The others stay byte for byte, and
 /// what is between them, their lines joined by `; `.
 pub fn remove(lines: &[u8], name: &str) -> Remaining {
-    if !Segments(Some(lines)).any(|segment| has_name(segment, name)) {
+    if !Segments::of(lines).any(|segment| has_name(segment, name)) {
         return Remaining::Unchanged;
     }
     let mut rest = Vec::with_capacity(lines.len());
@@ -107,27 +108,27 @@ pub fn stamp(lines: &[u8], name: &str, value: &str) -> Vec<u8> {
 /// Appends every cookie of another name. Blanks and `;` at both ends of a line are no part of any cookie and are
 /// left out; everything else is copied.
 fn push_others(lines: &[u8], name: &str, out: &mut Vec<u8>) {
-    for line in lines.split(|byte| *byte == b'\n') {
-        let mut begun = false;
-        for segment in Segments(Some(line)).filter(|segment| !has_name(segment, name)) {
+    let mut begun = false;
+    let mut segments = Segments::of(lines);
+    while let Some(segment) = segments.next() {
+        if !has_name(segment, name) {
             if begun {
                 out.push(b';');
                 out.extend_from_slice(segment);
-                continue;
+            } else if let segment @ [_, ..] = trim_start(segment) {
+                begun = true;
+                if !out.is_empty() {
+                    out.extend_from_slice(b"; ");
+                }
+                out.extend_from_slice(segment);
             }
-            let segment = trim_start(segment);
-            if segment.is_empty() {
-                continue;
-            }
-            begun = true;
-            if !out.is_empty() {
-                out.extend_from_slice(b"; ");
-            }
-            out.extend_from_slice(segment);
         }
-        // Stops within this line: a line that has begun holds a byte that is neither.
-        while let Some(b';' | b' ' | b'\t' | b'\r') = out.last() {
-            out.pop();
+        if segments.at_line_end {
+            begun = false;
+            // Stops within this line: one that has begun holds a byte that is neither.
+            while let Some(b';' | b' ' | b'\t' | b'\r') = out.last() {
+                out.pop();
+            }
         }
     }
 }
@@ -180,17 +181,28 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
 }
 
 /// What is between the `;` and newlines. Always at least one segment, which may be empty.
-struct Segments<'a>(Option<&'a [u8]>);
+struct Segments<'a> {
+    rest: Option<&'a [u8]>,
+    /// Whether the last segment told was the last of its line.
+    at_line_end: bool,
+}
+
+impl<'a> Segments<'a> {
+    const fn of(lines: &'a [u8]) -> Self {
+        Self { rest: Some(lines), at_line_end: false }
+    }
+}
 
 impl<'a> Iterator for Segments<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let text = self.0?;
+        let text = self.rest?;
         // Searched many bytes at a time: the other cookies are the longest part of most requests.
-        let (segment, behind) =
-            text.split_at_checked(memchr::memchr2(b';', b'\n', text).unwrap_or(text.len()))?;
-        self.0 = behind.get(1..);
+        let end = memchr::memchr2(b';', b'\n', text).unwrap_or(text.len());
+        let (segment, behind) = text.split_at_checked(end)?;
+        self.at_line_end = behind.first() != Some(&b';');
+        self.rest = behind.get(1..);
         Some(segment)
     }
 }
