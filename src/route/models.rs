@@ -3,6 +3,7 @@
 
 use super::tests::filled;
 use super::*;
+use crate::scope::Backend;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
