@@ -1,7 +1,12 @@
 //! tenantauth: the authorization layer for Grafana OSS over Mimir, Loki and Tempo, inside nginx.
 
+pub mod audit;
 pub mod client_ip;
+pub mod decision;
+pub mod engine;
+pub mod metrics;
 pub mod network;
+pub mod policy;
 pub mod reason;
 pub mod route;
 pub mod scope;

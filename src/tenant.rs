@@ -4,7 +4,6 @@
 //! through are refused here: empty parts (`a|`), and `:`, behind which newer backends trim everything and older
 //! ones do not.
 
-use smallvec::SmallVec;
 use std::fmt;
 
 /// At most this many tenants may be named by one request.
@@ -35,7 +34,14 @@ pub struct MalformedTenants;
 /// The tenants that one request names: 1 to [`MAX_TENANTS`], grammatical, sorted bytewise, without duplicates.
 /// Only [`TenantList::parse`] builds one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TenantList<'a>(SmallVec<[&'a str; 4]>);
+pub struct TenantList<'a>(Tenants<'a>);
+
+/// Nearly every request names one tenant, and costs no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tenants<'a> {
+    One(&'a str),
+    Several(Vec<&'a str>),
+}
 
 impl<'a> TenantList<'a> {
     /// Parses the value of `X-Scope-OrgID`.
@@ -44,8 +50,12 @@ impl<'a> TenantList<'a> {
     /// [`MalformedTenants`] where any part breaks the grammar or more than [`MAX_TENANTS`] distinct tenants or
     /// parts are named.
     pub fn parse(header: &'a [u8]) -> Result<Self, MalformedTenants> {
+        if is_tenant(header) {
+            let only = std::str::from_utf8(header).map_err(|_| MalformedTenants)?;
+            return Ok(Self(Tenants::One(only)));
+        }
         let text = std::str::from_utf8(header).map_err(|_| MalformedTenants)?;
-        let mut tenants = SmallVec::new();
+        let mut tenants = Vec::new();
         for part in text.split('|') {
             // Counted before duplicates are removed: the work a request may cause is bounded by what it sends.
             if tenants.len() == MAX_TENANTS || !is_tenant(part.as_bytes()) {
@@ -53,27 +63,32 @@ impl<'a> TenantList<'a> {
             }
             tenants.push(part);
         }
-        if tenants.len() > 1 {
-            tenants.sort_unstable();
-            tenants.dedup();
-        }
-        Ok(Self(tenants))
+        tenants.sort_unstable();
+        tenants.dedup();
+        Ok(Self(Tenants::Several(tenants)))
     }
 
     /// The tenants in canonical order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a str> + '_ {
-        self.0.iter().copied()
+        self.as_slice().iter().copied()
+    }
+
+    fn as_slice(&self) -> &[&'a str] {
+        match &self.0 {
+            Tenants::One(only) => std::slice::from_ref(only),
+            Tenants::Several(tenants) => tenants,
+        }
     }
 
     /// How many tenants there are; at least one.
     #[expect(clippy::len_without_is_empty, reason = "a tenant list is never empty")]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.as_slice().len()
     }
 
     /// Whether `header` is already the canonical form of this list.
     pub fn is_canonical_form_of(&self, header: &[u8]) -> bool {
-        match self.0.as_slice() {
+        match self.as_slice() {
             [only] => only.as_bytes() == header,
             _ => self.to_string().as_bytes() == header,
         }
@@ -83,7 +98,7 @@ impl<'a> TenantList<'a> {
 /// The canonical header value: sorted, without duplicates, joined by `|`.
 impl fmt::Display for TenantList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, tenant) in self.0.iter().enumerate() {
+        for (number, tenant) in self.as_slice().iter().enumerate() {
             if number > 0 {
                 f.write_str("|")?;
             }
@@ -135,6 +150,11 @@ impl TenantPattern {
         Ok(Self(text.into_boxed_str()))
     }
 
+    /// The pattern `*`.
+    pub fn everything() -> Self {
+        Self("*".into())
+    }
+
     /// The pattern as it is compared: runs of `*` made one.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -167,6 +187,53 @@ impl TenantPattern {
             rest = behind;
         }
         true
+    }
+
+    /// Whether some tenant could match both patterns.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let (left, right) = (self.0.as_bytes(), other.0.as_bytes());
+        // reachable[j]: the pieces of `left` so far and the first j of `right` can match the same text.
+        let mut reachable = vec![false; right.len() + 1];
+        let spread = |row: &mut Vec<bool>| {
+            for (at, byte) in right.iter().enumerate() {
+                if *byte == b'*' && row.get(at) == Some(&true) && let Some(next) = row.get_mut(at + 1) {
+                    *next = true;
+                }
+            }
+        };
+        if let Some(start) = reachable.first_mut() {
+            *start = true;
+        }
+        spread(&mut reachable);
+        for byte in left {
+            let mut next = vec![false; right.len() + 1];
+            for (at, from) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
+                debug_assert!(from);
+                // A star consumes nothing, or whatever the other side reads next.
+                let targets: &[usize] = match (*byte, right.get(at)) {
+                    (b'*', _) => &[at],
+                    (_, Some(b'*')) => &[at],
+                    (literal, Some(other)) if literal == *other => &[at + 1],
+                    _ => &[],
+                };
+                for target in targets {
+                    if let Some(cell) = next.get_mut(*target) {
+                        *cell = true;
+                    }
+                }
+            }
+            if *byte == b'*' {
+                // The star of `left` also swallows any further characters of `right`.
+                let mut on = false;
+                for cell in &mut next {
+                    on |= *cell;
+                    *cell = on;
+                }
+            }
+            spread(&mut next);
+            reachable = next;
+        }
+        reachable.last() == Some(&true)
     }
 }
 
@@ -281,6 +348,18 @@ mod tests {
             if let Ok(parsed) = TenantPattern::parse(&pattern) {
                 prop_assert_eq!(parsed.matches(&tenant), slow_match(pattern.as_bytes(), tenant.as_bytes()));
             }
+        }
+
+        #[test]
+        fn overlapping_agrees_with_the_tenants_themselves(left in "[ab*]{1,5}", right in "[ab*]{1,5}") {
+            // Two patterns of at most five characters that overlap share a tenant of at most eight.
+            let (left, right) = (TenantPattern::parse(&left), TenantPattern::parse(&right));
+            let (Ok(left), Ok(right)) = (left, right) else { return Ok(()) };
+            let shared = (1..=8u32).any(|length| (0..1u32 << length).any(|bits| {
+                let tenant: String = (0..length).map(|at| if bits >> at & 1 == 1 { 'a' } else { 'b' }).collect();
+                left.matches(&tenant) && right.matches(&tenant)
+            }));
+            prop_assert_eq!(left.overlaps(&right), shared, "{} {}", left, right);
         }
 
         #[test]

@@ -99,6 +99,28 @@ impl<R> TokenCache<R> {
         self.entries.put(token.into(), Entry { claims, resolved });
     }
 
+    /// The entry of exactly this token, made by `make` where there is none.
+    ///
+    /// # Errors
+    /// What `make` failed with (nothing is then kept), or [`Reason::InternalError`] for a token that is larger than
+    /// the whole cache.
+    pub fn get_or_insert_with(
+        &mut self,
+        token: &[u8],
+        now: u64,
+        make: impl FnOnce() -> Result<(VerifiedClaims, R), Reason>,
+    ) -> Result<&mut Entry<R>, Reason> {
+        if self.get(token, now).is_none() {
+            let (claims, resolved) = make()?;
+            self.insert(token, claims, resolved);
+            if self.entries.peek_mru().is_none_or(|(newest, _)| **newest != *token) {
+                return Err(Reason::InternalError);
+            }
+        }
+        // Found or made just now, so it is the most recently used.
+        self.entries.iter_mut().next().map(|(_, entry)| entry).ok_or(Reason::InternalError)
+    }
+
     fn remove(&mut self, token: &[u8]) {
         if let Some(entry) = self.entries.pop(token) {
             self.bytes -= cost(token, &entry.claims);

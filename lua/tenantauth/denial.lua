@@ -1,0 +1,33 @@
+-- How a denial looks to the client.
+
+local ngx = ngx
+
+local _M = {}
+
+
+-- Ends the request. `sentence` and `reason` come from the closed list; nothing of the request is in them.
+function _M.send(status, reason, sentence, json)
+    local request_id = ngx.var.request_id or ""
+    local text = sentence .. " (" .. reason .. "; request " .. request_id .. ")"
+    local body
+    if json then
+        -- Neither the sentences nor the identifiers hold anything that JSON escapes.
+        body = '{"status":"error","errorType":"forbidden","error":"' .. text .. '"}'
+    else
+        body = text .. "\n"
+    end
+    ngx.status = status
+    local header = ngx.header
+    header["Content-Type"] = json and "application/json" or "text/plain; charset=utf-8"
+    header["Content-Length"] = #body
+    header["Cache-Control"] = "no-store"
+    header["X-Tenantauth-Reason"] = reason
+    header["X-Request-Id"] = request_id
+    if ngx.req.get_method() ~= "HEAD" then
+        ngx.print(body)
+    end
+    return ngx.exit(status)
+end
+
+
+return _M

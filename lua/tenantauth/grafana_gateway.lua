@@ -1,0 +1,135 @@
+-- The Grafana Gateway: writes the client's address into the request that goes to Grafana, as its only cookie of
+-- that name.
+
+local native, import = ...
+
+local options_of = import("options")
+local headers = import("headers")
+local denial = import("denial")
+local base = require "resty.core.base"
+
+local ngx = ngx
+local ngx_log = ngx.log
+local ngx_var = ngx.var
+
+local _M = {}
+
+local FIRST_LOAD_WAIT = 2
+local COOKIE_PLAN = headers.plan({ cookie = 1 })
+local stampers = {}
+
+
+local function cookie_name(value)
+    local problem = options_of.nonempty_string(value)
+    if problem then
+        return problem
+    end
+    if not native.is_cookie_name(value) then
+        return "is no cookie name"
+    end
+end
+
+
+local function ttl(value)
+    if type(value) ~= "number" then
+        return "must be a number of seconds, got " .. type(value)
+    end
+    if value ~= math.floor(value) or value < 1 or value > 600 then
+        return "must be a whole number of 1 to 600 seconds"
+    end
+end
+
+
+local STAMP_OPTIONS = {
+    cookie = cookie_name,
+    keys_file = options_of.nonempty_string,
+    unsigned = "boolean",
+    ttl = ttl,
+}
+
+
+local function stamper_of(options)
+    options = options_of.check(2, "stamp_client_ip", options, STAMP_OPTIONS)
+    local keys_file = options.keys_file
+    if keys_file and options.unsigned then
+        options_of.fail(2, "stamp_client_ip", "options `keys_file` and `unsigned` exclude each other")
+    end
+    if not keys_file and not options.unsigned then
+        options_of.fail(2, "stamp_client_ip", "option `keys_file` is required, or `unsigned = true`")
+    end
+    local cookie, seconds = options.cookie or "Client_Ip", options.ttl or 300
+    local key = cookie .. "\0" .. (keys_file or "") .. "\0" .. seconds
+    local stamper = stampers[key]
+    if not stamper then
+        local problem
+        stamper, problem = native.stamper(cookie, keys_file, seconds)
+        if not stamper then
+            ngx_log(ngx.ERR, "tenantauth: ", problem)
+            return nil
+        end
+        stampers[key] = stamper
+    end
+    return stamper
+end
+
+
+-- All Cookie lines joined by newlines; nil where the headers cannot be read whole.
+local function cookie_lines(r)
+    local elements, total = headers.read(r)
+    if elements == nil then
+        return nil
+    end
+    local lines = ""
+    for index = 0, total - 1 do
+        if headers.role(COOKIE_PLAN, elements, index) then
+            local value = headers.value(elements, index)
+            lines = lines == "" and value or lines .. "\n" .. value
+        end
+    end
+    return lines
+end
+
+
+local function fail(reason, cookies)
+    ngx_log(ngx.ERR, "tenantauth: the client address could not be stamped: ", reason)
+    if cookies and cookies ~= "" then
+        ngx.req.set_header("Cookie", cookies)
+    else
+        ngx.req.clear_header("Cookie")
+    end
+    return denial.send(503, "internal_error", "503 Service Unavailable: the client address could not be recorded",
+        false)
+end
+
+
+function _M.stamp(options)
+    local stamper = stamper_of(options)
+    local phase = ngx.get_phase()
+    if phase ~= "rewrite" and phase ~= "access" then
+        options_of.fail(1, "stamp_client_ip", "must be called in the rewrite phase, not in " .. phase)
+    end
+    if not stamper then
+        return fail("it could not be set up", nil)
+    end
+    local lines = cookie_lines(base.get_request())
+    if not lines then
+        return fail("there are too many request headers", nil)
+    end
+    local waited = 0
+    while native.stamper_is_loading(stamper) and waited < FIRST_LOAD_WAIT do
+        ngx.sleep(0.01)
+        waited = waited + 0.01
+    end
+    local message = native.stamper_message(stamper)
+    if message then
+        ngx_log(ngx.ERR, "tenantauth: ", message)
+    end
+    local line, cookies, problem = native.stamp(stamper, lines, ngx_var.remote_addr or "")
+    if not line then
+        return fail(problem, cookies)
+    end
+    ngx.req.set_header("Cookie", line)
+end
+
+
+return _M

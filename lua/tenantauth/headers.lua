@@ -1,0 +1,101 @@
+-- The request's headers, looked through once without making a Lua string of each.
+--
+-- ngx.req.get_headers() makes two strings a header and a table; with 20 headers that alone costs more than
+-- everything else here. The functions beneath it are called instead, as lua-resty-core does, and only the few
+-- headers that matter become strings.
+
+local ffi = require "ffi"
+local base = require "resty.core.base"
+require "resty.core.request"
+
+local C = ffi.C
+local ffi_str = ffi.string
+local ffi_cast = ffi.cast
+local get_string_buf = base.get_string_buf
+
+local elements_type = ffi.typeof("ngx_http_lua_ffi_table_elt_t *")
+local element_size = ffi.sizeof("ngx_http_lua_ffi_table_elt_t")
+local truncated = ffi.new("int[1]")
+
+-- What nginx's Lua interface shows by default. More is a denial: padding could hide a header from us that still
+-- goes upstream.
+local MAX_HEADERS = 100
+
+local _M = {}
+
+
+-- A cheap key that tells most names apart: length, first and last byte.
+local function shape_of(length, first, last)
+    return length * 65536 + first * 256 + last
+end
+
+
+-- A set of names to look for. `roles`: lower-case name -> anything but nil.
+function _M.plan(roles)
+    local shapes = {}
+    for name in pairs(roles) do
+        shapes[shape_of(#name, name:byte(1), name:byte(#name))] = true
+    end
+    return { shapes = shapes, roles = roles }
+end
+
+
+-- Reads the header list of request `r`. Returns the elements and their number, or nil where there are too many
+-- or they cannot be read.
+function _M.read(r)
+    local count = C.ngx_http_lua_ffi_req_get_headers_count(r, MAX_HEADERS, truncated)
+    if count < 0 or truncated[0] ~= 0 then
+        return nil
+    end
+    if count == 0 then
+        return false, 0
+    end
+    local elements = ffi_cast(elements_type, get_string_buf(element_size * count))
+    -- 0: names in lower case.
+    if C.ngx_http_lua_ffi_req_get_headers(r, elements, count, 0) ~= 0 then
+        return nil
+    end
+    return elements, count
+end
+
+
+-- The role of element `index`, and its lower-case name; nil where no plan knows it.
+function _M.role(plan, elements, index)
+    local key = elements[index].key
+    local length = key.len
+    if length == 0 then
+        return nil
+    end
+    local data = key.data
+    if plan.shapes[length * 65536 + data[0] * 256 + data[length - 1]] then
+        local name = ffi_str(data, length)
+        return plan.roles[name], name
+    end
+    return nil
+end
+
+
+-- The lower-case name of element `index` if it begins with `x-loki-` or `x-mimir-`.
+function _M.tuning_name(elements, index)
+    local key = elements[index].key
+    local length, data = key.len, key.data
+    if length < 7 or data[0] ~= 120 or data[1] ~= 45 then
+        return nil
+    end
+    if data[2] == 108 and ffi_str(data, 7) == "x-loki-" then
+        return ffi_str(data, length)
+    end
+    if data[2] == 109 and length >= 8 and ffi_str(data, 8) == "x-mimir-" then
+        return ffi_str(data, length)
+    end
+    return nil
+end
+
+
+function _M.value(elements, index)
+    local value = elements[index].value
+    return ffi_str(value.data, value.len)
+end
+
+
+return _M

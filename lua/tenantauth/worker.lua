@@ -1,0 +1,205 @@
+-- A worker's engine: started by init_worker, or by the first request of a drop-in; its timers; its counters.
+
+local native, import = ...
+
+local options_of = import("options")
+
+local ngx = ngx
+local ngx_log = ngx.log
+local ngx_sleep = ngx.sleep
+local timer_every = ngx.timer.every
+
+local LEVELS = { error = ngx.ERR, warn = ngx.WARN, notice = ngx.NOTICE }
+local DEFAULT_POLICY = "/etc/tenantauth/policy.yaml"
+local DEFAULT_DICT = "tenantauth"
+local TICK = 0.5
+-- A worker that has not been heard of for so long is not counted.
+local WORKER_TTL = 5
+local FIRST_LOAD_WAIT = 2
+
+local _M = {
+    -- The shared dictionary, or nil without one.
+    dict = nil,
+}
+
+local attached = false
+local ready = false
+local local_counters = {}
+
+
+local function attach_dict(name)
+    local dict = ngx.shared[name]
+    if dict then
+        local key = dict:get("hash_key")
+        if not key then
+            key = native.random_key()
+            if not dict:add("hash_key", key) then
+                key = dict:get("hash_key") or key
+            end
+        end
+        native.set_hash_key(key)
+    end
+    _M.dict = dict
+end
+
+
+-- Adds to a counter of all workers; without a shared dictionary, of this one.
+function _M.add(key, value)
+    local dict = _M.dict
+    if dict then
+        dict:incr(key, value, 0)
+    else
+        local_counters[key] = (local_counters[key] or 0) + value
+    end
+end
+
+
+-- Calls `each` with every counter and its value.
+function _M.each_counter(each)
+    local dict = _M.dict
+    if not dict then
+        for key, value in pairs(local_counters) do
+            each(key, value)
+        end
+        return
+    end
+    for _, key in ipairs(dict:get_keys(0)) do
+        local value = dict:get(key)
+        if type(value) == "number" then
+            each(key, value)
+        end
+    end
+end
+
+
+-- Revision by worker, as far as the shared dictionary knows.
+function _M.workers()
+    local workers = {}
+    local dict = _M.dict
+    if not dict then
+        workers[ngx.worker.pid()] = native.revision() or ""
+        return workers
+    end
+    for _, key in ipairs(dict:get_keys(0)) do
+        local pid = key:match("^worker:(%d+)$")
+        local revision = pid and dict:get(key)
+        if revision then
+            workers[tonumber(pid)] = revision
+        end
+    end
+    return workers
+end
+
+
+local function tick(premature)
+    local dict = _M.dict
+    local key = "worker:" .. ngx.worker.pid()
+    if premature then
+        if dict then
+            dict:delete(key)
+        end
+        return
+    end
+    local level, message = native.next_message()
+    while level do
+        ngx_log(LEVELS[level] or ngx.ERR, "tenantauth: ", message)
+        level, message = native.next_message()
+    end
+    local accepted, rejected = native.take_reload_counts()
+    if accepted > 0 then
+        _M.add('tenantauth_policy_reloads_total{result="success"}', accepted)
+    end
+    if rejected > 0 then
+        _M.add('tenantauth_policy_reloads_total{result="failure"}', rejected)
+    end
+    if dict then
+        dict:set(key, native.revision() or "", WORKER_TTL)
+    end
+end
+
+
+local function start(policy, dict_name, reload_interval)
+    local ok, problem = native.start(policy, reload_interval)
+    if not ok then
+        ngx_log(ngx.ERR, "tenantauth: ", problem)
+        return nil, problem
+    end
+    attach_dict(dict_name)
+    attached = true
+    -- Once a process: under `lua_code_cache off` every request has a Lua state of its own and comes by here.
+    if native.claim_timers(dict_name) then
+        if not _M.dict then
+            ngx_log(ngx.WARN, "tenantauth: no `lua_shared_dict ", dict_name,
+                "`: counters are those of one worker")
+        end
+        timer_every(TICK, tick)
+    end
+    return true
+end
+
+
+local function reload_interval(value)
+    if type(value) ~= "number" then
+        return "must be a number of seconds, got " .. type(value)
+    end
+    if not (value >= 0.1 and value <= 3600) then
+        return "must be between 0.1 and 3600 seconds"
+    end
+end
+
+
+local function unserved()
+    return "is not supported by this version"
+end
+
+
+local INIT_OPTIONS = {
+    policy = options_of.nonempty_string,
+    shared_dict = options_of.nonempty_string,
+    reload_interval = reload_interval,
+    state_dir = unserved,
+}
+
+
+function _M.init(options)
+    options = options_of.check(1, "init_worker", options, INIT_OPTIONS)
+    if ngx.get_phase() ~= "init_worker" then
+        options_of.fail(1, "init_worker", "must be called in the init_worker phase, not in " .. ngx.get_phase())
+    end
+    -- The cache loader and manager processes of nginx serve no requests.
+    if ngx.worker.id() == nil then
+        return
+    end
+    local ok, problem = start(options.policy or DEFAULT_POLICY, options.shared_dict or DEFAULT_DICT,
+        options.reload_interval or 2)
+    if not ok then
+        options_of.fail(1, "init_worker", problem)
+    end
+end
+
+
+-- Makes sure that this Lua state has an engine, and waits for its first policy without blocking the worker.
+function _M.ensure()
+    if ready then
+        return
+    end
+    if not attached then
+        local dict_name = native.attach()
+        if dict_name then
+            attach_dict(dict_name)
+            attached = true
+        else
+            -- The drop-in: nobody called init_worker. nginx passes the variable on only with `env`.
+            start(os.getenv("TENANTAUTH_POLICY") or DEFAULT_POLICY, DEFAULT_DICT, 2)
+        end
+    end
+    local waited = 0
+    while native.readiness() == 0 and waited < FIRST_LOAD_WAIT do
+        ngx_sleep(0.01)
+        waited = waited + 0.01
+    end
+    ready = native.readiness() == 2
+end
+
+
+return _M

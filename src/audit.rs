@@ -1,0 +1,219 @@
+//! One decided request -> the members of one JSON object, which nginx's `access_log` completes and writes.
+//!
+//! Redaction lives here: nothing that came in a header is written but the tenants (grammatical ones), what a
+//! verified token says, and what Grafana claims about a dashboard.
+
+use crate::client_ip::ClientIp;
+use crate::decision::Decision;
+use crate::policy::snapshot::{QueryAudit, Snapshot};
+use crate::scope::{BackendSet, Scope};
+use crate::tenant::TenantList;
+use crate::token::claims::Identity;
+use crate::token::digest::keyed_hash;
+use std::fmt::Write;
+
+/// Longest part of a request (path, query, claimed header) that a record keeps, in bytes.
+const MAX_PART: usize = 4096;
+
+/// The members that describe who asked, where that is not known.
+const NOBODY: &str = r#""issuer":null,"subject":null,"user":null,"token_id":null,"groups":null"#;
+
+/// What of a principal stands in its records. Rendered once a token, since it is the same in each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrincipalMembers(Box<str>);
+
+impl PrincipalMembers {
+    /// Renders issuer, subject, user, token id and those groups that the policy names.
+    pub fn of_user<'g>(issuer: &str, identity: &Identity, groups: impl Iterator<Item = &'g str>) -> Self {
+        let mut out = String::from("\"issuer\":");
+        push_text(&mut out, issuer.as_bytes());
+        for (key, value) in [
+            (",\"subject\":", identity.subject.as_deref().or(identity.object_id.as_deref())),
+            (",\"user\":", identity.user.as_deref()),
+            (",\"token_id\":", identity.token_id.as_deref()),
+        ] {
+            out.push_str(key);
+            push_optional(&mut out, value.map(str::as_bytes));
+        }
+        out.push_str(",\"groups\":");
+        push_list(&mut out, groups);
+        Self(out.into())
+    }
+}
+
+/// The context that Grafana claims in headers, unproven.
+#[derive(Clone, Copy, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are what they are called")]
+pub struct GrafanaContext<'a> {
+    pub dashboard: Option<&'a [u8]>,
+    pub panel: Option<&'a [u8]>,
+    pub rule: Option<&'a [u8]>,
+    pub org: Option<&'a [u8]>,
+}
+
+/// Everything a record says. What is not known is `None`.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "the fields are the keys of the contract's section 10")]
+pub struct Record<'a> {
+    pub decision: &'a Decision,
+    pub snapshot: Option<&'a Snapshot>,
+    pub principal: Option<&'a PrincipalMembers>,
+    pub tenants: Option<&'a TenantList<'a>>,
+    pub scope: Option<Scope>,
+    pub backends: BackendSet,
+    pub method: &'a [u8],
+    pub path: &'a [u8],
+    pub query: Option<&'a [u8]>,
+    pub client_ip: Option<ClientIp>,
+    pub client_ip_source: Option<&'a str>,
+    pub peer: &'a [u8],
+    pub upgrade: bool,
+    pub grafana: GrafanaContext<'a>,
+}
+
+/// Appends the members of the record, without braces, to `out`. `hash_key`: the key of hashed queries.
+pub fn render(out: &mut String, record: &Record<'_>, hash_key: &[u8]) {
+    let decision = record.decision;
+    out.push_str("\"decision\":\"");
+    out.push_str(decision.effect());
+    out.push_str("\",\"reason\":\"");
+    out.push_str(decision.reason().name());
+    out.push_str("\",\"mode\":\"enforce\",\"shadow\":");
+    match decision.shadow {
+        // The writer is a string: it does not fail.
+        Some(shadow) => _ = write!(out, r#"{{"decision":"deny","reason":"{}"}}"#, shadow.reason),
+        None => out.push_str("null"),
+    }
+    out.push(',');
+    out.push_str(record.principal.map_or(NOBODY, |principal| &principal.0));
+    out.push_str(",\"tenants\":");
+    match record.tenants {
+        // The grammar holds nothing that JSON escapes.
+        Some(tenants) => {
+            for (number, tenant) in tenants.iter().enumerate() {
+                out.push_str(if number == 0 { "[\"" } else { "\",\"" });
+                out.push_str(tenant);
+            }
+            out.push_str("\"]");
+        }
+        None => out.push_str("null"),
+    }
+    out.push_str(",\"scope\":");
+    push_name(out, record.scope.map(Scope::name));
+    let grant = record
+        .snapshot
+        .zip(decision.grant)
+        .and_then(|(snapshot, grant)| snapshot.grants.get(usize::try_from(grant).ok()?));
+    out.push_str(",\"grant\":");
+    push_optional(out, grant.map(|grant| grant.name.as_bytes()));
+    let restriction = decision.restriction.or(decision.shadow.map(|shadow| shadow.restriction));
+    let restriction = record
+        .snapshot
+        .zip(restriction)
+        .and_then(|(snapshot, restriction)| snapshot.restrictions.get(usize::try_from(restriction).ok()?));
+    out.push_str(",\"restriction\":");
+    push_optional(out, restriction.map(|restriction| restriction.name.as_bytes()));
+    out.push_str(",\"owner\":null,\"backend\":\"");
+    out.push_str(record.backends.label());
+    out.push_str("\",\"method\":");
+    push_text(out, record.method);
+    out.push_str(",\"path\":");
+    push_text(out, record.path);
+    out.push_str(",\"query\":");
+    push_query(out, record, hash_key);
+    out.push_str(",\"client_ip\":");
+    match record.client_ip {
+        Some(client_ip) => _ = write!(out, "\"{client_ip}\""),
+        None => out.push_str("null"),
+    }
+    out.push_str(",\"client_ip_source\":");
+    push_name(out, record.client_ip_source);
+    out.push_str(",\"peer\":");
+    push_text(out, record.peer);
+    out.push_str(if record.upgrade { ",\"upgrade\":true" } else { ",\"upgrade\":false" });
+    out.push_str(",\"policy_revision\":");
+    push_name(out, record.snapshot.map(|snapshot| &*snapshot.revision));
+    for (key, value) in [
+        (",\"grafana\":{\"dashboard\":", record.grafana.dashboard),
+        (",\"panel\":", record.grafana.panel),
+        (",\"rule\":", record.grafana.rule),
+        (",\"org\":", record.grafana.org),
+    ] {
+        out.push_str(key);
+        push_optional(out, value);
+    }
+    out.push('}');
+    if [record.path, record.query.unwrap_or_default()].iter().any(|part| part.len() > MAX_PART) {
+        out.push_str(",\"truncated\":true");
+    }
+}
+
+fn push_query(out: &mut String, record: &Record<'_>, hash_key: &[u8]) {
+    let kept = record.snapshot.map_or(QueryAudit::None, |snapshot| snapshot.audit_query);
+    match (record.query, kept) {
+        (None, _) | (_, QueryAudit::None) => out.push_str("null"),
+        (Some(query), QueryAudit::Full) => push_text(out, query),
+        (Some(query), QueryAudit::Hash) => {
+            out.push_str("\"hmac-sha256:");
+            out.push_str(&keyed_hash(hash_key, query));
+            out.push('"');
+        }
+    }
+}
+
+/// A name of ours, which needs no escaping.
+fn push_name(out: &mut String, name: Option<&str>) {
+    match name {
+        Some(name) => {
+            out.push('"');
+            out.push_str(name);
+            out.push('"');
+        }
+        None => out.push_str("null"),
+    }
+}
+
+fn push_optional(out: &mut String, value: Option<&[u8]>) {
+    match value {
+        Some(value) => push_text(out, value),
+        None => out.push_str("null"),
+    }
+}
+
+fn push_list<'t>(out: &mut String, texts: impl Iterator<Item = &'t str>) {
+    out.push('[');
+    for (number, text) in texts.enumerate() {
+        if number > 0 {
+            out.push(',');
+        }
+        push_text(out, text.as_bytes());
+    }
+    out.push(']');
+}
+
+/// Appends any bytes as a JSON string: at most [`MAX_PART`] of them, what is not UTF-8 replaced, on one line.
+fn push_text(out: &mut String, bytes: &[u8]) {
+    let bytes = bytes.get(..MAX_PART).unwrap_or(bytes);
+    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if bytes.iter().all(plain)
+        && let Ok(text) = std::str::from_utf8(bytes)
+    {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
+    out.push('"');
+    for character in String::from_utf8_lossy(bytes).chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            // Line separators beyond ASCII would split the line for some readers.
+            '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
+                _ = write!(out, "\\u{:04x}", u32::from(character));
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}

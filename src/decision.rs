@@ -1,0 +1,259 @@
+//! The decision: pure, total, and denying wherever nothing allows.
+//!
+//! Nothing here looks at a clock, a file or a header; what it needs is in the request and the snapshot.
+
+use crate::client_ip::ClientIp;
+use crate::policy::snapshot::{Grant, GroupId, Restriction, Snapshot};
+use crate::reason::Reason;
+use crate::scope::{BackendSet, Scope};
+use crate::tenant::TenantList;
+
+/// Everything a decision depends on besides the policy. Each part is proven by its type.
+#[derive(Clone, Debug)]
+pub struct AccessRequest<'a> {
+    /// The principal's groups in the snapshot that decides: sorted, without duplicates.
+    pub groups: &'a [GroupId],
+    /// The tenants the request names.
+    pub tenants: &'a TenantList<'a>,
+    /// What it does.
+    pub scope: Scope,
+    /// The backends that know its path.
+    pub backends: BackendSet,
+    /// Where the user is, or why that is not known.
+    pub client_ip: Result<ClientIp, Reason>,
+    /// Unix seconds.
+    pub now: u64,
+}
+
+/// What is done with a request, why, and which rules had the last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    reason: Reason,
+    /// The grant that allowed it; for several tenants that of the first.
+    pub grant: Option<u32>,
+    /// The restriction that denied it.
+    pub restriction: Option<u32>,
+    /// What a restriction in shadow mode would have denied.
+    pub shadow: Option<ShadowDenial>,
+}
+
+/// A denial that was recorded and not applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShadowDenial {
+    /// The reason it would have had.
+    pub reason: Reason,
+    /// The restriction.
+    pub restriction: u32,
+}
+
+impl Decision {
+    /// A denial by a stage before the grants: headers, path, token.
+    ///
+    /// [`Reason::Granted`] is no reason to deny and becomes [`Reason::InternalError`].
+    pub const fn denied(reason: Reason) -> Self {
+        let reason = if matches!(reason, Reason::Granted) { Reason::InternalError } else { reason };
+        Self { reason, grant: None, restriction: None, shadow: None }
+    }
+
+    /// Whether the request may go on.
+    pub fn is_allow(&self) -> bool {
+        self.reason == Reason::Granted
+    }
+
+    /// `allow` or `deny`.
+    pub fn effect(&self) -> &'static str {
+        if self.is_allow() { "allow" } else { "deny" }
+    }
+
+    /// The one reason.
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+}
+
+/// Decides one request of a user: every tenant must be granted for the scope, and every restriction that applies
+/// must contain the client.
+pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
+    let mut first_grant = None;
+    let mut scope_missing = false;
+    for tenant in request.tenants.iter() {
+        match best_grant(snapshot, request, tenant) {
+            Found::Grant(grant) => first_grant = first_grant.or(Some(grant)),
+            Found::OtherScope => scope_missing = true,
+            // A tenant that is not granted at all is told before a scope that is missing on another.
+            Found::Nothing => return Decision::denied(Reason::TenantForbidden),
+        }
+    }
+    if scope_missing {
+        return Decision::denied(Reason::ScopeForbidden);
+    }
+    let Some(grant) = first_grant else { return Decision::denied(Reason::TenantForbidden) };
+    let (denial, shadow) = first_violations(snapshot, request);
+    match denial {
+        Some((reason, restriction)) => {
+            Decision { restriction: Some(restriction), shadow: None, ..Decision::denied(reason) }
+        }
+        None => Decision { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow },
+    }
+}
+
+enum Found {
+    Grant(u32),
+    OtherScope,
+    Nothing,
+}
+
+/// The first grant of the document that allows this tenant.
+fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) -> Found {
+    let mut best = None;
+    let mut other_scope = false;
+    snapshot.grant_index.each_rule(tenant, request.groups, &mut |rule| {
+        let Some(grant) = rule_at(&snapshot.grants, rule) else { return };
+        if grant.has_expired(request.now) || grant.excepts(tenant) {
+            return;
+        }
+        if grant.scopes.contains(request.scope) {
+            best = Some(best.map_or(rule, |other: u32| other.min(rule)));
+        } else {
+            other_scope = true;
+        }
+    });
+    match best {
+        Some(rule) => Found::Grant(rule),
+        None if other_scope => Found::OtherScope,
+        None => Found::Nothing,
+    }
+}
+
+/// The first enforced and the first shadowed restriction that the request violates, in the order of tenants and
+/// then of the document.
+fn first_violations(
+    snapshot: &Snapshot,
+    request: &AccessRequest<'_>,
+) -> (Option<(Reason, u32)>, Option<ShadowDenial>) {
+    let mut shadow: Option<ShadowDenial> = None;
+    for tenant in request.tenants.iter() {
+        let mut denied: Option<u32> = None;
+        let mut shadowed: Option<u32> = None;
+        snapshot.restriction_index.each_rule(tenant, request.groups, &mut |rule| {
+            let Some(restriction) = rule_at(&snapshot.restrictions, rule) else { return };
+            if binds(restriction, request, tenant) && !is_inside(restriction, request) {
+                let first = if restriction.shadow { &mut shadowed } else { &mut denied };
+                *first = Some(first.map_or(rule, |other| other.min(rule)));
+            }
+        });
+        let reason = request.client_ip.err().unwrap_or(Reason::IpForbidden);
+        if let Some(rule) = denied {
+            return (Some((reason, rule)), None);
+        }
+        if let (None, Some(restriction)) = (shadow, shadowed) {
+            shadow = Some(ShadowDenial { reason, restriction });
+        }
+    }
+    (None, shadow)
+}
+
+fn rule_at<T>(rules: &[T], number: u32) -> Option<&T> {
+    usize::try_from(number).ok().and_then(|number| rules.get(number))
+}
+
+/// Whether a restriction whose tenants and groups are met binds this request.
+fn binds(restriction: &Restriction, request: &AccessRequest<'_>, tenant: &str) -> bool {
+    restriction.scopes.cover(request.scope, request.backends)
+        && !restriction.excepts_tenant(tenant)
+        && !restriction.excepts_groups(request.groups)
+}
+
+fn is_inside(restriction: &Restriction, request: &AccessRequest<'_>) -> bool {
+    request.client_ip.is_ok_and(|client| restriction.networks.contains(client.addr()))
+}
+
+/// How one grant stood to one tenant of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GrantOutcome {
+    /// It allows the tenant and scope.
+    Allows,
+    /// It names the tenant and a group of the principal, but not the scope.
+    OtherScope,
+    /// It would allow it, but has run out.
+    Expired,
+    /// It names the tenant, but none of the principal's groups.
+    OtherGroups,
+}
+
+/// How one restriction stood to one tenant of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestrictionOutcome {
+    /// The client is inside.
+    Satisfied,
+    /// The client is outside, or not known.
+    Violated,
+    /// The principal holds one of its excepted groups.
+    Excepted,
+}
+
+/// Every rule that took part in a decision, for people.
+#[derive(Debug)]
+pub struct Trace<'s> {
+    /// The decision itself, made by [`decide`].
+    pub decision: Decision,
+    /// Tenant by tenant, in canonical order.
+    pub tenants: Vec<TenantTrace<'s>>,
+}
+
+/// The rules that name one tenant.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the fields are what they are called")]
+pub struct TenantTrace<'s> {
+    pub tenant: String,
+    pub grants: Vec<(&'s Grant, GrantOutcome)>,
+    pub restrictions: Vec<(&'s Restriction, RestrictionOutcome)>,
+}
+
+/// Decides a request and lists every rule that names one of its tenants. Looks at all rules, one by one.
+pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace<'s> {
+    let holds = |groups: &[GroupId]| groups.iter().any(|group| request.groups.binary_search(group).is_ok());
+    let tenants = request
+        .tenants
+        .iter()
+        .map(|tenant| TenantTrace {
+            tenant: tenant.to_owned(),
+            grants: snapshot
+                .grants
+                .iter()
+                .filter(|grant| grant.tenants.iter().any(|pattern| pattern.matches(tenant)))
+                .filter(|grant| !grant.excepts(tenant))
+                .map(|grant| {
+                    let outcome = if !holds(&grant.groups) {
+                        GrantOutcome::OtherGroups
+                    } else if !grant.scopes.contains(request.scope) {
+                        GrantOutcome::OtherScope
+                    } else if grant.has_expired(request.now) {
+                        GrantOutcome::Expired
+                    } else {
+                        GrantOutcome::Allows
+                    };
+                    (grant, outcome)
+                })
+                .collect(),
+            restrictions: snapshot
+                .restrictions
+                .iter()
+                .filter(|rule| rule.tenants.iter().any(|pattern| pattern.matches(tenant)))
+                .filter(|rule| !rule.excepts_tenant(tenant) && holds(&rule.groups))
+                .filter(|rule| rule.scopes.cover(request.scope, request.backends))
+                .map(|rule| {
+                    let outcome = if rule.excepts_groups(request.groups) {
+                        RestrictionOutcome::Excepted
+                    } else if is_inside(rule, request) {
+                        RestrictionOutcome::Satisfied
+                    } else {
+                        RestrictionOutcome::Violated
+                    };
+                    (rule, outcome)
+                })
+                .collect(),
+        })
+        .collect();
+    Trace { decision: decide(snapshot, request), tenants }
+}

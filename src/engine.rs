@@ -1,0 +1,289 @@
+//! The policy decision point of one worker: where snapshot, keys, caches, decision and record meet.
+//!
+//! An engine lives as long as its worker. Requests are decided on the worker's event loop, by
+//! [`Engine::enforce`], which reads no file and waits for nobody; policies are read, compiled, replaced and
+//! released by the engine's own thread (`reload`).
+
+mod reload;
+mod request;
+
+pub use request::{Request, Server, Verdict};
+
+use crate::client_ip::cache::VerifiedCookieCache;
+use crate::metrics::Gauges;
+use crate::policy::Compiled;
+use crate::policy::diagnostic::{Diagnostic, Severity};
+use crate::policy::snapshot::GroupId;
+use crate::token::cache::TokenCache;
+use arc_swap::{ArcSwapOption, Guard};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Tokens that one worker remembers, and the bytes they may take.
+const MAX_TOKENS: usize = 4096;
+const MAX_TOKEN_BYTES: usize = 24 << 20;
+/// Messages that wait for the worker to log them; older ones give way.
+const MAX_MESSAGES: usize = 200;
+
+/// What an engine is created with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The policy document, or the directory that holds it.
+    pub policy: PathBuf,
+    /// How often files are looked at.
+    pub reload_interval: Duration,
+}
+
+/// Whether requests can be decided yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Readiness {
+    /// The first policy is being read: worth waiting for.
+    Loading,
+    /// There is none that could be used.
+    NoPolicy,
+    /// A policy is in force.
+    Ready,
+}
+
+/// How urgent a message is, in nginx's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is nginx's level of that name")]
+pub enum Level {
+    Error,
+    Warn,
+    Notice,
+}
+
+/// The policy in force, with what a worker derives from it once.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) compiled: Compiled,
+    /// Different for every policy that was ever in force in this worker.
+    pub(crate) serial: u32,
+    /// Different whenever issuers or keys are: what was verified before has to be verified again.
+    keys_generation: u64,
+    /// Unix seconds.
+    loaded_at: u64,
+    warnings: Vec<Diagnostic>,
+}
+
+/// What a verified token means in one snapshot.
+#[derive(Debug)]
+struct Resolved {
+    serial: u32,
+    groups: Box<[GroupId]>,
+    members: crate::audit::PrincipalMembers,
+}
+
+/// What only the event loop uses. The lock is never contended; it is what makes an engine shareable.
+struct Worker {
+    tokens: TokenCache<Resolved>,
+    cookies: VerifiedCookieCache,
+    record: String,
+}
+
+#[derive(Debug, Default)]
+struct LastReload {
+    successful: bool,
+    /// Unix seconds of the last success.
+    success: Option<u64>,
+    accepted: u64,
+    rejected: u64,
+}
+
+/// The policy decision point of one worker.
+pub struct Engine {
+    options: Options,
+    live: ArcSwapOption<Live>,
+    readiness: AtomicU8,
+    worker: Mutex<Worker>,
+    messages: Mutex<VecDeque<(Level, String)>>,
+    last_reload: Mutex<LastReload>,
+    hash_key: Mutex<Box<[u8]>>,
+    /// Things whose release takes a while, for the thread to drop.
+    retired: mpsc::Sender<Box<dyn Send>>,
+}
+
+/// A panic while a lock was held is a denial for its request and nothing more: what the locks guard is whole at
+/// every step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The clock, in Unix seconds.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Engine {
+    /// Creates an engine and starts its thread, which reads the policy at once.
+    ///
+    /// # Errors
+    /// The system's, where no thread can be started.
+    pub fn start(options: Options) -> std::io::Result<Arc<Self>> {
+        let (engine, retired) = Self::new(options);
+        reload::spawn(&engine, retired)?;
+        Ok(engine)
+    }
+
+    fn new(options: Options) -> (Arc<Self>, mpsc::Receiver<Box<dyn Send>>) {
+        let (sender, receiver) = mpsc::channel();
+        let engine = Arc::new(Self {
+            options,
+            live: ArcSwapOption::empty(),
+            readiness: AtomicU8::new(Readiness::Loading as u8),
+            worker: Mutex::new(Worker {
+                tokens: TokenCache::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+                cookies: VerifiedCookieCache::default(),
+                record: String::new(),
+            }),
+            messages: Mutex::default(),
+            last_reload: Mutex::default(),
+            // Until the workers have agreed on one.
+            hash_key: Mutex::new(crate::token::digest::random_key().map_or_else(|_| Box::default(), |key| Box::from(key.as_slice()))),
+            retired: sender,
+        });
+        (engine, receiver)
+    }
+
+    /// The options it was created with.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Whether requests can be decided yet.
+    pub fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Acquire) {
+            0 => Readiness::Loading,
+            1 => Readiness::NoPolicy,
+            _ => Readiness::Ready,
+        }
+    }
+
+    fn set_readiness(&self, readiness: Readiness) {
+        self.readiness.store(readiness as u8, Ordering::Release);
+    }
+
+    /// Sets the key of hashed queries, so that all workers hash alike.
+    pub fn set_hash_key(&self, key: &[u8]) {
+        *lock(&self.hash_key) = key.into();
+    }
+
+    pub(crate) fn live(&self) -> Guard<Option<Arc<Live>>> {
+        self.live.load()
+    }
+
+    /// Which headers a worker has to look for: a number that changes with every policy, the names of the token
+    /// headers in the order in which they count, and the header of the client's address, if it comes in one.
+    pub fn header_plan(&self) -> (u32, Vec<String>, Option<String>) {
+        match self.live().as_deref() {
+            None => (0, Vec::new(), None),
+            Some(live) => {
+                let snapshot = &live.compiled.snapshot;
+                let ip_header = match &snapshot.client_ip {
+                    Some(crate::client_ip::Source::Header { name, .. }) => Some(name.to_ascii_lowercase()),
+                    _ => None,
+                };
+                let tokens = snapshot.token_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+                (live.serial, tokens, ip_header)
+            }
+        }
+    }
+
+    /// Keeps a message until the worker logs it.
+    fn tell(&self, level: Level, message: String) {
+        let mut messages = lock(&self.messages);
+        if messages.len() == MAX_MESSAGES {
+            messages.pop_front();
+        }
+        messages.push_back((level, message));
+    }
+
+    /// The oldest message that has not been logged.
+    pub fn next_message(&self) -> Option<(Level, String)> {
+        lock(&self.messages).pop_front()
+    }
+
+    /// The revision of the policy in force.
+    pub fn revision(&self) -> Option<String> {
+        self.live().as_deref().map(|live| live.compiled.snapshot.revision.to_string())
+    }
+
+    /// How many changed policies were taken and how many refused since the last call.
+    pub fn take_reload_counts(&self) -> (u64, u64) {
+        let mut last = lock(&self.last_reload);
+        (std::mem::take(&mut last.accepted), std::mem::take(&mut last.rejected))
+    }
+
+    /// What this worker knows about itself, for metrics.
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = Gauges { cache_entries: lock(&self.worker).tokens.len(), ..Gauges::default() };
+        {
+            let last = lock(&self.last_reload);
+            gauges.last_reload_successful = last.successful;
+            gauges.last_reload_success = last.success;
+        }
+        if let Some(live) = self.live().as_deref() {
+            for warning in &live.warnings {
+                if let Severity::Warning(kind) = warning.severity {
+                    *gauges.warnings.entry(kind.name()).or_default() += 1;
+                }
+            }
+            let snapshot = &live.compiled.snapshot;
+            for (name, keys) in snapshot.issuer_names.iter().zip(&live.compiled.keys) {
+                gauges.jwks_keys.push((name.to_string(), keys.as_ref().map_or(0, |keys| keys.len())));
+                gauges.jwks_last_success.push((name.to_string(), live.loaded_at));
+            }
+            gauges.grant_expiries = snapshot
+                .grants
+                .iter()
+                .filter_map(|grant| Some((grant.name.to_string(), grant.expires?)))
+                .collect();
+        }
+        gauges
+    }
+
+    /// The state as JSON, for `status()`. Holds no secret.
+    pub fn status(&self) -> serde_json::Value {
+        let live = self.live();
+        let live = live.as_deref();
+        let last = lock(&self.last_reload);
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "serving": live.is_some(),
+            "policy": self.options.policy.display().to_string(),
+            "revision": live.map(|live| &*live.compiled.snapshot.revision),
+            "loaded_at": live.and_then(|live| timestamp(live.loaded_at)),
+            "last_reload_successful": last.successful,
+            "issuers": live.map_or_else(Vec::new, |live| {
+                live.compiled
+                    .snapshot
+                    .issuer_names
+                    .iter()
+                    .zip(&live.compiled.keys)
+                    .map(|(name, keys)| serde_json::json!({
+                        "name": name,
+                        "keys": keys.as_ref().map_or(0, |keys| keys.len()),
+                    }))
+                    .collect()
+            }),
+            "warnings": live.map_or_else(Vec::new, |live| {
+                live.warnings.iter().map(Diagnostic::one_line).collect()
+            }),
+            "token_cache_entries": lock(&self.worker).tokens.len(),
+        })
+    }
+}
+
+/// Unix seconds in RFC 3339.
+fn timestamp(seconds: u64) -> Option<String> {
+    let seconds = i64::try_from(seconds).ok()?;
+    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests;

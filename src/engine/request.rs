@@ -1,0 +1,304 @@
+//! One request: from what nginx knows about it to a verdict. Runs on the event loop.
+
+use super::{Engine, Live, Resolved, Worker, lock, unix_now};
+use crate::audit::{self, GrafanaContext, PrincipalMembers, Record};
+use crate::client_ip::cache::VerifiedCookieCache;
+use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
+use crate::decision::{AccessRequest, Decision, decide};
+use crate::metrics::{CacheUse, IpSource, Tally};
+use crate::reason::Reason;
+use crate::route::{self, Route};
+use crate::scope::BackendSet;
+use crate::tenant::TenantList;
+use crate::policy::snapshot::GroupId;
+use crate::token::cache::TokenCache;
+use crate::token::{self, VerifiedClaims};
+
+/// What the configuration of one `enforce` says, the same for all its requests.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// The route tables to consult.
+    pub backends: BackendSet,
+    /// External prefix of every path, without trailing slash; empty for none.
+    pub path_prefix: String,
+    /// The clients of this server connect directly: their address is the connection's.
+    pub client_is_remote_addr: bool,
+}
+
+/// What nginx knows of one request. Header values are those of the only line; where there were several, the flag
+/// says so.
+#[derive(Clone, Copy, Default)]
+#[expect(missing_docs, reason = "the fields are what they are called")]
+pub struct Request<'a> {
+    pub method: &'a [u8],
+    /// `$request_uri`: undecoded, with the query.
+    pub request_uri: &'a [u8],
+    /// `$uri`: decoded, perhaps rewritten.
+    pub uri: &'a [u8],
+    pub tenant: Option<&'a [u8]>,
+    /// The first present of the policy's token headers.
+    pub token: Option<&'a [u8]>,
+    /// That header was `Authorization`.
+    pub token_is_authorization: bool,
+    /// All Cookie lines, joined by `\n`.
+    pub cookies: Option<&'a [u8]>,
+    /// The header of the client's address, where the policy names one.
+    pub ip_header: Option<&'a [u8]>,
+    /// `$remote_addr`.
+    pub remote_addr: &'a [u8],
+    /// The TCP peer: `$realip_remote_addr`.
+    pub peer: &'a [u8],
+    pub upgrade: Option<&'a [u8]>,
+    pub grafana: GrafanaContext<'a>,
+    /// nginx's Lua interface did not show all headers.
+    pub headers_truncated: bool,
+    pub tenant_repeated: bool,
+    pub token_repeated: bool,
+    pub ip_header_repeated: bool,
+}
+
+/// The decision on one request and what has to be done about it.
+#[derive(Debug)]
+pub struct Verdict<'v> {
+    /// The decision.
+    pub decision: Decision,
+    /// What it adds to the counters.
+    pub tally: Tally,
+    /// The members of the audit record.
+    pub record: &'v str,
+    /// The tenants, where the request named any that are grammatical.
+    pub tenants: Option<&'v TenantList<'v>>,
+    /// The header that came is not their canonical form.
+    pub tenants_rewritten: bool,
+    /// What is left of the cookies without the client's address.
+    pub cookies: cookie::Remaining,
+}
+
+/// What is learned on the way to a decision, as far as it came.
+struct Facts<'a> {
+    tenants: Option<TenantList<'a>>,
+    route: Option<Route>,
+    members: Option<&'a PrincipalMembers>,
+    client_ip: Option<(IpSource, Result<ClientIp, Reason>)>,
+    cache: CacheUse,
+}
+
+impl Engine {
+    /// Decides one request with the policy in force. Total: whatever goes wrong is a denial.
+    ///
+    /// `apply` is called once with the verdict; what it returns is returned.
+    pub fn enforce<T>(&self, server: &Server, request: &Request<'_>, apply: impl FnOnce(&Verdict<'_>) -> T) -> T {
+        let guard = self.live();
+        let live = guard.as_deref();
+        let mut worker = lock(&self.worker);
+        let Worker { tokens, cookies, record } = &mut *worker;
+        let mut facts =
+            Facts { tenants: None, route: None, members: None, client_ip: None, cache: CacheUse::Unused };
+        let decision = match live {
+            None => Decision::denied(Reason::PolicyUnavailable),
+            Some(live) => {
+                if let Some(retired) = tokens.set_generation(live.keys_generation) {
+                    // Without the thread there is nobody to send it to, and it is dropped here.
+                    _ = self.retired.send(Box::new(retired));
+                }
+                judge(live, tokens, cookies, server, request, &mut facts).unwrap_or_else(Decision::denied)
+            }
+        };
+
+        let snapshot = live.map(|live| &live.compiled.snapshot);
+        let backends = facts.route.map_or(server.backends, |route| route.backends);
+        let scope = facts.route.map(|route| route.scope);
+        let (path, query) = split_query(request.request_uri);
+        record.clear();
+        audit::render(
+            record,
+            &Record {
+                decision: &decision,
+                snapshot,
+                principal: facts.members,
+                tenants: facts.tenants.as_ref(),
+                scope,
+                backends,
+                method: request.method,
+                path,
+                query,
+                client_ip: facts.client_ip.and_then(|(_, found)| found.ok()),
+                client_ip_source: facts.client_ip.map(|(source, _)| source.name()),
+                peer: request.peer,
+                upgrade: request.upgrade.is_some(),
+                grafana: request.grafana,
+            },
+            &lock(&self.hash_key),
+        );
+        let source = live.and_then(|live| live.compiled.client_ip.as_ref());
+        let header = request.tenant.unwrap_or_default();
+        apply(&Verdict {
+            decision,
+            tally: Tally {
+                reason: decision.reason(),
+                shadow: decision.shadow.map(|shadow| shadow.reason),
+                backends,
+                scope,
+                cache: facts.cache,
+                client_ip: facts.client_ip.map(|(source, found)| (source, found.err())),
+            },
+            record,
+            tenants: facts.tenants.as_ref(),
+            tenants_rewritten: facts.tenants.as_ref().is_some_and(|tenants| !tenants.is_canonical_form_of(header)),
+            cookies: request
+                .cookies
+                .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
+        })
+    }
+}
+
+/// The cookie that may carry the client's address. It never goes upstream, whatever the source is.
+fn cookie_name(source: Option<&Source>) -> &str {
+    match source {
+        Some(Source::Cookie { name, .. }) => name,
+        _ => client_ip::DEFAULT_COOKIE,
+    }
+}
+
+fn split_query(request_uri: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match request_uri.iter().position(|byte| *byte == b'?') {
+        Some(at) => (request_uri.get(..at).unwrap_or_default(), request_uri.get(at + 1..)),
+        None => (request_uri, None),
+    }
+}
+
+/// The checks in their promised order: headers, path, tenant grammar, token, grant, client address.
+fn judge<'a>(
+    live: &Live,
+    tokens: &'a mut TokenCache<Resolved>,
+    cookies: &mut VerifiedCookieCache,
+    server: &Server,
+    request: &Request<'a>,
+    facts: &mut Facts<'a>,
+) -> Result<Decision, Reason> {
+    let source = live.compiled.client_ip.as_ref();
+    let now = unix_now();
+
+    if request.headers_truncated {
+        return Err(Reason::HeadersTruncated);
+    }
+    let header = request.tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
+    if request.tenant_repeated {
+        return Err(Reason::TenantDuplicate);
+    }
+    if request.token_repeated {
+        return Err(Reason::TokenDuplicate);
+    }
+    // Whatever the source is: two such cookies are never innocent.
+    if request.cookies.is_some_and(|lines| cookie::find(lines, cookie_name(source)) == cookie::Found::Many) {
+        return Err(Reason::IpDuplicate);
+    }
+
+    let route = route::route(
+        server.backends,
+        &server.path_prefix,
+        request.method,
+        request.request_uri,
+        request.uri,
+        request.upgrade,
+    )?;
+    facts.route = Some(route);
+
+    let tenants = TenantList::parse(header).map_err(|_| Reason::TenantMalformed)?;
+    if tenants.len() > 1 && route.scope.takes_one_tenant() {
+        return Err(Reason::TenantMalformed);
+    }
+
+    // Found before the token is looked at, so that a bad value is recorded always; it denies where a restriction
+    // applies.
+    facts.client_ip = find_client_ip(source, server, request, now, cookies);
+    let client_ip = facts.client_ip.map_or(Err(Reason::IpMissing), |(_, found)| found);
+
+    facts.tenants = Some(tenants.clone());
+
+    let token = request.token.ok_or(Reason::TokenMissing)?;
+    let token = if request.token_is_authorization { bearer(token)? } else { token };
+    let (cache, resolved) = match resolve(live, tokens, token, now) {
+        Ok(found) => found,
+        Err(reason) => {
+            facts.cache = CacheUse::Refused;
+            return Err(reason);
+        }
+    };
+    facts.cache = cache;
+    facts.members = Some(&resolved.members);
+    let groups: &[GroupId] = &resolved.groups;
+    Ok(decide(
+        &live.compiled.snapshot,
+        &AccessRequest { groups, tenants: &tenants, scope: route.scope, backends: route.backends, client_ip, now },
+    ))
+}
+
+/// The token of `Authorization: Bearer`. The scheme's letter case does not count (RFC 9110 section 11.1).
+fn bearer(header: &[u8]) -> Result<&[u8], Reason> {
+    match header.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(token.trim_ascii_start()),
+        _ => Err(Reason::TokenMalformed),
+    }
+}
+
+fn find_client_ip(
+    source: Option<&Source>,
+    server: &Server,
+    request: &Request<'_>,
+    now: u64,
+    cache: &mut VerifiedCookieCache,
+) -> Option<(IpSource, Result<ClientIp, Reason>)> {
+    let source = if server.client_is_remote_addr { Some(&Source::RemoteAddr) } else { source }?;
+    let name = match source {
+        Source::Cookie { .. } => IpSource::Cookie,
+        Source::RemoteAddr => IpSource::RemoteAddr,
+        Source::Header { .. } => IpSource::Header,
+    };
+    let evidence = Evidence {
+        cookies: request.cookies,
+        remote_addr: request.remote_addr,
+        peer: request.peer,
+        header: request.ip_header,
+        header_lines: match (request.ip_header, request.ip_header_repeated) {
+            (None, _) => 0,
+            (Some(_), false) => 1,
+            (Some(_), true) => 2,
+        },
+    };
+    Some((name, client_ip::resolve(source, &evidence, now, cache)))
+}
+
+/// Whom a token speaks for in this snapshot: verified once, its groups resolved once a snapshot, its times
+/// compared at every request.
+fn resolve<'c>(
+    live: &Live,
+    tokens: &'c mut TokenCache<Resolved>,
+    token: &[u8],
+    now: u64,
+) -> Result<(CacheUse, &'c Resolved), Reason> {
+    let snapshot = &live.compiled.snapshot;
+    let mut cache = CacheUse::Hit;
+    let entry = tokens.get_or_insert_with(token, now, || {
+        cache = CacheUse::Miss;
+        let claims = token::verify(token, &snapshot.issuers, &live.compiled.keys, now)?;
+        let resolved = resolve_in_snapshot(live, &claims);
+        Ok((claims, resolved))
+    })?;
+    if entry.resolved.serial != live.serial {
+        entry.resolved = resolve_in_snapshot(live, &entry.claims);
+    }
+    let rules = snapshot.issuers.get(entry.claims.issuer()).ok_or(Reason::TokenIssuer)?;
+    entry.claims.check_times(rules.leeway, now)?;
+    Ok((cache, &entry.resolved))
+}
+
+fn resolve_in_snapshot(live: &Live, claims: &VerifiedClaims) -> Resolved {
+    let snapshot = &live.compiled.snapshot;
+    let identity = claims.identity();
+    let groups = snapshot.groups.of_user(claims.issuer(), identity.groups.iter().map(|group| &**group));
+    let issuer = snapshot.issuer_names.get(claims.issuer()).map_or("", |name| name);
+    let names = groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
+    let members = PrincipalMembers::of_user(issuer, identity, names);
+    Resolved { serial: live.serial, groups, members }
+}

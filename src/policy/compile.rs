@@ -1,0 +1,544 @@
+//! Document and the files it names -> snapshot and key material. References are followed here, and everything is
+//! checked that needs more than one value to be judged.
+
+use super::diagnostic::{Path, Place, Problems, WarningKind};
+use super::document::{
+    ClientIpEntry, ClientIpSourceEntry, Document, GrantEntry, IssuerEntry, KeysEntry, NetworkEntry,
+    RestrictionEntry,
+};
+use super::reader::At;
+use super::snapshot::{EVERYONE, Grant, GroupId, GroupTable, Restriction, Snapshot};
+use crate::client_ip::signature::KeyRing;
+use crate::client_ip::{CookieKeys, Source, SourceConfig};
+use crate::network::{Network, NetworkSet};
+use crate::scope::{BackendSet, Scope, ScopeSet};
+use crate::tenant::TenantPattern;
+use crate::token::algorithm::{Algorithm, AlgorithmSet};
+use crate::token::claims::{ClaimPath, GroupsFormat, IssuerRules};
+use crate::token::keys::KeySet;
+use std::collections::{HashMap, HashSet};
+use std::path::{self, PathBuf};
+use std::sync::Arc;
+
+/// The files that a policy names. The one place where compiling touches the outside.
+pub trait Files {
+    /// The content of a file.
+    ///
+    /// `path`: as the policy names it; how a relative one is resolved is the reader's.
+    ///
+    /// # Errors
+    /// The reader's words for why there is none.
+    fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, String>;
+}
+
+/// A policy ready to decide: the rules, and the keys they need.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The rules.
+    pub snapshot: Snapshot,
+    /// The keys of each issuer, parallel to the snapshot's issuers.
+    pub keys: Vec<Option<Arc<KeySet>>>,
+    /// Where client addresses come from, with the keys of a signed cookie.
+    pub client_ip: Option<Source>,
+}
+
+/// Compiles a document that was read without an error. `None` where `problems` now holds one.
+///
+/// `now`: Unix seconds, for warnings about what has run out.
+pub(super) fn compile(
+    document: &Document,
+    revision: Box<str>,
+    files: &mut dyn Files,
+    now: u64,
+    problems: &mut Problems,
+) -> Option<Compiled> {
+    let mut issuers = Vec::new();
+    let mut issuer_names = Vec::new();
+    let mut keys = Vec::new();
+    for (number, entry) in document.issuers.iter().enumerate() {
+        let list = Path::Root.key("issuers");
+        let path = list.item(number);
+        if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
+            keys.push(load_keys(entry, rules.algorithms, files, &path, problems));
+            issuers.push(rules);
+            issuer_names.push(name);
+        }
+    }
+    refuse_repeated_names(document, problems);
+    refuse_chained_aliases(document, problems);
+
+    let mut groups = GroupTable::new(
+        issuer_names.iter().map(|name| &**name),
+        document
+            .group_names
+            .iter()
+            .map(|(name, members)| (&*name.value, members.iter().map(|member| &*member.value).collect())),
+    );
+    let grants: Vec<Grant> =
+        document.grants.iter().map(|entry| compile_grant(entry, &mut groups, now, problems)).collect();
+    warn_of_pattern_groups(document, problems);
+
+    let networks = NamedNetworks::new(document, problems);
+    let known_groups = groups_known_to_grants(document);
+    let mut restrictions = Vec::new();
+    for entry in &document.restrictions {
+        restrictions.push(compile_restriction(entry, &networks, &known_groups, &mut groups, problems));
+    }
+    let client_ip = compile_client_ip(document, &networks, problems);
+    let source = load_client_ip(document, client_ip.as_ref(), files, problems);
+
+    let snapshot = Snapshot::new(
+        revision,
+        issuers,
+        issuer_names,
+        document.token_headers.iter().map(|header| header.value.clone()).collect(),
+        client_ip,
+        document.audit_query,
+        groups,
+        grants,
+        restrictions,
+    );
+    warn_of_unmatched_restrictions(document, &snapshot, problems);
+    (!problems.any_error()).then_some(Compiled { snapshot, keys, client_ip: source })
+}
+
+fn compile_issuer(
+    entry: &IssuerEntry,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Box<str>, IssuerRules)> {
+    let name = match &entry.name {
+        Some(name) => name.value.clone(),
+        None => match host_of(&entry.issuer.value) {
+            Some(host) => host.into(),
+            None => {
+                problems
+                    .error(entry.issuer.place, path, "missing key `name`: the issuer has no host to be named by")
+                    .help("add `name:`");
+                return None;
+            }
+        },
+    };
+    let mut algorithms = Vec::new();
+    for (number, written) in entry.algorithms.iter().enumerate() {
+        match Algorithm::from_name(&written.value) {
+            Some(algorithm) => algorithms.push(algorithm),
+            None => {
+                let names: Vec<_> = Algorithm::ALL.into_iter().map(Algorithm::name).collect();
+                problems
+                    .error(
+                        written.place,
+                        &path.key("algorithms").item(number),
+                        format!("unknown or refused algorithm `{}`", written.value),
+                    )
+                    .help(format!("one of {}; HMAC is never accepted", names.join(", ")));
+            }
+        }
+    }
+    if entry.algorithms.is_empty() {
+        algorithms.push(Algorithm::Rs256);
+    }
+    let groups_claim = match &entry.groups_claim {
+        None => ClaimPath::parse("groups").ok()?,
+        Some(written) => match ClaimPath::parse(&written.value) {
+            Ok(claim) => claim,
+            Err(error) => {
+                problems.error(written.place, &path.key("groups_claim"), format!("`{}`: {error}", written.value));
+                return None;
+            }
+        },
+    };
+    let groups_format = match &entry.groups_format {
+        None => GroupsFormat::List,
+        Some(written) => match GroupsFormat::from_name(&written.value) {
+            Some(format) => format,
+            None => {
+                problems
+                    .error(
+                        written.place,
+                        &path.key("groups_format"),
+                        format!("unknown value `{}`", written.value),
+                    )
+                    .help("it must be one of `list`, `space`, `string`");
+                return None;
+            }
+        },
+    };
+    Some((
+        name,
+        IssuerRules {
+            issuer: entry.issuer.value.clone(),
+            audiences: entry.audiences.iter().map(|audience| audience.value.clone()).collect(),
+            algorithms: algorithms.into_iter().collect(),
+            groups_claim,
+            groups_format,
+            user_claim: entry.user_claim.clone().unwrap_or_else(|| "preferred_username".into()),
+            leeway: entry.leeway,
+        },
+    ))
+}
+
+/// The host of an `https://host:port/path` issuer.
+fn host_of(issuer: &str) -> Option<&str> {
+    let (_, rest) = issuer.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    (!host.is_empty()).then_some(host)
+}
+
+fn load_keys(
+    entry: &IssuerEntry,
+    algorithms: AlgorithmSet,
+    files: &mut dyn Files,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Arc<KeySet>> {
+    let (place, key, json) = match &entry.keys {
+        KeysEntry::File(file) => match files.read(path::Path::new(&*file.value)) {
+            Ok(json) => (file.place, "jwks_file", json),
+            Err(error) => {
+                let path = path.key("jwks_file");
+                problems.error(file.place, &path, format!("cannot read `{}`: {error}", file.value));
+                return None;
+            }
+        },
+        KeysEntry::Inline(json) => (json.place, "jwks", json.value.to_string().into_bytes()),
+        KeysEntry::Missing => return None,
+    };
+    let path = path.key(key);
+    match KeySet::from_jwks(&json, algorithms) {
+        Err(error) => {
+            problems.error(place, &path, error.to_string());
+            None
+        }
+        Ok((set, reports)) => {
+            for report in reports {
+                if let Some(why) = report.refused {
+                    let kid = report.kid.unwrap_or_default();
+                    problems.warning(
+                        WarningKind::KeyRefused,
+                        place,
+                        &path,
+                        format!("the key `{}` is not used: {why}", kid.escape_debug()),
+                    );
+                }
+            }
+            if set.is_empty() {
+                problems.error(place, &path, "there is no usable key: nobody's token could be verified");
+            }
+            Some(Arc::new(set))
+        }
+    }
+}
+
+fn refuse_repeated_names(document: &Document, problems: &mut Problems) {
+    let grants = document.grants.iter().filter_map(|grant| grant.name.as_ref()).map(|name| ("grants", name));
+    let restrictions = document
+        .restrictions
+        .iter()
+        .filter_map(|restriction| restriction.name.as_ref())
+        .map(|name| ("restrictions", name));
+    let mut seen: HashMap<(&str, &str), Place> = HashMap::new();
+    for (section, name) in grants.chain(restrictions) {
+        if let Some(first) = seen.get(&(section, &*name.value)) {
+            problems.error(
+                name.place,
+                &Path::Root.key(section),
+                format!("the name `{}` is given twice, first in line {}", name.value, first.line),
+            );
+        } else {
+            seen.insert((section, &name.value), name.place);
+        }
+    }
+}
+
+/// An alias stands for raw groups. One that named another alias could be read in two ways.
+fn refuse_chained_aliases(document: &Document, problems: &mut Problems) {
+    let aliases: HashSet<&str> = document.group_names.iter().map(|(name, _)| &*name.value).collect();
+    let section = Path::Root.key("group_names");
+    for (name, members) in &document.group_names {
+        for member in members {
+            if aliases.contains(&*member.value) {
+                problems
+                    .error(
+                        member.place,
+                        &section.key(&name.value),
+                        format!("`{}` is itself a name of groups", member.value),
+                    )
+                    .help("list the issuer's own groups");
+            }
+        }
+    }
+}
+
+fn ids(names: &[At<Box<str>>], groups: &mut GroupTable) -> Box<[GroupId]> {
+    let mut ids: Vec<GroupId> = names.iter().map(|name| groups.of_rule(&name.value)).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into()
+}
+
+fn patterns(written: &[At<TenantPattern>]) -> Box<[TenantPattern]> {
+    let mut patterns: Vec<TenantPattern> = written.iter().map(|pattern| pattern.value.clone()).collect();
+    patterns.sort_unstable();
+    patterns.dedup();
+    patterns.into()
+}
+
+fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems: &mut Problems) -> Grant {
+    if let Some(expires) = &entry.expires
+        && expires.value <= now
+    {
+        problems
+            .warning(WarningKind::ExpiredGrant, expires.place, &Path::Root.key(&entry.path), "the grant has expired")
+            .help("remove it");
+    }
+    Grant {
+        name: entry.name.as_ref().map_or_else(|| entry.path.clone(), |name| name.value.clone()),
+        line: entry.place.line,
+        groups: ids(&entry.groups, groups),
+        tenants: patterns(&entry.tenants),
+        except_tenants: patterns(&entry.except_tenants),
+        scopes: entry.scopes,
+        expires: entry.expires.as_ref().map(|expires| expires.value),
+    }
+}
+
+/// Groups match exactly, so a `*` inside a name is a character: probably not what was meant.
+fn warn_of_pattern_groups(document: &Document, problems: &mut Problems) {
+    let issuers: HashSet<String> = document
+        .issuers
+        .iter()
+        .filter_map(|issuer| issuer.name.as_ref().map(|name| format!("{}:*", name.value)))
+        .collect();
+    let grants = document.grants.iter().map(|grant| (&grant.path, &grant.groups));
+    let restrictions = document.restrictions.iter().flat_map(|restriction| {
+        [(&restriction.path, &restriction.groups), (&restriction.path, &restriction.except_groups)]
+    });
+    for (path, groups) in grants.chain(restrictions) {
+        for group in groups {
+            if group.value.contains('*') && &*group.value != "*" && !issuers.contains(&*group.value) {
+                problems
+                    .warning(
+                        WarningKind::GroupLooksLikePattern,
+                        group.place,
+                        &Path::Root.key(path),
+                        format!("groups match exactly: `{}` is not a pattern", group.value),
+                    )
+                    .help("name each group");
+            }
+        }
+    }
+}
+
+/// The networks that a policy names, and a complaint for each name that leads nowhere.
+struct NamedNetworks<'d> {
+    named: HashMap<&'d str, Box<[Network]>>,
+}
+
+impl<'d> NamedNetworks<'d> {
+    fn new(document: &'d Document, problems: &mut Problems) -> Self {
+        let mut named = HashMap::new();
+        for (name, networks) in &document.networks {
+            let list = Path::Root.key("networks");
+            for network in networks {
+                warn_of_open_network(network.value, network.place, &list.key(&name.value), problems);
+            }
+            named.insert(&*name.value, networks.iter().map(|network| network.value).collect());
+        }
+        Self { named }
+    }
+
+    fn resolve(
+        &self,
+        entries: &[At<NetworkEntry>],
+        path: &Path<'_>,
+        problems: &mut Problems,
+    ) -> Box<[(Box<str>, Box<[Network]>)]> {
+        let mut resolved = Vec::new();
+        for entry in entries {
+            match &entry.value {
+                NetworkEntry::Written(network) => {
+                    warn_of_open_network(*network, entry.place, path, problems);
+                    resolved.push((network.to_string().into(), Box::from([*network])));
+                }
+                NetworkEntry::Named(name) => match self.named.get(&**name) {
+                    Some(networks) => resolved.push((name.clone(), networks.clone())),
+                    None => {
+                        let mut known: Vec<_> = self.named.keys().copied().collect();
+                        known.sort_unstable();
+                        let problem =
+                            problems.error(entry.place, path, format!("the network `{name}` is not defined"));
+                        if !known.is_empty() {
+                            problem.help(format!("defined networks: {}", known.join(", ")));
+                        }
+                    }
+                },
+            }
+        }
+        resolved.into()
+    }
+}
+
+fn warn_of_open_network(network: Network, place: Place, path: &Path<'_>, problems: &mut Problems) {
+    if network.is_everything() {
+        problems.warning(
+            WarningKind::OpenNetwork,
+            place,
+            path,
+            format!("`{network}` is every address: it restricts nothing"),
+        );
+    }
+}
+
+/// Every group that something other than a restriction names.
+fn groups_known_to_grants(document: &Document) -> HashSet<&str> {
+    let granted = document.grants.iter().flat_map(|grant| &grant.groups);
+    let aliased = document.group_names.iter().flat_map(|(name, members)| members.iter().chain([name]));
+    granted.chain(aliased).map(|group| &*group.value).collect()
+}
+
+fn compile_restriction(
+    entry: &RestrictionEntry,
+    networks: &NamedNetworks<'_>,
+    known_groups: &HashSet<&str>,
+    groups: &mut GroupTable,
+    problems: &mut Problems,
+) -> Restriction {
+    let root = Path::Root.key(&entry.path);
+    for (key, list) in [("groups", &entry.groups), ("except_groups", &entry.except_groups)] {
+        for (number, group) in list.iter().enumerate() {
+            let known = known_groups.contains(&*group.value) || groups.id(&group.value).is_some();
+            if !known {
+                problems
+                    .error(
+                        group.place,
+                        &root.key(key).item(number),
+                        format!("nothing else in the policy knows the group `{}`", group.value),
+                    )
+                    .help("a restriction on a mistyped group would restrict nobody: check its name");
+            }
+        }
+    }
+    if let Some(place) = entry.shadow {
+        problems.warning(
+            WarningKind::ShadowRestriction,
+            place,
+            &root.key("mode"),
+            "the restriction is recorded only and denies nothing",
+        );
+    }
+    let network_names = networks.resolve(&entry.networks, &root.key("networks"), problems);
+    let except_groups = ids(&entry.except_groups, groups);
+    if except_groups.contains(&EVERYONE) {
+        problems.error(entry.place, &root.key("except_groups"), "`*` excepts everybody: it restricts nothing");
+    }
+    Restriction {
+        name: entry.name.as_ref().map_or_else(|| entry.path.clone(), |name| name.value.clone()),
+        line: entry.place.line,
+        groups: ids(&entry.groups, groups),
+        except_groups,
+        tenants: patterns(&entry.tenants),
+        except_tenants: patterns(&entry.except_tenants),
+        scopes: entry.scopes,
+        networks: network_names.iter().flat_map(|(_, networks)| networks.iter().copied()).collect(),
+        network_names,
+        shadow: entry.shadow.is_some(),
+    }
+}
+
+fn compile_client_ip(
+    document: &Document,
+    networks: &NamedNetworks<'_>,
+    problems: &mut Problems,
+) -> Option<SourceConfig> {
+    let Some(ClientIpEntry { place, source }) = &document.client_ip else {
+        if let Some(first) = document.restrictions.first() {
+            problems
+                .error(
+                    first.place,
+                    &Path::Root.key(&first.path),
+                    "a restriction needs `client_ip`: where a user's address comes from",
+                )
+                .help("add `client_ip: { source: cookie, keys_file: /etc/tenantauth/client-ip.keys }`");
+        }
+        return None;
+    };
+    let section = Path::Root.key("client_ip");
+    Some(match source {
+        ClientIpSourceEntry::RemoteAddr => Source::RemoteAddr,
+        ClientIpSourceEntry::Cookie { name, keys_file, unsigned } => {
+            if let Some(place) = unsigned {
+                problems
+                    .warning(
+                        WarningKind::UnsignedCookie,
+                        *place,
+                        &section.key("unsigned"),
+                        "the address in the cookie is not proven: whoever reaches this nginx past the Grafana Gateway chooses it",
+                    )
+                    .help("make a key with `tenantauth keygen` and name its file in `keys_file`");
+            }
+            let keys = match keys_file {
+                Some(file) => CookieKeys::Signed(PathBuf::from(&*file.value)),
+                None => CookieKeys::Unsigned,
+            };
+            Source::Cookie { name: name.clone(), keys }
+        }
+        ClientIpSourceEntry::Header { name, trusted_peers } => {
+            if document.token_headers.iter().any(|header| header.value.eq_ignore_ascii_case(name)) {
+                problems.error(*place, &section.key("source"), format!("`{name}` carries the token"));
+            }
+            let peers = networks.resolve(trusted_peers, &section.key("trusted_peers"), problems);
+            let trusted_peers: NetworkSet =
+                peers.iter().flat_map(|(_, networks)| networks.iter().copied()).collect();
+            Source::Header { name: name.clone(), trusted_peers }
+        }
+    })
+}
+
+fn load_client_ip(
+    document: &Document,
+    config: Option<&SourceConfig>,
+    files: &mut dyn Files,
+    problems: &mut Problems,
+) -> Option<Source> {
+    let place = match document.client_ip.as_ref().map(|entry| &entry.source) {
+        Some(ClientIpSourceEntry::Cookie { keys_file: Some(file), .. }) => file.place,
+        _ => Place::default(),
+    };
+    let section = Path::Root.key("client_ip");
+    let path = section.key("keys_file");
+    let source = config?.with_keys(|file| {
+        let content = files.read(file).map_err(|error| {
+            problems.error(place, &path, format!("cannot read `{}`: {error}", file.display()));
+        })?;
+        KeyRing::parse(&content).map(Arc::new).map_err(|errors| {
+            for error in errors {
+                let message = format!("{}:{}: {}", file.display(), error.line, error.message);
+                problems.error(place, &path, message).help(error.help);
+            }
+        })
+    });
+    source.ok()
+}
+
+fn warn_of_unmatched_restrictions(document: &Document, snapshot: &Snapshot, problems: &mut Problems) {
+    let granted = snapshot.grants.iter().fold(ScopeSet::EMPTY, |all, grant| all.union(grant.scopes));
+    for (entry, restriction) in document.restrictions.iter().zip(&snapshot.restrictions) {
+        let tenants_meet =
+            restriction.tenants.iter().any(|pattern| snapshot.grant_index.names_any_tenant_of(pattern));
+        let scopes_meet =
+            Scope::ALL.into_iter().any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
+        if !(tenants_meet && scopes_meet) {
+            let what = if tenants_meet { "scope" } else { "tenant" };
+            problems
+                .warning(
+                    WarningKind::RestrictionUnmatched,
+                    entry.place,
+                    &Path::Root.key(&entry.path),
+                    format!("no grant names a {what} that this restriction binds: it applies to nothing"),
+                )
+                .help("check how it is written");
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Problems of a policy, told with their place: `file:line:column: path: message`, and a help line.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A place in a document: line and column from 1, the column counted in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1, in characters.
+    pub column: u32,
+}
+
+/// Whether a document with this diagnostic may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Severity {
+    /// The document is refused.
+    Error,
+    /// The document is used; the kind is the label of `tenantauth_policy_warnings`.
+    Warning(WarningKind),
+}
+
+/// What a warning is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each variant says its name")]
+pub enum WarningKind {
+    ExpiredGrant,
+    GroupLooksLikePattern,
+    KeyRefused,
+    OpenNetwork,
+    RestrictionUnmatched,
+    ShadowRestriction,
+    UnsignedCookie,
+}
+
+impl WarningKind {
+    /// Every kind, in the order of their names.
+    pub const ALL: [Self; 7] = [
+        Self::ExpiredGrant,
+        Self::GroupLooksLikePattern,
+        Self::KeyRefused,
+        Self::OpenNetwork,
+        Self::RestrictionUnmatched,
+        Self::ShadowRestriction,
+        Self::UnsignedCookie,
+    ];
+
+    /// The kind as the metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ExpiredGrant => "expired_grant",
+            Self::GroupLooksLikePattern => "group_looks_like_pattern",
+            Self::KeyRefused => "key_refused",
+            Self::OpenNetwork => "open_network",
+            Self::RestrictionUnmatched => "restriction_unmatched",
+            Self::ShadowRestriction => "shadow_restriction",
+            Self::UnsignedCookie => "unsigned_cookie",
+        }
+    }
+}
+
+/// One problem of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Error or warning.
+    pub severity: Severity,
+    /// The file, as the reader named it.
+    pub file: Arc<str>,
+    /// Where in the file.
+    pub place: Place,
+    /// What in the document: `grants[2].scopes[0]`; empty for the document itself.
+    pub path: String,
+    /// What is wrong: lowercase, no final period, what was written in backticks.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl Diagnostic {
+    /// Whether the document is refused for it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// Adds the help line.
+    pub fn help(&mut self, help: impl Into<String>) {
+        self.help = Some(help.into());
+    }
+
+    /// The diagnostic on one line, for logs.
+    pub fn one_line(&self) -> String {
+        self.to_string().replace("\n  help:", "; help:")
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: ", self.file, self.place.line, self.place.column)?;
+        if matches!(self.severity, Severity::Warning(_)) {
+            f.write_str("warning: ")?;
+        }
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, "\n  help: {help}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The way from the document's root to a node, printed as `grants[2].scopes[0]`.
+#[derive(Clone, Copy, Debug)]
+pub enum Path<'p> {
+    /// The document itself.
+    Root,
+    /// A key of a mapping.
+    Key(&'p Path<'p>, &'p str),
+    /// An item of a list, from 0.
+    Item(&'p Path<'p>, usize),
+}
+
+impl<'p> Path<'p> {
+    /// The path of a key below this one.
+    pub fn key(&'p self, key: &'p str) -> Self {
+        Path::Key(self, key)
+    }
+
+    /// The path of a list's item below this one.
+    pub fn item(&'p self, number: usize) -> Self {
+        Path::Item(self, number)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Root => Ok(()),
+            Path::Key(Path::Root, key) => f.write_str(key),
+            Path::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Path::Item(parent, number) => write!(f, "{parent}[{number}]"),
+        }
+    }
+}
+
+/// Collects every problem of one document, so that they are told together.
+#[derive(Debug)]
+pub struct Problems {
+    file: Arc<str>,
+    found: Vec<Diagnostic>,
+}
+
+impl Problems {
+    /// An empty collection for the document read from `file`.
+    pub fn of(file: &str) -> Self {
+        Self { file: file.into(), found: Vec::new() }
+    }
+
+    /// Adds an error; give it a help line with [`Diagnostic::help`].
+    pub fn error(&mut self, place: Place, path: &Path<'_>, message: impl Into<String>) -> &mut Diagnostic {
+        self.add(Severity::Error, place, path, message.into())
+    }
+
+    /// Adds a warning.
+    pub fn warning(
+        &mut self,
+        kind: WarningKind,
+        place: Place,
+        path: &Path<'_>,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.add(Severity::Warning(kind), place, path, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, place: Place, path: &Path<'_>, message: String) -> &mut Diagnostic {
+        let at = self.found.len();
+        self.found.push(Diagnostic {
+            severity,
+            file: Arc::clone(&self.file),
+            place,
+            path: path.to_string(),
+            message,
+            help: None,
+        });
+        #[expect(clippy::indexing_slicing, reason = "the element was pushed two lines above")]
+        &mut self.found[at]
+    }
+
+    /// Whether any of them refuses the document.
+    pub fn any_error(&self) -> bool {
+        self.found.iter().any(Diagnostic::is_error)
+    }
+
+    /// All of them, in the order of their places.
+    pub fn into_sorted(mut self) -> Vec<Diagnostic> {
+        self.found.sort_by_key(|problem| problem.place);
+        self.found
+    }
+}

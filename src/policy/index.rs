@@ -1,0 +1,111 @@
+//! Which rules may apply to a tenant and a principal's groups, without looking at the others.
+//!
+//! Exact tenants are found by one hash look-up. Patterns are filed under what stands before their first `*`, and
+//! looked up once for each length that such a prefix has; so many patterns cost as little as one. Within what is
+//! found, rules are sorted by group, so a tenant with thousands of rules costs a binary search a group.
+
+use super::snapshot::GroupId;
+use crate::tenant::TenantPattern;
+use hashbrown::HashMap;
+
+/// One rule for one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    group: GroupId,
+    rule: u32,
+}
+
+/// Rules by tenant and group.
+#[derive(Debug, Default)]
+pub(crate) struct TenantIndex {
+    exact: HashMap<Box<str>, Box<[Entry]>>,
+    patterns: HashMap<Box<str>, Box<[(TenantPattern, Box<[Entry]>)]>>,
+    /// The distinct lengths of the keys of `patterns`, ascending.
+    prefix_lengths: Box<[usize]>,
+}
+
+impl TenantIndex {
+    /// Builds the index.
+    ///
+    /// `rules`: each rule's tenants and groups; a rule's number is its position.
+    pub(super) fn build<'r>(rules: impl Iterator<Item = (&'r [TenantPattern], &'r [GroupId])>) -> Self {
+        let mut exact: HashMap<Box<str>, Vec<Entry>> = HashMap::new();
+        let mut patterns: HashMap<TenantPattern, Vec<Entry>> = HashMap::new();
+        for (rule, (tenants, groups)) in (0..).zip(rules) {
+            for tenant in tenants {
+                let entries = match tenant.literal() {
+                    Some(name) => exact.entry(name.into()).or_default(),
+                    None => patterns.entry(tenant.clone()).or_default(),
+                };
+                entries.extend(groups.iter().map(|group| Entry { group: *group, rule }));
+            }
+        }
+        let mut by_prefix: HashMap<Box<str>, Vec<(TenantPattern, Box<[Entry]>)>> = HashMap::new();
+        for (pattern, entries) in patterns {
+            by_prefix.entry(pattern.prefix().into()).or_default().push((pattern, sorted(entries)));
+        }
+        let mut prefix_lengths: Vec<usize> = by_prefix.keys().map(|prefix| prefix.len()).collect();
+        prefix_lengths.sort_unstable();
+        prefix_lengths.dedup();
+        Self {
+            exact: exact.into_iter().map(|(tenant, entries)| (tenant, sorted(entries))).collect(),
+            patterns: by_prefix.into_iter().map(|(prefix, found)| (prefix, found.into())).collect(),
+            prefix_lengths: prefix_lengths.into(),
+        }
+    }
+
+    /// Calls `found` with the number of every rule that names this tenant and one of these groups.
+    /// A rule that does so in several ways is told several times.
+    ///
+    /// `groups`: sorted, without duplicates.
+    pub(crate) fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
+        if let Some(entries) = self.exact.get(tenant) {
+            each_of_groups(entries, groups, found);
+        }
+        for length in &self.prefix_lengths {
+            let Some(prefix) = tenant.get(..*length) else { break };
+            let Some(patterns) = self.patterns.get(prefix) else { continue };
+            for (pattern, entries) in patterns {
+                if pattern.matches(tenant) {
+                    each_of_groups(entries, groups, found);
+                }
+            }
+        }
+    }
+
+    /// Whether any rule names a tenant that matches `pattern`.
+    pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {
+        if let Some(tenant) = pattern.literal() {
+            return self.exact.contains_key(tenant)
+                || self.patterns.values().flatten().any(|(other, _)| other.matches(tenant));
+        }
+        self.exact.keys().any(|tenant| pattern.matches(tenant))
+            || self.patterns.values().flatten().any(|(other, _)| pattern.overlaps(other))
+    }
+}
+
+fn sorted(mut entries: Vec<Entry>) -> Box<[Entry]> {
+    entries.sort_unstable();
+    entries.dedup();
+    entries.into()
+}
+
+fn each_of_groups(entries: &[Entry], groups: &[GroupId], found: &mut impl FnMut(u32)) {
+    // Few rules: look at each. Many: look for each of the principal's groups.
+    if entries.len() <= 16 {
+        for entry in entries {
+            if groups.binary_search(&entry.group).is_ok() {
+                found(entry.rule);
+            }
+        }
+        return;
+    }
+    let mut rest = entries;
+    for group in groups {
+        let from = rest.partition_point(|entry| entry.group < *group);
+        rest = rest.get(from..).unwrap_or_default();
+        for entry in rest.iter().take_while(|entry| entry.group == *group) {
+            found(entry.rule);
+        }
+    }
+}

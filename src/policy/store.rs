@@ -1,0 +1,95 @@
+//! Policies on disk: reading one with the files it names, and noticing when any of them changes.
+
+use super::diagnostic::{Diagnostic, Path as At, Place, Problems};
+use super::{Files, Outcome, compile};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// No document or file named by one is read beyond this.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What was read, so that a change can be noticed: each file with its content's digest, or the error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fingerprint(Vec<(PathBuf, Result<String, String>)>);
+
+impl Fingerprint {
+    /// Reads the same files again.
+    #[must_use]
+    pub fn read_again(&self) -> Self {
+        let digest = |path: &Path| read(path).map(|content| crate::token::digest::sha256_hex(&content));
+        Self(self.0.iter().map(|(path, _)| (path.clone(), digest(path))).collect())
+    }
+}
+
+/// Reads a policy and everything it names.
+///
+/// `path`: the document, or a directory that holds it as `policy.yaml`. `now`: Unix seconds. A file that cannot
+/// be read is a diagnostic like any other.
+pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint) {
+    let mut files = Reader { base: PathBuf::new(), seen: Fingerprint::default() };
+    let (document, in_directory) = if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) };
+    files.base = document.parent().unwrap_or(Path::new("")).into();
+    let name = document.display().to_string();
+    let mut outcome = match files.read(&document) {
+        Ok(text) => compile(&name, &text, &mut files, now),
+        Err(error) => failed(&name, &format!("cannot read the policy: {error}")),
+    };
+    let owners = path.join("owners.d");
+    if in_directory && fs::read_dir(&owners).is_ok_and(|mut entries| entries.next().is_some()) {
+        let refused = failed(&owners.display().to_string(), "documents of owners are not supported by this version");
+        outcome.compiled = None;
+        outcome.diagnostics.extend(refused.diagnostics);
+    }
+    (outcome, files.seen)
+}
+
+fn failed(file: &str, message: &str) -> Outcome {
+    let mut problems = Problems::of(file);
+    problems.error(Place { line: 1, column: 1 }, &At::Root, message);
+    Outcome { compiled: None, diagnostics: problems.into_sorted() }
+}
+
+/// Whether any of the diagnostics refuses the policy.
+pub fn refused(diagnostics: &[Diagnostic]) -> bool {
+    diagnostics.iter().any(Diagnostic::is_error)
+}
+
+struct Reader {
+    /// Relative paths in a policy are relative to it.
+    base: PathBuf,
+    seen: Fingerprint,
+}
+
+impl Files for Reader {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        let path = if self.base.as_os_str().is_empty() || path.starts_with(&self.base) {
+            path.to_owned()
+        } else {
+            self.base.join(path)
+        };
+        let content = read(&path);
+        let digest = content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
+        self.seen.0.push((path, digest));
+        content
+    }
+}
+
+/// A regular file's content. Anything else (a directory, a device, a FIFO that would block) is refused.
+///
+/// # Errors
+/// The reason in words.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let words = |error: std::io::Error| error.to_string().to_lowercase();
+    let metadata = fs::metadata(path).map_err(words)?;
+    if !metadata.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    let mut content = Vec::new();
+    let file = fs::File::open(path).map_err(words)?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(words)?;
+    if u64::try_from(content.len()).unwrap_or(u64::MAX) > MAX_BYTES {
+        return Err(format!("larger than {} MiB", MAX_BYTES >> 20));
+    }
+    Ok(content)
+}
