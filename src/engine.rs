@@ -144,7 +144,10 @@ impl Engine {
             messages: Mutex::default(),
             last_reload: Mutex::default(),
             // Until the workers have agreed on one.
-            hash_key: Mutex::new(crate::token::digest::random_key().map_or_else(|_| Box::default(), |key| Box::from(key.as_slice()))),
+            hash_key: Mutex::new(
+                crate::token::digest::random_key()
+                    .map_or_else(|_| Box::default(), |key| Box::from(key.as_slice())),
+            ),
             retired: sender,
         });
         (engine, receiver)
@@ -284,6 +287,3 @@ fn timestamp(seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,8 +12,22 @@ use std::fmt::Write;
 
 /// Upper bounds of the histogram of decision times, in nanoseconds, from 1 µs to 100 ms.
 pub const BUCKETS: [u64; 16] = [
-    1_000, 2_000, 3_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 2_000_000,
-    5_000_000, 10_000_000, 50_000_000, 100_000_000,
+    1_000,
+    2_000,
+    3_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
 ];
 
 /// What the token cache had to say about a request.
@@ -116,8 +130,10 @@ impl Tally {
             .checked_sub(1)
             .and_then(|number| crate::scope::Backend::ALL.get(number))
             .map_or("any", |backend| backend.name());
-        let scope =
-            part(3).checked_sub(1).and_then(|number| Scope::ALL.get(number)).map_or("none", |scope| scope.name());
+        let scope = part(3)
+            .checked_sub(1)
+            .and_then(|number| Scope::ALL.get(number))
+            .map_or("none", |scope| scope.name());
         let decision = if reason == Reason::Granted { "allow" } else { "deny" };
         let mut counters = vec![format!(
             r#"tenantauth_decisions_total{{decision="{decision}",reason="{reason}",backend="{backend}",scope="{scope}"}}"#
@@ -296,7 +312,9 @@ mod tests {
         let denied = Tally::of(&Decision::denied(Reason::InternalError));
         assert_eq!(
             Tally::counters_of(denied.to_code()),
-            [r#"tenantauth_decisions_total{decision="deny",reason="internal_error",backend="any",scope="none"}"#]
+            [
+                r#"tenantauth_decisions_total{decision="deny",reason="internal_error",backend="any",scope="none"}"#
+            ]
         );
         for reason in Reason::ALL {
             let tally = Tally::of(&Decision::denied(*reason));
@@ -311,7 +329,8 @@ mod tests {
         assert_eq!(bucket_of(1_000), 0);
         assert_eq!(bucket_of(1_001), 1);
         assert_eq!(bucket_of(100_000_001), BUCKETS.len());
-        let shared = [("duration:0".to_owned(), 3.0), ("duration:16".to_owned(), 1.0), (SUM_KEY.to_owned(), 5e8)];
+        let shared =
+            [("duration:0".to_owned(), 3.0), ("duration:16".to_owned(), 1.0), (SUM_KEY.to_owned(), 5e8)];
         let text = exposition(&shared, &Gauges::default());
         assert!(text.contains("_bucket{le=\"0.000001\"} 3\n"), "{text}");
         assert!(text.contains("_bucket{le=\"0.1\"} 3\n"), "{text}");
@@ -322,7 +341,11 @@ mod tests {
     #[test]
     fn every_sample_has_its_description_once_and_strangers_are_left_out() {
         let shared = [
-            (r#"tenantauth_decisions_total{decision="deny",reason="x",backend="any",scope="none"}"#.to_owned(), 2.0),
+            (
+                r#"tenantauth_decisions_total{decision="deny",reason="x",backend="any",scope="none"}"#
+                    .to_owned(),
+                2.0,
+            ),
             ("worker:1".to_owned(), 1.0),
         ];
         let gauges = Gauges { grant_expiries: vec![("a\"b\\c\nd".into(), 7)], ..Gauges::default() };
@@ -330,6 +353,9 @@ mod tests {
         assert_eq!(text.matches("# TYPE tenantauth_decisions_total counter").count(), 1);
         assert!(text.contains("scope=\"none\"} 2\n"));
         assert!(!text.contains("worker:1"));
-        assert!(text.contains(r#"tenantauth_grant_expiry_timestamp_seconds{grant="a\"b\\c\nd"} 7"#), "{text}");
+        assert!(
+            text.contains(r#"tenantauth_grant_expiry_timestamp_seconds{grant="a\"b\\c\nd"} 7"#),
+            "{text}"
+        );
     }
 }

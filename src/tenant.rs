@@ -196,7 +196,10 @@ impl TenantPattern {
         let mut reachable = vec![false; right.len() + 1];
         let spread = |row: &mut Vec<bool>| {
             for (at, byte) in right.iter().enumerate() {
-                if *byte == b'*' && row.get(at) == Some(&true) && let Some(next) = row.get_mut(at + 1) {
+                if *byte == b'*'
+                    && row.get(at) == Some(&true)
+                    && let Some(next) = row.get_mut(at + 1)
+                {
                     *next = true;
                 }
             }

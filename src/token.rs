@@ -153,3 +153,5 @@ impl<'a> Header<'a> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;

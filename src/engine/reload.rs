@@ -105,7 +105,8 @@ impl Reloader {
     fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {
         let before = engine.live.load_full();
         let same_keys = before.as_ref().is_some_and(|before| {
-            before.compiled.keys == compiled.keys && before.compiled.snapshot.issuers == compiled.snapshot.issuers
+            before.compiled.keys == compiled.keys
+                && before.compiled.snapshot.issuers == compiled.snapshot.issuers
         });
         if !same_keys {
             self.keys_generation += 1;

@@ -6,11 +6,11 @@ use crate::client_ip::cache::VerifiedCookieCache;
 use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
 use crate::decision::{AccessRequest, Decision, decide};
 use crate::metrics::{CacheUse, IpSource, Tally};
+use crate::policy::snapshot::GroupId;
 use crate::reason::Reason;
 use crate::route::{self, Route};
 use crate::scope::BackendSet;
 use crate::tenant::TenantList;
-use crate::policy::snapshot::GroupId;
 use crate::token::cache::TokenCache;
 use crate::token::{self, VerifiedClaims};
 
@@ -87,7 +87,12 @@ impl Engine {
     /// Decides one request with the policy in force. Total: whatever goes wrong is a denial.
     ///
     /// `apply` is called once with the verdict; what it returns is returned.
-    pub fn enforce<T>(&self, server: &Server, request: &Request<'_>, apply: impl FnOnce(&Verdict<'_>) -> T) -> T {
+    pub fn enforce<T>(
+        &self,
+        server: &Server,
+        request: &Request<'_>,
+        apply: impl FnOnce(&Verdict<'_>) -> T,
+    ) -> T {
         let guard = self.live();
         let live = guard.as_deref();
         let mut worker = lock(&self.worker);
@@ -144,7 +149,10 @@ impl Engine {
             },
             record,
             tenants: facts.tenants.as_ref(),
-            tenants_rewritten: facts.tenants.as_ref().is_some_and(|tenants| !tenants.is_canonical_form_of(header)),
+            tenants_rewritten: facts
+                .tenants
+                .as_ref()
+                .is_some_and(|tenants| !tenants.is_canonical_form_of(header)),
             cookies: request
                 .cookies
                 .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
@@ -230,7 +238,14 @@ fn judge<'a>(
     let groups: &[GroupId] = &resolved.groups;
     Ok(decide(
         &live.compiled.snapshot,
-        &AccessRequest { groups, tenants: &tenants, scope: route.scope, backends: route.backends, client_ip, now },
+        &AccessRequest {
+            groups,
+            tenants: &tenants,
+            scope: route.scope,
+            backends: route.backends,
+            client_ip,
+            now,
+        },
     ))
 }
 

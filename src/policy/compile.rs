@@ -113,7 +113,11 @@ fn compile_issuer(
             Some(host) => host.into(),
             None => {
                 problems
-                    .error(entry.issuer.place, path, "missing key `name`: the issuer has no host to be named by")
+                    .error(
+                        entry.issuer.place,
+                        path,
+                        "missing key `name`: the issuer has no host to be named by",
+                    )
                     .help("add `name:`");
                 return None;
             }
@@ -143,7 +147,11 @@ fn compile_issuer(
         Some(written) => match ClaimPath::parse(&written.value) {
             Ok(claim) => claim,
             Err(error) => {
-                problems.error(written.place, &path.key("groups_claim"), format!("`{}`: {error}", written.value));
+                problems.error(
+                    written.place,
+                    &path.key("groups_claim"),
+                    format!("`{}`: {error}", written.value),
+                );
                 return None;
             }
         },
@@ -290,7 +298,12 @@ fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems
         && expires.value <= now
     {
         problems
-            .warning(WarningKind::ExpiredGrant, expires.place, &Path::Root.key(&entry.path), "the grant has expired")
+            .warning(
+                WarningKind::ExpiredGrant,
+                expires.place,
+                &Path::Root.key(&entry.path),
+                "the grant has expired",
+            )
             .help("remove it");
     }
     Grant {
@@ -431,7 +444,11 @@ fn compile_restriction(
     let network_names = networks.resolve(&entry.networks, &root.key("networks"), problems);
     let except_groups = ids(&entry.except_groups, groups);
     if except_groups.contains(&EVERYONE) {
-        problems.error(entry.place, &root.key("except_groups"), "`*` excepts everybody: it restricts nothing");
+        problems.error(
+            entry.place,
+            &root.key("except_groups"),
+            "`*` excepts everybody: it restricts nothing",
+        );
     }
     Restriction {
         name: entry.name.as_ref().map_or_else(|| entry.path.clone(), |name| name.value.clone()),
@@ -527,8 +544,9 @@ fn warn_of_unmatched_restrictions(document: &Document, snapshot: &Snapshot, prob
     for (entry, restriction) in document.restrictions.iter().zip(&snapshot.restrictions) {
         let tenants_meet =
             restriction.tenants.iter().any(|pattern| snapshot.grant_index.names_any_tenant_of(pattern));
-        let scopes_meet =
-            Scope::ALL.into_iter().any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
+        let scopes_meet = Scope::ALL
+            .into_iter()
+            .any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
         if !(tenants_meet && scopes_meet) {
             let what = if tenants_meet { "scope" } else { "tenant" };
             problems

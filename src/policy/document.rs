@@ -40,7 +40,6 @@ pub enum QueryAudit {
 
 #[derive(Debug)]
 pub(super) struct IssuerEntry {
-    pub(super) place: Place,
     pub(super) name: Option<At<Box<str>>>,
     pub(super) issuer: At<Box<str>>,
     pub(super) audiences: Vec<At<Box<str>>>,
@@ -121,10 +120,8 @@ pub struct RestrictedScopes {
 impl RestrictedScopes {
     /// Whether a request of this scope, to any of these backends, is bound.
     pub fn cover(&self, scope: Scope, backends: BackendSet) -> bool {
-        let rules = matches!(
-            scope,
-            Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite
-        );
+        let rules =
+            matches!(scope, Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite);
         self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends))
     }
 }
@@ -132,8 +129,17 @@ impl RestrictedScopes {
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     const SERVED: [&str; 11] = [
-        "version", "mode", "issuers", "token_headers", "group_names", "authorizations", "grants", "networks",
-        "client_ip", "restrictions", "audit",
+        "version",
+        "mode",
+        "issuers",
+        "token_headers",
+        "group_names",
+        "authorizations",
+        "grants",
+        "networks",
+        "client_ip",
+        "restrictions",
+        "audit",
     ];
     let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
@@ -216,8 +222,16 @@ fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<IssuerEntry
 
 fn read_issuer(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<IssuerEntry> {
     const SERVED: [&str; 10] = [
-        "name", "issuer", "audiences", "jwks_file", "jwks", "algorithms", "groups_claim", "groups_format",
-        "user_claim", "leeway",
+        "name",
+        "issuer",
+        "audiences",
+        "jwks_file",
+        "jwks",
+        "algorithms",
+        "groups_claim",
+        "groups_format",
+        "user_claim",
+        "leeway",
     ];
     let known = [&SERVED[..], &UNSERVED_ISSUER].concat();
     let fields = problems.fields(node, path, &known)?;
@@ -257,7 +271,6 @@ fn read_issuer(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<
     };
     let keys = read_keys(&fields, path, problems);
     Some(IssuerEntry {
-        place: node.place,
         name,
         issuer: issuer?,
         audiences,
@@ -357,10 +370,7 @@ fn header_name(text: At<&str>, path: &Path<'_>, problems: &mut Problems) -> Opti
     Some(text.value.into())
 }
 
-fn read_group_names(
-    fields: &Fields<'_>,
-    problems: &mut Problems,
-) -> Vec<(At<Box<str>>, Vec<At<Box<str>>>)> {
+fn read_group_names(fields: &Fields<'_>, problems: &mut Problems) -> Vec<(At<Box<str>>, Vec<At<Box<str>>>)> {
     let Some(node) = fields.get("group_names") else { return Vec::new() };
     let path = Path::Root.key("group_names");
     let mut names = Vec::new();
@@ -542,11 +552,7 @@ fn read_client_ip(fields: &Fields<'_>, problems: &mut Problems) -> Option<Client
     Some(ClientIpEntry { place: node.place, source })
 }
 
-fn read_cookie_source(
-    fields: &Fields<'_>,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> ClientIpSourceEntry {
+fn read_cookie_source(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> ClientIpSourceEntry {
     let name = fields
         .get("cookie")
         .and_then(|node| problems.text(node, &path.key("cookie")))
@@ -555,10 +561,8 @@ fn read_cookie_source(
     if !name.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
         problems.error(name.place, &path.key("cookie"), format!("`{}` is no cookie name", name.value));
     }
-    let keys_file = fields
-        .get("keys_file")
-        .and_then(|node| problems.text(node, &path.key("keys_file")))
-        .map(boxed);
+    let keys_file =
+        fields.get("keys_file").and_then(|node| problems.text(node, &path.key("keys_file"))).map(boxed);
     let unsigned = fields
         .get("unsigned")
         .and_then(|node| problems.boolean(node, &path.key("unsigned")))
@@ -571,9 +575,9 @@ fn read_cookie_source(
                 .help("keep `keys_file`: the cookie must then be signed");
         }
         (false, None) => {
-            problems
-                .error(fields.place, path, "missing key `keys_file`")
-                .help("make a key with `tenantauth keygen`, or accept unproven addresses with `unsigned: true`");
+            problems.error(fields.place, path, "missing key `keys_file`").help(
+                "make a key with `tenantauth keygen`, or accept unproven addresses with `unsigned: true`",
+            );
         }
         _ => {}
     }
@@ -628,11 +632,7 @@ fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Restri
 }
 
 /// A restriction's `X:*` is everything a request can do to that signal's backend: deleting, and rules and alerts.
-fn read_restricted_scopes(
-    node: Option<&Node>,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> RestrictedScopes {
+fn read_restricted_scopes(node: Option<&Node>, path: &Path<'_>, problems: &mut Problems) -> RestrictedScopes {
     let Some(node) = node else {
         return RestrictedScopes { scopes: ScopeSet::all(), rules_of: BackendSet::ALL };
     };
@@ -675,7 +675,11 @@ fn read_name(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> O
 /// Names stand in metrics, records and messages: printable, without blanks at the ends, not too long.
 fn check_name(name: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
     let text = &*name.value;
-    if text.is_empty() || text.trim() != text || text.chars().count() > 100 || text.chars().any(char::is_control) {
+    if text.is_empty()
+        || text.trim() != text
+        || text.chars().count() > 100
+        || text.chars().any(char::is_control)
+    {
         problems
             .error(name.place, path, format!("`{}` cannot be used as a name", text.escape_debug()))
             .help("1 to 100 printable characters, no blank at either end");

@@ -55,9 +55,8 @@ impl Node {
         match &self.value {
             Value::Null => serde_json::Value::Null,
             Value::Boolean(truth) => (*truth).into(),
-            Value::Number(written) => {
-                serde_json::from_str(written).unwrap_or_else(|_| serde_json::Value::String(written.to_string()))
-            }
+            Value::Number(written) => serde_json::from_str(written)
+                .unwrap_or_else(|_| serde_json::Value::String(written.to_string())),
             Value::Text(text) => (&**text).into(),
             Value::List(items) => items.iter().map(Self::to_json).collect(),
             // serde_json's map is sorted by key, which is what makes the text canonical.
@@ -245,9 +244,7 @@ fn as_key(node: Node, seen: &mut HashMap<Box<str>, Place>, problems: &mut Proble
         }
     };
     if &*name == "<<" {
-        problems
-            .error(place, &Path::Root, "YAML merge keys are not supported")
-            .help("write the keys out");
+        problems.error(place, &Path::Root, "YAML merge keys are not supported").help("write the keys out");
     }
     if let Some(first) = seen.get(&name) {
         problems
@@ -292,9 +289,7 @@ fn is_number(plain: &str) -> bool {
 fn syntax_error(text: &str, error: &ScanError, problems: &mut Problems) {
     let marker = error.marker();
     let at = place(marker);
-    let here = |offset: usize| {
-        marker.index().checked_sub(offset).and_then(|index| text.chars().nth(index))
-    };
+    let here = |offset: usize| marker.index().checked_sub(offset).and_then(|index| text.chars().nth(index));
     // A `*` that begins a plain value is read as an alias, and its name is what YAML misses.
     if here(0) == Some('*') {
         return alias_error(text, marker.index(), at, problems);
@@ -303,7 +298,8 @@ fn syntax_error(text: &str, error: &ScanError, problems: &mut Problems) {
         let at = Place { line: at.line, column: at.column.saturating_sub(1) };
         return alias_error(text, marker.index().saturating_sub(1), at, problems);
     }
-    let problem = problems.error(at, &Path::Root, format!("not valid YAML: {}", error.info().replace('\'', "`")));
+    let problem =
+        problems.error(at, &Path::Root, format!("not valid YAML: {}", error.info().replace('\'', "`")));
     match here(0) {
         Some(special @ ('@' | '`' | '%' | '!' | '&')) => {
             problem.help(format!("a value that begins with `{special}` must be quoted"));
@@ -349,7 +345,8 @@ mod tests {
 
     #[test]
     fn plain_scalars_follow_the_core_schema() {
-        let values = read("v: [1, -2.5, 1e3, 0x1f, 7d, 1.2.3.4, yes, no, on, 'true', 0f3c9a1e-1, .5, 2027-01-31]\n");
+        let values =
+            read("v: [1, -2.5, 1e3, 0x1f, 7d, 1.2.3.4, yes, no, on, 'true', 0f3c9a1e-1, .5, 2027-01-31]\n");
         let values = values.unwrap();
         assert_eq!(
             values["v"].to_string(),
@@ -363,7 +360,10 @@ mod tests {
             let found = first_problem(text);
             assert!(found.starts_with(wanted), "{text:?}: {found}");
         };
-        expect("a: 1\nb:\n  c: 1\n  c: 2\n", "p.yaml:4:3: duplicate key `c`\n  help: it stands first in line 3");
+        expect(
+            "a: 1\nb:\n  c: 1\n  c: 2\n",
+            "p.yaml:4:3: duplicate key `c`\n  help: it stands first in line 3",
+        );
         expect("{\"a\": 1, \"a\": 2}", "p.yaml:1:10: duplicate key `a`");
         expect("a: &x 1\n", "p.yaml:1:7: YAML anchors are not supported");
         expect("a: !!str 1\n", "p.yaml:1:10: YAML tags are not supported");

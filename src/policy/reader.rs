@@ -6,11 +6,9 @@ use super::node::{Key, Node, Value};
 
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
-pub struct At<T> {
-    /// The value.
-    pub value: T,
-    /// Where it stands.
-    pub place: Place,
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
 }
 
 impl<T> At<T> {
@@ -39,8 +37,7 @@ impl<'n> Fields<'n> {
 
 impl Problems {
     fn wrong_type(&mut self, node: &Node, path: &Path<'_>, wanted: &str) {
-        let problem =
-            self.error(node.place, path, format!("expected {wanted}, found {}", node.value.kind()));
+        let problem = self.error(node.place, path, format!("expected {wanted}, found {}", node.value.kind()));
         let scalar = match &node.value {
             Value::Number(written) => Some(written.to_string()),
             Value::Boolean(truth) => Some(truth.to_string()),
@@ -59,7 +56,12 @@ impl Problems {
     }
 
     /// The mapping's fields; keys that are not in `known` are problems.
-    pub(super) fn fields<'n>(&mut self, node: &'n Node, path: &Path<'_>, known: &[&str]) -> Option<Fields<'n>> {
+    pub(super) fn fields<'n>(
+        &mut self,
+        node: &'n Node,
+        path: &Path<'_>,
+        known: &[&str],
+    ) -> Option<Fields<'n>> {
         let fields = self.free_fields(node, path)?;
         for (key, _) in fields.fields {
             if known.contains(&&*key.name) || &*key.name == "<<" {
@@ -150,12 +152,7 @@ impl Problems {
     }
 
     /// One of a closed set of words.
-    pub(super) fn word<T>(
-        &mut self,
-        node: &Node,
-        path: &Path<'_>,
-        known: &[(&str, T)],
-    ) -> Option<T>
+    pub(super) fn word<T>(&mut self, node: &Node, path: &Path<'_>, known: &[(&str, T)]) -> Option<T>
     where
         T: Copy,
     {

@@ -161,12 +161,8 @@ impl GroupTable {
         issuers: impl Iterator<Item = &'a str>,
         aliases: impl Iterator<Item = (&'a str, Vec<&'a str>)>,
     ) -> Self {
-        let mut table = Self {
-            names: Vec::new(),
-            ids: HashMap::new(),
-            raw: HashMap::new(),
-            any_of_issuer: Vec::new(),
-        };
+        let mut table =
+            Self { names: Vec::new(), ids: HashMap::new(), raw: HashMap::new(), any_of_issuer: Vec::new() };
         table.intern("*");
         let mut aliased = Vec::new();
         for (name, members) in aliases {

@@ -28,7 +28,8 @@ impl Fingerprint {
 /// be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint) {
     let mut files = Reader { base: PathBuf::new(), seen: Fingerprint::default() };
-    let (document, in_directory) = if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) };
+    let (document, in_directory) =
+        if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) };
     files.base = document.parent().unwrap_or(Path::new("")).into();
     let name = document.display().to_string();
     let mut outcome = match files.read(&document) {
@@ -37,7 +38,8 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint) {
     };
     let owners = path.join("owners.d");
     if in_directory && fs::read_dir(&owners).is_ok_and(|mut entries| entries.next().is_some()) {
-        let refused = failed(&owners.display().to_string(), "documents of owners are not supported by this version");
+        let refused =
+            failed(&owners.display().to_string(), "documents of owners are not supported by this version");
         outcome.compiled = None;
         outcome.diagnostics.extend(refused.diagnostics);
     }
@@ -69,7 +71,8 @@ impl Files for Reader {
             self.base.join(path)
         };
         let content = read(&path);
-        let digest = content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
+        let digest =
+            content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
         self.seen.0.push((path, digest));
         content
     }

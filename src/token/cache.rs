@@ -5,11 +5,9 @@
 //! confirms it. Nothing that failed verification ever enters, so nobody without a verified token can fill it.
 
 use super::VerifiedClaims;
+use super::claims::MAX_LEEWAY;
 use crate::reason::Reason;
 use lru::LruCache;
-
-/// The longest leeway that a policy may give an issuer, in seconds.
-pub const MAX_LEEWAY: u64 = 300;
 
 /// What an entry costs besides its texts, in bytes: the cache's own nodes and the allocator's.
 const ENTRY_COST: usize = 256;

@@ -8,6 +8,8 @@ use std::fmt;
 
 /// The latest time that counts: 9999-12-31T23:59:59Z, in Unix seconds.
 const MAX_TIME: f64 = 253_402_300_799.0;
+/// The longest leeway that a policy may give an issuer, in seconds.
+pub const MAX_LEEWAY: u64 = 300;
 /// The most groups of a token.
 pub const MAX_GROUPS: usize = 2000;
 /// The longest name of a group, in bytes.
@@ -128,7 +130,7 @@ pub struct IssuerRules {
     pub groups_format: GroupsFormat,
     /// The claim that audit records show as the user; proves nothing.
     pub user_claim: Box<str>,
-    /// How far its clock may be off, in seconds.
+    /// How far its clock may be off, in seconds; at most [`MAX_LEEWAY`].
     pub leeway: u64,
 }
 

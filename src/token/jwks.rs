@@ -237,6 +237,9 @@ impl PublicKey {
         if e.len() > 4 || e == [1] {
             return Err("its `e` is below 3 or above 2^32".to_owned());
         }
+        if has_roca_fingerprint(&n) {
+            return Err("its modulus has the fingerprint of a broken generator (CVE-2017-15361)".to_owned());
+        }
         Ok(Self::Rsa { n, e })
     }
 
@@ -284,6 +287,24 @@ impl PublicKey {
 
 fn bit_len(number: &[u8]) -> usize {
     number.first().map_or(0, |first| number.len() * 8 - first.leading_zeros() as usize)
+}
+
+/// Whether the modulus looks like one that Infineon's library made, whose factors can be found: modulo each small
+/// prime it is a power of 65537 (Nemec et al., "The Return of Coppersmith's Attack", 2017, section 2). Of other
+/// moduli fewer than one in ten million do.
+fn has_roca_fingerprint(n: &[u8]) -> bool {
+    const PRIMES: [u32; 38] = [
+        3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101,
+        103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+    ];
+    PRIMES.into_iter().all(|prime| {
+        let rest = n.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
+        let mut power = 1;
+        (1..prime).any(|_| {
+            power = power * 65537 % prime;
+            power == rest
+        })
+    })
 }
 
 fn optional_text<'a>(jwk: &'a Object<'_>, name: &str) -> Result<Option<&'a str>, String> {
