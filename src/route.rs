@@ -76,19 +76,10 @@ fn find(backends: BackendSet, method: &[u8], path: &RoutePath<'_>) -> Result<Rou
             return Err(Reason::PathAmbiguous);
         }
     }
-    let Verdict::Known(route) = verdict(backends, method, path.as_str()) else {
-        return Err(Reason::RouteUnknown);
-    };
-    // A `proxy_pass` with a path sends the decoded form, in which that slash is a plain one, and every backend
-    // but Mimir would read it so anyway.
-    if path.has_encoded_slash() {
-        match verdict(backends, method, path.decoded()) {
-            Verdict::Unknown => {}
-            Verdict::Known(decoded) if decoded == route => {}
-            Verdict::Known(_) | Verdict::Denied => return Err(Reason::PathAmbiguous),
-        }
+    match verdict(backends, method, path.as_str()) {
+        Verdict::Known(route) => Ok(route),
+        Verdict::Unknown | Verdict::Denied => Err(Reason::RouteUnknown),
     }
-    Ok(route)
 }
 
 /// The route of a path, by the tables of `backends`.

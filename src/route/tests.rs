@@ -343,6 +343,49 @@ fn encoded_slashes_are_for_the_names_of_mimirs_rules() {
     assert_eq!((found.scope, found.backends), (Scope::RulesRead, BackendSet::of(Mimir)));
 }
 
+/// So a reader that takes the slash for a plain one finds the same scope there or nothing.
+#[test]
+fn below_rules_there_are_only_rules() {
+    let heads = ["/prometheus/config/v1/rules/", "/prometheus/rules/", "/api/v1/rules/"];
+    let mut rows = 0;
+    for row in table().filter(|row| heads.iter().any(|head| row.pattern.starts_with(head))) {
+        assert_eq!(row.backend, Mimir, "{row:?}");
+        assert_eq!(row.kind, if row.method == "GET" { "rules_read" } else { "rules_write" }, "{row:?}");
+        rows += 1;
+    }
+    assert_eq!(rows, 9);
+    for prefix in
+        ["/{rest}", "/api/{rest}", "/api/v1/{rest}", "/prometheus/{rest}", "/prometheus/config/{rest}"]
+    {
+        assert!(!table().any(|row| row.pattern == prefix), "{prefix} would match too");
+    }
+}
+
+#[test]
+fn the_order_of_the_lines_makes_no_difference() {
+    let mut rows: Vec<_> = table().collect();
+    rows.reverse();
+    let reversed = index::Index::of(rows.into_iter());
+    for row in table() {
+        let path = filled(row.pattern, "some-name_1");
+        for method in ["GET", "POST", "DELETE", "PATCH", row.method] {
+            let says = |index: &index::Index| {
+                index.near(&path).find(row.backend, method.as_bytes()).map(|found| (found.scope, found.tail))
+            };
+            assert_eq!(says(&reversed), says(&INDEX), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn the_very_method_wins_over_any() {
+    let lines = ["loki\t*\t/x\t-\toperational", "loki\tGET\t/x\tlogs:read\tquery"];
+    let index = index::Index::of(lines.into_iter().filter_map(TableRow::parse));
+    let scope = |method: &[u8]| index.near("/x").find(Loki, method).map(|row| row.scope);
+    assert_eq!(scope(b"GET"), Some(Some(Scope::LogsRead)));
+    assert_eq!(scope(b"HEAD"), Some(None));
+}
+
 #[test]
 fn several_tables_must_agree() {
     let rules = plain(BackendSet::ALL, "GET /prometheus/api/v1/rules").unwrap();
@@ -402,6 +445,9 @@ fn the_prefix_is_removed_once_at_a_segment() {
         "/pre/a%2Fb",
     ] {
         assert_eq!(scope("/pre", bad), Err(PathAmbiguous), "{bad}");
+    }
+    for outside in ["/pre2", "/pre2/a", "/pre%20/a", "/pr", "/a/pre"] {
+        assert_eq!(RoutePath::parse(outside.as_bytes()).unwrap().without("/pre"), None, "{outside}");
     }
     let path = RoutePath::parse(b"/pre").unwrap();
     assert_eq!(path.without("/pre").map(|path| path.as_str()), Some("/"));
