@@ -7,8 +7,9 @@
 mod reload;
 mod request;
 
-pub use request::{Request, Server, Verdict};
+pub use request::{Request, Server, Verdict, internal_error, policy_unavailable};
 
+use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
 use crate::policy::Compiled;
@@ -69,6 +70,19 @@ pub(crate) struct Live {
     /// Unix seconds.
     loaded_at: u64,
     warnings: Vec<Diagnostic>,
+}
+
+/// Which headers a policy makes a worker look for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderPlan {
+    /// Different for every policy; 0 where none is in force.
+    pub serial: u32,
+    /// Lower-case names, in the order in which they count.
+    pub token_headers: Vec<String>,
+    /// The lower-case name of the header that carries the client's address, if one does.
+    pub ip_header: Option<String>,
+    /// The client's address is that of the connection.
+    pub needs_remote_addr: bool,
 }
 
 /// What a verified token means in one snapshot.
@@ -180,20 +194,25 @@ impl Engine {
         self.live.load()
     }
 
-    /// Which headers a worker has to look for: a number that changes with every policy, the names of the token
-    /// headers in the order in which they count, and the header of the client's address, if it comes in one.
-    pub fn header_plan(&self) -> (u32, Vec<String>, Option<String>) {
-        match self.live().as_deref() {
-            None => (0, Vec::new(), None),
-            Some(live) => {
-                let snapshot = &live.compiled.snapshot;
-                let ip_header = match &snapshot.client_ip {
-                    Some(crate::client_ip::Source::Header { name, .. }) => Some(name.to_ascii_lowercase()),
-                    _ => None,
-                };
-                let tokens = snapshot.token_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
-                (live.serial, tokens, ip_header)
-            }
+    /// Which headers a worker has to look for under the policy in force.
+    pub fn header_plan(&self) -> HeaderPlan {
+        let live = self.live();
+        let Some(live) = live.as_deref() else { return HeaderPlan::default() };
+        let source = live.compiled.client_ip.as_ref();
+        HeaderPlan {
+            serial: live.serial,
+            token_headers: live
+                .compiled
+                .snapshot
+                .token_headers
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+            ip_header: match source {
+                Some(Source::Header { name, .. }) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            },
+            needs_remote_addr: matches!(source, Some(Source::RemoteAddr)),
         }
     }
 

@@ -4,6 +4,9 @@ pub mod audit;
 pub mod client_ip;
 pub mod decision;
 pub mod engine;
+pub mod grafana_gateway;
+#[cfg(any(feature = "module", feature = "vendored"))]
+pub mod lua;
 pub mod metrics;
 pub mod network;
 pub mod policy;
