@@ -1,1 +1,14 @@
-fn main() {}
+//! The module in a real nginx: every test starts its own, on ports and in a directory of its own.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "everything here is a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod self_check;
