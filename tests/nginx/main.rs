@@ -11,4 +11,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod audit;
+mod bare;
+mod checks;
+mod client_ip;
+mod decisions;
+mod examples;
+mod grafana_gateway;
+mod headers;
+mod lifecycle;
+mod metrics;
+mod misuse;
+mod paths;
+mod prometheus;
+mod redirects;
 mod self_check;
+mod tokens;
+mod websocket;

@@ -6,7 +6,9 @@
 
 pub(crate) mod client;
 pub(crate) mod cookie;
+pub(crate) mod example;
 pub(crate) mod nginx;
+pub(crate) mod prometheus;
 pub(crate) mod site;
 pub(crate) mod tokens;
 pub(crate) mod upstream;

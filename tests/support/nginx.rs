@@ -28,6 +28,8 @@ impl Nginx {
         let mut command = Command::new(binary());
         command.arg("-p").arg(workspace.path("")).arg("-e").arg(workspace.path("error.log"));
         command.arg("-c").arg(file).arg("-g").arg(format!("daemon off; {}{}", user(), modules()));
+        // Seen by workers only where the configuration says `env TENANTAUTH_POLICY;`.
+        command.env("TENANTAUTH_POLICY", workspace.path("policy.yaml"));
         let mut nginx = Self { master: Process::start(workspace, "nginx", &mut command), workers };
         wait_for("nginx that accepts connections", 15, || {
             let log = || workspace.read("nginx.log") + &workspace.read("error.log");

@@ -10,6 +10,7 @@ use super::workspace::{Workspace, free_port};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// The first key of `client-ip.keys`: it signs.
 pub(crate) const COOKIE_KEY: CookieKey = CookieKey::new("k1", 7);
@@ -86,7 +87,7 @@ pub(crate) const TEMPORARY: &str = "client_body_temp_path tmp-body; proxy_temp_p
     fastcgi_temp_path tmp-fastcgi; uwsgi_temp_path tmp-uwsgi; scgi_temp_path tmp-scgi;";
 
 /// What is to be started. In every text `@DIR@` is the workspace, `@UPSTREAM@` the backend's address, `@PORT@` the
-/// main server's port, and `@PORT:name@` a further one.
+/// main server's port, and `@PORT:name@` or `@UPSTREAM:name@` a further one.
 pub(crate) struct SiteBuilder {
     workers: usize,
     policy: Option<String>,
@@ -172,6 +173,7 @@ pub(crate) struct Site {
     nginx: Option<Nginx>,
     /// The backend behind it.
     pub(crate) upstream: Upstream,
+    others: RefCell<BTreeMap<String, Rc<Upstream>>>,
     ports: RefCell<BTreeMap<String, u16>>,
     noisy: Cell<bool>,
     /// Its files. Last, so that nobody uses the directory any more when it is removed.
@@ -206,14 +208,19 @@ impl Site {
         }
         workspace.write("jwks.json", jwks(&[key()]));
         workspace.write("client-ip.keys", COOKIE_KEY.line() + &OLD_COOKIE_KEY.line());
-        let (ports, noisy) = (RefCell::default(), Cell::new(false));
-        Self { nginx: None, upstream: Upstream::start(), ports, noisy, workspace }
+        let (others, ports, noisy) = (RefCell::default(), RefCell::default(), Cell::new(false));
+        Self { nginx: None, upstream: Upstream::start(), others, ports, noisy, workspace }
     }
 
     /// Starts nginx with a configuration that may hold placeholders.
-    pub(crate) fn run(mut self, configuration: &str, workers: usize) -> Self {
-        let configuration = self.fill(configuration);
+    pub(crate) fn run(self, configuration: &str, workers: usize) -> Self {
         let port = self.port("");
+        self.run_on(configuration, workers, port)
+    }
+
+    /// [`Site::run`] for a configuration whose first server listens elsewhere.
+    pub(crate) fn run_on(mut self, configuration: &str, workers: usize, port: u16) -> Self {
+        let configuration = self.fill(configuration);
         self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, port));
         self
     }
@@ -222,13 +229,15 @@ impl Site {
     pub(crate) fn fill(&self, text: &str) -> String {
         let upstream = format!("127.0.0.1:{}", self.upstream.port);
         let text = text.replace("@DIR@", self.workspace.text()).replace("@UPSTREAM@", &upstream);
-        let mut text = text.replace("@PORT@", &self.port("").to_string());
-        while let Some(start) = text.find("@PORT:") {
-            let end = text[start + 1..].find('@').expect("a closed placeholder") + start + 2;
-            let port = self.port(&text[start + "@PORT:".len()..end - 1]).to_string();
-            text.replace_range(start..end, &port);
-        }
-        text
+        let text = text.replace("@PORT@", &self.port("").to_string());
+        let text = fill_named(text, "@PORT:", |name| self.port(name).to_string());
+        fill_named(text, "@UPSTREAM:", |name| format!("127.0.0.1:{}", self.upstream_of(name).port))
+    }
+
+    /// A further backend, by a name of the test's choice.
+    pub(crate) fn upstream_of(&self, name: &str) -> Rc<Upstream> {
+        let mut others = self.others.borrow_mut();
+        Rc::clone(others.entry(name.to_owned()).or_insert_with(|| Rc::new(Upstream::start())))
     }
 
     /// The port of this name; `""` is the main server's.
@@ -291,6 +300,17 @@ impl Site {
     pub(crate) fn status(&self) -> Answer {
         Request::get("/status").send(self.port("admin"))
     }
+}
+
+/// Replaces every `<prefix>name@` by what belongs to the name.
+fn fill_named(mut text: String, prefix: &str, value: impl Fn(&str) -> String) -> String {
+    while let Some(start) = text.find(prefix) {
+        let (_, rest) = text[start..].split_at(prefix.len());
+        let (name, _) = rest.split_once('@').expect("a closed placeholder");
+        let (end, value) = (start + prefix.len() + name.len() + 1, value(name));
+        text.replace_range(start..end, &value);
+    }
+    text
 }
 
 impl Drop for Site {

@@ -1,7 +1,6 @@
 //! A directory for one test or demo, and the processes that run in it. Neither outlives its owner, however that
 //! one ends: by returning, by a panic, by Ctrl-C or by SIGKILL.
 
-use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
@@ -31,11 +30,10 @@ done
 [ -n "$keep" ] || rm -rf "$dir"
 "#;
 
-/// The directory. Removed when dropped, unless its thread panics: then it is kept, and named on stderr.
+/// The directory. Removed when dropped, unless a test fails: then it is kept, and named on stderr.
 pub(crate) struct Workspace {
     dir: PathBuf,
     janitor: Child,
-    keep: Cell<bool>,
 }
 
 impl Workspace {
@@ -51,7 +49,7 @@ impl Workspace {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        Self { dir, janitor, keep: Cell::new(false) }
+        Self { dir, janitor }
     }
 
     /// The directory's path, or that of a file in it (`""` for the directory).
@@ -95,7 +93,7 @@ impl Workspace {
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        if std::thread::panicking() && !self.keep.replace(true) {
+        if cfg!(test) && std::thread::panicking() {
             self.tell_janitor("keep");
             eprintln!("kept for inspection: {}", self.dir.display());
         }
