@@ -45,7 +45,7 @@ fn sum(site: &Site, name: &str, labels: &[&str]) -> f64 {
     let ours = samples.iter().filter(|(series, _)| {
         series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label))
     });
-    ours.map(|(_, value)| value).sum()
+    ours.fold(0.0, |sum, (_, value)| sum + value)
 }
 
 /// Counts may be gathered with a delay; they must arrive, and not overshoot.
@@ -137,6 +137,7 @@ fn labels_never_come_from_a_request() {
             Request::new(&format!("M{number}"), format!("/path-{number}")).tenant(&format!("t{number}"));
         site.send(request.header("X-Grafana-User", format!("u{number}")));
     }
+    expect(&site, "tenantauth_decisions_total", &[r#"reason="route_unknown""#], 20.0);
     let samples = samples(&site.metrics());
     for forbidden in ["path-", "\"t1", "\"u1", "\"M1", "ada@", "user-1"] {
         assert!(!samples.keys().any(|series| series.contains(forbidden)), "{forbidden} in {samples:#?}");

@@ -109,17 +109,19 @@ fn modules() -> String {
     names.map(|name| format!("load_module {place}/{name}; ")).concat()
 }
 
-/// The module under test: `TENANTAUTH_SO`, or the one that cargo built beside this executable's directory.
+/// The module under test: `TENANTAUTH_SO`, or what cargo built last. It leaves the module of a test beside the test
+/// (`target/debug/deps`), and that of `cargo build` above it.
 fn shared_object() -> PathBuf {
-    let file = std::env::var_os("TENANTAUTH_SO").map_or_else(
-        || {
-            let executable = std::env::current_exe().expect("a path of our own");
-            let profile =
-                executable.parent().and_then(Path::parent).expect("target/<profile>/<directory>/<file>");
-            profile.join("libtenantauth.so")
-        },
-        PathBuf::from,
-    );
+    let given = std::env::var_os("TENANTAUTH_SO").map(PathBuf::from);
+    let executable = std::env::current_exe().expect("a path of our own");
+    let built = executable
+        .ancestors()
+        .skip(2)
+        .take(1)
+        .flat_map(|profile| [profile.to_path_buf(), profile.join("deps")]);
+    let built = built.map(|directory| directory.join("libtenantauth.so"));
+    let newest = built.max_by_key(|file| fs::metadata(file).and_then(|data| data.modified()).ok());
+    let file = given.or(newest).expect("target/<profile>/<directory>/<file>");
     assert!(file.exists(), "no module at {}: build it, or set TENANTAUTH_SO", file.display());
     file
 }
