@@ -375,5 +375,14 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
 #[cfg(feature = "module")]
 #[mlua::lua_module]
 fn tenantauth(lua: &Lua) -> Result<Table> {
-    module(lua)
+    module(lua).inspect_err(|error| {
+        // nginx prints an error that is not a string as "unknown reason": what is wrong has to be logged here.
+        let logged = lua.globals().get::<Table>("ngx").and_then(|ngx| {
+            let level: Value = ngx.get("ERR")?;
+            ngx.get::<mlua::Function>("log")?.call::<()>((level, format!("tenantauth: {error}")))
+        });
+        if logged.is_err() {
+            eprintln!("tenantauth: {error}");
+        }
+    })
 }

@@ -119,7 +119,7 @@ end
 
 
 local function start(policy, dict_name, reload_interval)
-    local ok, problem = native.start(policy, reload_interval)
+    local ok, problem = native.start(policy, dict_name, reload_interval)
     if not ok then
         ngx_log(ngx.ERR, "tenantauth: ", problem)
         return nil, problem
