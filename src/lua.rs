@@ -345,6 +345,10 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
         })?,
     )?;
     native.set(
+        "cache_entries",
+        lua.create_function(|_, ()| Ok(engine().map_or(0, |engine| engine.gauges().cache_entries)))?,
+    )?;
+    native.set(
         "has_keys",
         lua.create_function(|_, ()| {
             Ok(engine().is_some_and(|engine| engine.gauges().jwks_keys.iter().all(|(_, count)| *count > 0)))

@@ -405,7 +405,7 @@ local function refuse_again(server, record)
         return deny(server, reason)
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed already and came again, as `", ngx_var.uri,
-        "`: give the location `rewrite_by_lua_block {}`")
+        "`: give the location `rewrite_by_lua_block { }`")
     return deny(server, "internal_error")
 end
 

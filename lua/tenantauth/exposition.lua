@@ -32,6 +32,7 @@ function _M.metrics()
     for revision, count in pairs(revisions) do
         lines[#lines + 1] = count .. ' tenantauth_workers{revision="' .. revision .. '"}'
     end
+    lines[#lines + 1] = worker.cache_entries() .. " tenantauth_token_cache_entries"
     ngx.header["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
     ngx.print(native.exposition(table.concat(lines, "\n")))
 end

@@ -72,6 +72,22 @@ function _M.each_counter(each)
 end
 
 
+-- Entries of all workers' token caches.
+function _M.cache_entries()
+    local dict = _M.dict
+    if not dict then
+        return native.cache_entries()
+    end
+    local sum = 0
+    for _, key in ipairs(dict:get_keys(0)) do
+        if key:sub(1, 8) == "entries:" then
+            sum = sum + (dict:get(key) or 0)
+        end
+    end
+    return sum
+end
+
+
 -- Revision by worker, as far as the shared dictionary knows.
 function _M.workers()
     local workers = {}
@@ -114,6 +130,7 @@ local function tick(premature)
     end
     if dict then
         dict:set(key, native.revision() or "", WORKER_TTL)
+        dict:set("entries:" .. ngx.worker.pid(), native.cache_entries(), WORKER_TTL)
     end
 end
 
@@ -129,8 +146,8 @@ local function start(policy, dict_name, reload_interval)
     -- Once a process: under `lua_code_cache off` every request has a Lua state of its own and comes by here.
     if native.claim_timers(dict_name) then
         if not _M.dict then
-            ngx_log(ngx.WARN, "tenantauth: no `lua_shared_dict ", dict_name,
-                "`: counters are those of one worker")
+            ngx_log(ngx.WARN, "tenantauth: no shared dict `", dict_name,
+                "`: each worker counts for itself; help: add `lua_shared_dict ", dict_name, " 10m;` to http {}")
         end
         timer_every(TICK, tick)
     end

@@ -247,10 +247,10 @@ fn judge<'a>(
     if request.headers_truncated {
         return Err(Reason::HeadersTruncated);
     }
-    let header = request.tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
     if request.tenant_repeated {
         return Err(Reason::TenantDuplicate);
     }
+    let header = request.tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
     if request.token_repeated {
         return Err(Reason::TokenDuplicate);
     }

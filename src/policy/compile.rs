@@ -421,7 +421,7 @@ fn compile_restriction(
     let root = Path::Root.key(&entry.path);
     for (key, list) in [("groups", &entry.groups), ("except_groups", &entry.except_groups)] {
         for (number, group) in list.iter().enumerate() {
-            let known = known_groups.contains(&*group.value) || groups.id(&group.value).is_some();
+            let known = known_groups.contains(&*group.value) || groups.is_of_every_user(&group.value);
             if !known {
                 problems
                     .error(

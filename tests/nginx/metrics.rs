@@ -134,12 +134,12 @@ fn labels_never_come_from_a_request() {
     let site = Site::start();
     for number in 0..20 {
         let request =
-            Request::new(&format!("M{number}"), format!("/path-{number}")).tenant(&format!("t{number}"));
+            Request::new(&format!("M{}", "Q".repeat(number)), format!("/path-{number}")).tenant(&format!("t{number}"));
         site.send(request.header("X-Grafana-User", format!("u{number}")));
     }
     expect(&site, "tenantauth_decisions_total", &[r#"reason="route_unknown""#], 20.0);
     let samples = samples(&site.metrics());
-    for forbidden in ["path-", "\"t1", "\"u1", "\"M1", "ada@", "user-1"] {
+    for forbidden in ["path-", "\"t1", "\"u1", "\"MQ", "ada@", "user-1"] {
         assert!(!samples.keys().any(|series| series.contains(forbidden)), "{forbidden} in {samples:#?}");
     }
 }

@@ -16,8 +16,8 @@ error_page 420 = @free;
 
 location / { proxy_pass http://@UPSTREAM@; }
 location @named { proxy_pass http://@UPSTREAM@; }
-location @free { rewrite_by_lua_block {} proxy_pass http://@UPSTREAM:free@; }
-location = /error.html { internal; rewrite_by_lua_block {} root @DIR@; }
+location @free { rewrite_by_lua_block { } proxy_pass http://@UPSTREAM:free@; }
+location = /error.html { internal; rewrite_by_lua_block { } root @DIR@; }
 location = /loki/api/v1/series { try_files /nowhere /loki/api/v1/push; }
 location = /loki/api/v1/patterns { content_by_lua_block { ngx.exec("/loki/api/v1/rules") } }
 location = /loki/api/v1/index/stats {
@@ -27,11 +27,11 @@ location = /loki/api/v1/index/stats {
     }
 }
 location = /auth { proxy_pass http://@UPSTREAM@; }
-location = /free-auth { internal; rewrite_by_lua_block {} proxy_pass http://@UPSTREAM:free@; }
+location = /free-auth { internal; rewrite_by_lua_block { } proxy_pass http://@UPSTREAM:free@; }
 location = /loki/api/v1/index/volume { auth_request /auth; proxy_pass http://@UPSTREAM@; }
 location = /loki/api/v1/index/volume_range { auth_request /free-auth; proxy_pass http://@UPSTREAM@; }
 location = /outside {
-    rewrite_by_lua_block {}
+    rewrite_by_lua_block { }
     content_by_lua_block { ngx.say(ngx.location.capture("/loki/api/v1/query").status) }
 }
 "#;
