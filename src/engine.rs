@@ -118,6 +118,10 @@ pub struct Engine {
     messages: Mutex<VecDeque<(Level, String)>>,
     last_reload: Mutex<LastReload>,
     hash_key: Mutex<Box<[u8]>>,
+    /// What the policy in force was made of, until it has been stored for the workers that come after this one.
+    last_good: Mutex<Option<Vec<u8>>>,
+    /// What a former worker stored.
+    fallback: Mutex<Option<Vec<u8>>>,
     /// Things whose release takes a while, for the thread to drop.
     retired: mpsc::Sender<Box<dyn Send>>,
 }
@@ -136,10 +140,14 @@ pub fn unix_now() -> u64 {
 impl Engine {
     /// Creates an engine and starts its thread, which reads the policy at once.
     ///
+    /// `fallback`: what [`Engine::take_last_good`] of a former worker gave, to go on with where the policy on disk is
+    /// unusable.
+    ///
     /// # Errors
     /// The system's, where no thread can be started.
-    pub fn start(options: Options) -> std::io::Result<Arc<Self>> {
+    pub fn start(options: Options, fallback: Option<Vec<u8>>) -> std::io::Result<Arc<Self>> {
         let (engine, retired) = Self::new(options);
+        *lock(&engine.fallback) = fallback;
         reload::spawn(&engine, retired)?;
         Ok(engine)
     }
@@ -162,6 +170,8 @@ impl Engine {
                 crate::token::digest::random_key()
                     .map_or_else(|_| Box::default(), |key| Box::from(key.as_slice())),
             ),
+            last_good: Mutex::default(),
+            fallback: Mutex::default(),
             retired: sender,
         });
         (engine, receiver)
@@ -233,6 +243,12 @@ impl Engine {
     /// The revision of the policy in force.
     pub fn revision(&self) -> Option<String> {
         self.live().as_deref().map(|live| live.compiled.snapshot.revision.to_string())
+    }
+
+    /// Once after each good policy: what it was made of, to be stored where workers that come later find it. It holds
+    /// secrets.
+    pub fn take_last_good(&self) -> Option<Vec<u8>> {
+        lock(&self.last_good).take()
     }
 
     /// How many changed policies were taken and how many refused since the last call.

@@ -75,9 +75,12 @@ fn native(lua: &Lua) -> Result<Table> {
 fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
     native.set(
         "start",
-        lua.create_function(|_, (policy, dict, interval): (String, String, f64)| {
-            Ok(start(policy, dict, interval))
-        })?,
+        lua.create_function(
+            |_, (policy, dict, interval, fallback): (String, String, f64, Option<LuaString>)| {
+                let fallback = fallback.map(|fallback| fallback.as_bytes().to_vec());
+                Ok(start(policy, dict, interval, fallback))
+            },
+        )?,
     )?;
     native.set("attach", lua.create_function(|_, ()| Ok(ENGINE.get().map(|(_, dict)| dict.clone())))?)?;
     native.set(
@@ -100,6 +103,15 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
                 };
                 (Some(level), Some(message))
             }))
+        })?,
+    )?;
+    native.set(
+        "take_last_good",
+        lua.create_function(|lua, ()| {
+            engine()
+                .and_then(|engine| engine.take_last_good())
+                .map(|bytes| lua.create_string(bytes))
+                .transpose()
         })?,
     )?;
     native.set(
@@ -127,7 +139,12 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
 }
 
 /// Starts this worker's engine, or finds the one that is there. Returns true, or nil and what is wrong.
-fn start(policy: String, dict: String, interval: f64) -> (Option<bool>, Option<String>) {
+fn start(
+    policy: String,
+    dict: String,
+    interval: f64,
+    fallback: Option<Vec<u8>>,
+) -> (Option<bool>, Option<String>) {
     let options = Options { policy: policy.into(), reload_interval: Duration::from_secs_f64(interval) };
     if let Some((engine, other_dict)) = ENGINE.get() {
         return if *engine.options() == options && *other_dict == dict {
@@ -136,7 +153,7 @@ fn start(policy: String, dict: String, interval: f64) -> (Option<bool>, Option<S
             (None, Some("it was called before with other options".to_owned()))
         };
     }
-    match Engine::start(options) {
+    match Engine::start(options, fallback) {
         Ok(engine) => {
             ENGINE.get_or_init(|| (engine, dict));
             (Some(true), None)

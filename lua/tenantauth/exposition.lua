@@ -15,6 +15,7 @@ local function in_content_phase(name)
         options_of.fail(2, name, "must be called in the content phase, not in " .. ngx.get_phase())
     end
     worker.ensure()
+    worker.report()
 end
 
 

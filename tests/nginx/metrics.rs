@@ -133,8 +133,8 @@ fn the_promised_names_are_there() {
 fn labels_never_come_from_a_request() {
     let site = Site::start();
     for number in 0..20 {
-        let request =
-            Request::new(&format!("M{}", "Q".repeat(number)), format!("/path-{number}")).tenant(&format!("t{number}"));
+        let request = Request::new(&format!("M{}", "Q".repeat(number)), format!("/path-{number}"))
+            .tenant(&format!("t{number}"));
         site.send(request.header("X-Grafana-User", format!("u{number}")));
     }
     expect(&site, "tenantauth_decisions_total", &[r#"reason="route_unknown""#], 20.0);

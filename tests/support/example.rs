@@ -23,7 +23,9 @@ pub(crate) fn shipped(name: &str) -> String {
 
 /// The value behind a key that occurs once in an example, without its comment: `issuer`, `audiences`.
 pub(crate) fn value(document: &str, key: &str) -> String {
-    let line = document.lines().find_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(key)?.strip_prefix(':'));
+    let line = document
+        .lines()
+        .find_map(|line| line.trim_start_matches([' ', '-']).strip_prefix(key)?.strip_prefix(':'));
     let value = line.unwrap_or_else(|| panic!("no `{key}` in the example"));
     value.split(" #").next().unwrap_or_default().trim().trim_matches(['[', ']']).to_owned()
 }

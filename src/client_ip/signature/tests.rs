@@ -118,9 +118,11 @@ fn every_other_spelling_is_malformed_even_under_a_good_mac() {
     ] {
         assert_eq!(verified(&ring, &forge(&ring, &signed)), Err(Reason::IpMalformed), "{signed}");
     }
-    for (written, meant) in
-        [("::ffff:203.0.113.7", "203.0.113.7"), ("2001:DB8::1", "2001:db8::1"), ("2001:db8:0::1", "2001:db8::1")]
-    {
+    for (written, meant) in [
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("2001:db8:0::1", "2001:db8::1"),
+    ] {
         let value = forge(&ring, &format!("v1.{}.1800000000.k1", b64(written)));
         assert_eq!(verified(&ring, &value).map(|ip| ip.to_string()), Ok(meant.to_owned()), "{written}");
     }
