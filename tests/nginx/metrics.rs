@@ -126,7 +126,7 @@ fn the_promised_names_are_there() {
     assert_eq!(find("tenantauth_policy_last_reload_successful").unwrap().1, &1.0);
     assert_eq!(find("tenantauth_jwks_keys").unwrap().1, &1.0);
     assert_eq!(find("tenantauth_workers").unwrap().1, &1.0);
-    assert_eq!(find("tenantauth_grant_expiry_timestamp_seconds").unwrap().1, &32_474_908_800.0);
+    assert_eq!(find("tenantauth_grant_expiry_timestamp_seconds").unwrap().1, &32_474_822_400.0);
 }
 
 #[test]
