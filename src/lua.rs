@@ -318,7 +318,7 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         token_repeated: flag(4),
         ip_header_repeated: flag(8),
     };
-    let decided = catch_unwind(AssertUnwindSafe(|| {
+    let answered = guarded(|| {
         engine.enforce(server, plan, &request, |verdict| -> Result<EnforceAnswer> {
             let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let code = i64::try_from(verdict.tally.to_code()).unwrap_or(STALE_PLAN);
@@ -335,16 +335,21 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
             let record = lua.create_string(verdict.record)?;
             Ok((code, nanoseconds, bucket_of(nanoseconds), Some(record), tenants, cookies))
         })
-    }));
-    match decided {
-        Ok(Some(answer)) => answer,
-        Ok(None) => Ok((STALE_PLAN, 0, 0, None, None, None)),
-        Err(_) => {
+    });
+    match answered {
+        Some(Some(answer)) => answer,
+        Some(None) => Ok((STALE_PLAN, 0, 0, None, None, None)),
+        None => {
             let (code, record) =
                 crate::engine::internal_error(server.backends, &method, &request_uri, request.peer);
             Ok((code, 0, 0, Some(lua.create_string(record)?), None, None))
         }
     }
+}
+
+/// What `decide` returns, or `None` where it panicked: a denial for one request, never the end of a worker.
+fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(decide)).ok()
 }
 
 fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
@@ -407,3 +412,6 @@ fn tenantauth(lua: &Lua) -> Result<Table> {
         }
     })
 }
+
+#[cfg(all(test, feature = "vendored"))]
+mod tests;
