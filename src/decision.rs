@@ -175,7 +175,7 @@ pub enum GrantOutcome {
     Allows,
     /// It names the tenant and a group of the principal, but not the scope.
     OtherScope,
-    /// It would allow it, but has run out.
+    /// It names the tenant and a group of the principal, but has run out, and so says nothing about scopes either.
     Expired,
     /// It names the tenant, but none of the principal's groups.
     OtherGroups,
@@ -226,10 +226,10 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
                 .map(|grant| {
                     let outcome = if !holds(&grant.groups) {
                         GrantOutcome::OtherGroups
-                    } else if !grant.scopes.contains(request.scope) {
-                        GrantOutcome::OtherScope
                     } else if grant.has_expired(request.now) {
                         GrantOutcome::Expired
+                    } else if !grant.scopes.contains(request.scope) {
+                        GrantOutcome::OtherScope
                     } else {
                         GrantOutcome::Allows
                     };
@@ -257,3 +257,6 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
         .collect();
     Trace { decision: decide(snapshot, request), tenants }
 }
+
+#[cfg(test)]
+mod tests;

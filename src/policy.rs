@@ -45,3 +45,6 @@ pub fn compile(file: &str, text: &[u8], files: &mut dyn Files, now: u64) -> Outc
     });
     Outcome { compiled, diagnostics: problems.into_sorted() }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use super::document::{
     RestrictionEntry,
 };
 use super::reader::At;
-use super::snapshot::{EVERYONE, Grant, GroupId, GroupTable, Restriction, Snapshot};
+use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::signature::KeyRing;
 use crate::client_ip::{CookieKeys, Source, SourceConfig};
 use crate::network::{Network, NetworkSet};
@@ -30,6 +30,8 @@ pub trait Files {
     /// The reader's words for why there is none.
     fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, String>;
 }
+
+const HELP_READ: &str = "check the path, and that nginx's worker user may read it";
 
 /// A policy ready to decide: the rules, and the keys they need.
 #[derive(Debug)]
@@ -55,17 +57,18 @@ pub(super) fn compile(
     let mut issuers = Vec::new();
     let mut issuer_names = Vec::new();
     let mut keys = Vec::new();
-    for (number, entry) in document.issuers.iter().enumerate() {
+    for entry in &document.issuers {
         let list = Path::Root.key("issuers");
-        let path = list.item(number);
+        let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
             keys.push(load_keys(entry, rules.algorithms, files, &path, problems));
             issuers.push(rules);
             issuer_names.push(name);
         }
     }
+    refuse_repeated_issuers(document, problems);
     refuse_repeated_names(document, problems);
-    refuse_chained_aliases(document, problems);
+    refuse_chained_aliases(document, &issuer_names, problems);
 
     let mut groups = GroupTable::new(
         issuer_names.iter().map(|name| &**name),
@@ -76,10 +79,12 @@ pub(super) fn compile(
     );
     let grants: Vec<Grant> =
         document.grants.iter().map(|entry| compile_grant(entry, &mut groups, now, problems)).collect();
-    warn_of_pattern_groups(document, problems);
+    warn_of_pattern_groups(document, &issuer_names, problems);
 
     let networks = NamedNetworks::new(document, problems);
-    let known_groups = groups_known_to_grants(document);
+    let mut known_groups = groups_known_to_grants(document);
+    let every: Vec<String> = issuer_names.iter().map(|name| format!("{name}:*")).collect();
+    known_groups.extend(every.iter().map(|group| &**group));
     let mut restrictions = Vec::new();
     for entry in &document.restrictions {
         restrictions.push(compile_restriction(entry, &networks, &known_groups, &mut groups, problems));
@@ -98,7 +103,10 @@ pub(super) fn compile(
         grants,
         restrictions,
     );
-    warn_of_unmatched_restrictions(document, &snapshot, problems);
+    // What an error left out may be what a restriction matches.
+    if !problems.any_error() {
+        warn_of_unmatched_restrictions(document, &snapshot, problems);
+    }
     (!problems.any_error()).then_some(Compiled { snapshot, keys, client_ip: source })
 }
 
@@ -107,15 +115,15 @@ fn compile_issuer(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<(Box<str>, IssuerRules)> {
-    let name = match &entry.name {
-        Some(name) => name.value.clone(),
+    let (name, place) = match &entry.name {
+        Some(name) => (name.value.clone(), name.place),
         None => match host_of(&entry.issuer.value) {
-            Some(host) => host.into(),
+            Some(host) => (host.into(), entry.issuer.place),
             None => {
                 problems
                     .error(
                         entry.issuer.place,
-                        path,
+                        &path.key("name"),
                         "missing key `name`: the issuer has no host to be named by",
                     )
                     .help("add `name:`");
@@ -123,8 +131,13 @@ fn compile_issuer(
             }
         },
     };
+    if &*name == "service" {
+        problems
+            .error(place, &path.key("name"), "`service` is reserved for service accounts")
+            .help("give the issuer another name");
+    }
     let mut algorithms = Vec::new();
-    for (number, written) in entry.algorithms.iter().enumerate() {
+    for written in &entry.algorithms {
         match Algorithm::from_name(&written.value) {
             Some(algorithm) => algorithms.push(algorithm),
             None => {
@@ -132,7 +145,7 @@ fn compile_issuer(
                 problems
                     .error(
                         written.place,
-                        &path.key("algorithms").item(number),
+                        &path.key("algorithms").item(written.number),
                         format!("unknown or refused algorithm `{}`", written.value),
                     )
                     .help(format!("one of {}; HMAC is never accepted", names.join(", ")));
@@ -147,11 +160,9 @@ fn compile_issuer(
         Some(written) => match ClaimPath::parse(&written.value) {
             Ok(claim) => claim,
             Err(error) => {
-                problems.error(
-                    written.place,
-                    &path.key("groups_claim"),
-                    format!("`{}`: {error}", written.value),
-                );
+                problems
+                    .error(written.place, &path.key("groups_claim"), format!("`{}` {error}", written.value))
+                    .help("write a claim's name, or a JSON Pointer like `/realm_access/roles`");
                 return None;
             }
         },
@@ -190,7 +201,11 @@ fn compile_issuer(
 fn host_of(issuer: &str) -> Option<&str> {
     let (_, rest) = issuer.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    // The colons of an IPv6 address stand in brackets; those of the port do not.
+    let (host, _) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, ""),
+    };
     (!host.is_empty()).then_some(host)
 }
 
@@ -201,82 +216,129 @@ fn load_keys(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<Arc<KeySet>> {
-    let (place, key, json) = match &entry.keys {
+    let (place, key, name, json) = match &entry.keys {
         KeysEntry::File(file) => match files.read(path::Path::new(&*file.value)) {
-            Ok(json) => (file.place, "jwks_file", json),
+            Ok(json) => (file.place, "jwks_file", format!("`{}`", file.value), json),
             Err(error) => {
                 let path = path.key("jwks_file");
-                problems.error(file.place, &path, format!("cannot read `{}`: {error}", file.value));
+                problems
+                    .error(file.place, &path, format!("cannot read `{}`: {error}", file.value))
+                    .help(HELP_READ);
                 return None;
             }
         },
-        KeysEntry::Inline(json) => (json.place, "jwks", json.value.to_string().into_bytes()),
+        KeysEntry::Inline(json) => {
+            (json.place, "jwks", "the key set".to_owned(), json.value.to_string().into_bytes())
+        }
         KeysEntry::Missing => return None,
     };
     let path = path.key(key);
     match KeySet::from_jwks(&json, algorithms) {
         Err(error) => {
-            problems.error(place, &path, error.to_string());
+            problems
+                .error(place, &path, format!("{name} {error}"))
+                .help("it must be a JSON Web Key Set: `{\"keys\": [...]}`");
             None
         }
         Ok((set, reports)) => {
             for report in reports {
                 if let Some(why) = report.refused {
                     let kid = report.kid.unwrap_or_default();
-                    problems.warning(
-                        WarningKind::KeyRefused,
-                        place,
-                        &path,
-                        format!("the key `{}` is not used: {why}", kid.escape_debug()),
-                    );
+                    problems
+                        .warning(
+                            WarningKind::KeyRefused,
+                            place,
+                            &path,
+                            format!("the key `{}` is not used: {why}", kid.escape_debug()),
+                        )
+                        .help("the issuer's other keys are used");
                 }
             }
             if set.is_empty() {
-                problems.error(place, &path, "there is no usable key: nobody's token could be verified");
+                problems
+                    .error(place, &path, "there is no usable key: nobody's token could be verified")
+                    .help("write the public keys that the issuer signs with");
             }
             Some(Arc::new(set))
         }
     }
 }
 
+fn refuse_repeated_issuers(document: &Document, problems: &mut Problems) {
+    let list = Path::Root.key("issuers");
+    let (mut issuers, mut names) = (HashMap::new(), HashMap::new());
+    for entry in &document.issuers {
+        let path = list.item(entry.number);
+        let mut refuse = |first: Option<Place>, what: &str, key, place| {
+            if let Some(first) = first {
+                problems
+                    .error(
+                        place,
+                        &path.key(key),
+                        format!("{what} is given twice, first in line {}", first.line),
+                    )
+                    .help("remove one of them");
+            }
+        };
+        let issuer = &entry.issuer;
+        let first = issuers.insert(&*issuer.value, issuer.place);
+        refuse(first, &format!("the issuer `{}`", issuer.value), "issuer", issuer.place);
+        if let Some(name) = &entry.name {
+            let first = names.insert(&*name.value, name.place);
+            refuse(first, &format!("the name `{}`", name.value), "name", name.place);
+        }
+    }
+}
+
 fn refuse_repeated_names(document: &Document, problems: &mut Problems) {
-    let grants = document.grants.iter().filter_map(|grant| grant.name.as_ref()).map(|name| ("grants", name));
-    let restrictions = document
-        .restrictions
-        .iter()
-        .filter_map(|restriction| restriction.name.as_ref())
-        .map(|name| ("restrictions", name));
+    let grants = document.grants.iter().map(|grant| ("grants", &grant.path, &grant.name));
+    let restrictions = document.restrictions.iter().map(|rule| ("restrictions", &rule.path, &rule.name));
     let mut seen: HashMap<(&str, &str), Place> = HashMap::new();
-    for (section, name) in grants.chain(restrictions) {
+    for (section, path, name) in grants.chain(restrictions) {
+        let Some(name) = name else { continue };
         if let Some(first) = seen.get(&(section, &*name.value)) {
-            problems.error(
-                name.place,
-                &Path::Root.key(section),
-                format!("the name `{}` is given twice, first in line {}", name.value, first.line),
-            );
+            problems
+                .error(
+                    name.place,
+                    &Path::Root.key(path).key("name"),
+                    format!("the name `{}` is given twice, first in line {}", name.value, first.line),
+                )
+                .help("give each its own name");
         } else {
             seen.insert((section, &name.value), name.place);
         }
     }
 }
 
-/// An alias stands for raw groups. One that named another alias could be read in two ways.
-fn refuse_chained_aliases(document: &Document, problems: &mut Problems) {
+/// An alias stands for raw groups. One that named another alias, or every group of an issuer, could be read in two
+/// ways.
+fn refuse_chained_aliases(document: &Document, issuers: &[Box<str>], problems: &mut Problems) {
     let aliases: HashSet<&str> = document.group_names.iter().map(|(name, _)| &*name.value).collect();
     let section = Path::Root.key("group_names");
     for (name, members) in &document.group_names {
+        let path = section.key(&name.value);
+        if is_all_of_issuer(&name.value, issuers) {
+            problems
+                .error(
+                    name.place,
+                    &path,
+                    format!("`{}` is every group of that issuer and cannot be a name", name.value),
+                )
+                .help("choose another name");
+        }
         for member in members {
-            if aliases.contains(&*member.value) {
+            if aliases.contains(&*member.value) || is_all_of_issuer(&member.value, issuers) {
                 problems
-                    .error(
-                        member.place,
-                        &section.key(&name.value),
-                        format!("`{}` is itself a name of groups", member.value),
-                    )
+                    .error(member.place, &path, format!("`{}` is itself a name of groups", member.value))
                     .help("list the issuer's own groups");
             }
         }
     }
+}
+
+/// Whether it is written `<issuer name>:*`.
+fn is_all_of_issuer(group: &str, issuers: &[Box<str>]) -> bool {
+    group.strip_suffix(":*").is_some_and(|name| issuers.iter().any(|issuer| **issuer == *name))
 }
 
 fn ids(names: &[At<Box<str>>], groups: &mut GroupTable) -> Box<[GroupId]> {
@@ -318,19 +380,15 @@ fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems
 }
 
 /// Groups match exactly, so a `*` inside a name is a character: probably not what was meant.
-fn warn_of_pattern_groups(document: &Document, problems: &mut Problems) {
-    let issuers: HashSet<String> = document
-        .issuers
-        .iter()
-        .filter_map(|issuer| issuer.name.as_ref().map(|name| format!("{}:*", name.value)))
-        .collect();
+fn warn_of_pattern_groups(document: &Document, issuers: &[Box<str>], problems: &mut Problems) {
     let grants = document.grants.iter().map(|grant| (&grant.path, &grant.groups));
     let restrictions = document.restrictions.iter().flat_map(|restriction| {
         [(&restriction.path, &restriction.groups), (&restriction.path, &restriction.except_groups)]
     });
     for (path, groups) in grants.chain(restrictions) {
         for group in groups {
-            if group.value.contains('*') && &*group.value != "*" && !issuers.contains(&*group.value) {
+            let meant = &*group.value == "*" || is_all_of_issuer(&group.value, issuers);
+            if group.value.contains('*') && !meant && !group.value.starts_with("service:") {
                 problems
                     .warning(
                         WarningKind::GroupLooksLikePattern,
@@ -355,7 +413,8 @@ impl<'d> NamedNetworks<'d> {
         for (name, networks) in &document.networks {
             let list = Path::Root.key("networks");
             for network in networks {
-                warn_of_open_network(network.value, network.place, &list.key(&name.value), problems);
+                let name = list.key(&name.value);
+                warn_of_open_network(network.value, network.place, &name.item(network.number), problems);
             }
             named.insert(&*name.value, networks.iter().map(|network| network.value).collect());
         }
@@ -370,9 +429,10 @@ impl<'d> NamedNetworks<'d> {
     ) -> Box<[(Box<str>, Box<[Network]>)]> {
         let mut resolved = Vec::new();
         for entry in entries {
+            let path = path.item(entry.number);
             match &entry.value {
                 NetworkEntry::Written(network) => {
-                    warn_of_open_network(*network, entry.place, path, problems);
+                    warn_of_open_network(*network, entry.place, &path, problems);
                     resolved.push((network.to_string().into(), Box::from([*network])));
                 }
                 NetworkEntry::Named(name) => match self.named.get(&**name) {
@@ -380,11 +440,16 @@ impl<'d> NamedNetworks<'d> {
                     None => {
                         let mut known: Vec<_> = self.named.keys().copied().collect();
                         known.sort_unstable();
-                        let problem =
-                            problems.error(entry.place, path, format!("the network `{name}` is not defined"));
-                        if !known.is_empty() {
-                            problem.help(format!("defined networks: {}", known.join(", ")));
-                        }
+                        let problem = problems.error(
+                            entry.place,
+                            &path,
+                            format!("the network `{name}` is not defined"),
+                        );
+                        problem.help(if known.is_empty() {
+                            format!("define it: `networks: {{ {name}: [203.0.113.0/24] }}`")
+                        } else {
+                            format!("defined networks: {}", known.join(", "))
+                        });
                     }
                 },
             }
@@ -395,12 +460,14 @@ impl<'d> NamedNetworks<'d> {
 
 fn warn_of_open_network(network: Network, place: Place, path: &Path<'_>, problems: &mut Problems) {
     if network.is_everything() {
-        problems.warning(
-            WarningKind::OpenNetwork,
-            place,
-            path,
-            format!("`{network}` is every address: it restricts nothing"),
-        );
+        problems
+            .warning(
+                WarningKind::OpenNetwork,
+                place,
+                path,
+                format!("`{network}` is every address: it restricts nothing"),
+            )
+            .help("name the networks that are meant");
     }
 }
 
@@ -420,13 +487,14 @@ fn compile_restriction(
 ) -> Restriction {
     let root = Path::Root.key(&entry.path);
     for (key, list) in [("groups", &entry.groups), ("except_groups", &entry.except_groups)] {
-        for (number, group) in list.iter().enumerate() {
+        for group in list {
+            // A group of service accounts has been refused as such.
             let known = known_groups.contains(&*group.value) || groups.is_of_every_user(&group.value);
-            if !known {
+            if !known && !group.value.starts_with("service:") {
                 problems
                     .error(
                         group.place,
-                        &root.key(key).item(number),
+                        &root.key(key).item(group.number),
                         format!("nothing else in the policy knows the group `{}`", group.value),
                     )
                     .help("a restriction on a mistyped group would restrict nobody: check its name");
@@ -434,21 +502,25 @@ fn compile_restriction(
         }
     }
     if let Some(place) = entry.shadow {
-        problems.warning(
-            WarningKind::ShadowRestriction,
-            place,
-            &root.key("mode"),
-            "the restriction is recorded only and denies nothing",
-        );
+        problems
+            .warning(
+                WarningKind::ShadowRestriction,
+                place,
+                &root.key("mode"),
+                "the restriction is recorded only and denies nothing",
+            )
+            .help("remove `mode: shadow` once the record shows what you expect");
     }
     let network_names = networks.resolve(&entry.networks, &root.key("networks"), problems);
     let except_groups = ids(&entry.except_groups, groups);
-    if except_groups.contains(&EVERYONE) {
-        problems.error(
-            entry.place,
-            &root.key("except_groups"),
-            "`*` excepts everybody: it restricts nothing",
-        );
+    if let Some(everyone) = entry.except_groups.iter().find(|group| &*group.value == "*") {
+        problems
+            .error(
+                everyone.place,
+                &root.key("except_groups").item(everyone.number),
+                "`*` excepts everybody: the restriction would restrict nothing",
+            )
+            .help("name the groups that are meant");
     }
     Restriction {
         name: entry.name.as_ref().map_or_else(|| entry.path.clone(), |name| name.value.clone()),
@@ -470,7 +542,9 @@ fn compile_client_ip(
     problems: &mut Problems,
 ) -> Option<SourceConfig> {
     let Some(ClientIpEntry { place, source }) = &document.client_ip else {
-        if let Some(first) = document.restrictions.first() {
+        if let Some(first) = document.restrictions.first()
+            && !document.has_client_ip
+        {
             problems
                 .error(
                     first.place,
@@ -503,7 +577,9 @@ fn compile_client_ip(
         }
         ClientIpSourceEntry::Header { name, trusted_peers } => {
             if document.token_headers.iter().any(|header| header.value.eq_ignore_ascii_case(name)) {
-                problems.error(*place, &section.key("source"), format!("`{name}` carries the token"));
+                problems
+                    .error(*place, &section.key("source"), format!("`{name}` carries the token"))
+                    .help("name the header in which a proxy writes the address");
             }
             let peers = networks.resolve(trusted_peers, &section.key("trusted_peers"), problems);
             let trusted_peers: NetworkSet =
@@ -527,7 +603,9 @@ fn load_client_ip(
     let path = section.key("keys_file");
     let source = config?.with_keys(|file| {
         let content = files.read(file).map_err(|error| {
-            problems.error(place, &path, format!("cannot read `{}`: {error}", file.display()));
+            problems
+                .error(place, &path, format!("cannot read `{}`: {error}", file.display()))
+                .help(HELP_READ);
         })?;
         KeyRing::parse(&content).map(Arc::new).map_err(|errors| {
             for error in errors {

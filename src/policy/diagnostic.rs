@@ -85,7 +85,7 @@ impl Diagnostic {
 
     /// Adds the help line.
     pub fn help(&mut self, help: impl Into<String>) {
-        self.help = Some(help.into());
+        self.help = Some(on_one_line(help.into()));
     }
 
     /// The diagnostic on one line, for logs.
@@ -109,6 +109,22 @@ impl fmt::Display for Diagnostic {
         }
         Ok(())
     }
+}
+
+/// What was written may hold line breaks and worse; a diagnostic is one line a part.
+fn on_one_line(text: String) -> String {
+    let breaks = |character: char| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
+    if !text.contains(breaks) {
+        return text;
+    }
+    text.chars().fold(String::with_capacity(text.len() + 8), |mut line, character| {
+        if breaks(character) {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+        line
+    })
 }
 
 /// The way from the document's root to a node, printed as `grants[2].scopes[0]`.
@@ -174,14 +190,24 @@ impl Problems {
         self.add(Severity::Warning(kind), place, path, message.into())
     }
 
+    /// An empty collection for the same document.
+    pub(super) fn of_same_file(&self) -> Self {
+        Self { file: Arc::clone(&self.file), found: Vec::new() }
+    }
+
+    /// Adds what was found elsewhere.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.found.append(&mut other.found);
+    }
+
     fn add(&mut self, severity: Severity, place: Place, path: &Path<'_>, message: String) -> &mut Diagnostic {
         let at = self.found.len();
         self.found.push(Diagnostic {
             severity,
             file: Arc::clone(&self.file),
             place,
-            path: path.to_string(),
-            message,
+            path: on_one_line(path.to_string()),
+            message: on_one_line(message),
             help: None,
         });
         #[expect(clippy::indexing_slicing, reason = "the element was pushed two lines above")]

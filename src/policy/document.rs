@@ -22,6 +22,8 @@ pub(super) struct Document {
     pub(super) grants: Vec<GrantEntry>,
     pub(super) networks: Vec<(At<Box<str>>, Vec<At<Network>>)>,
     pub(super) client_ip: Option<ClientIpEntry>,
+    /// There is such a section, though it may not be readable.
+    pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
     pub(super) audit_query: QueryAudit,
 }
@@ -40,6 +42,8 @@ pub enum QueryAudit {
 
 #[derive(Debug)]
 pub(super) struct IssuerEntry {
+    /// Its position in the list.
+    pub(super) number: usize,
     pub(super) name: Option<At<Box<str>>>,
     pub(super) issuer: At<Box<str>>,
     pub(super) audiences: Vec<At<Box<str>>>,
@@ -154,6 +158,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.grants.extend(read_grants(&fields, problems));
     document.networks = read_networks(&fields, problems);
     document.client_ip = read_client_ip(&fields, problems);
+    document.has_client_ip = fields.get("client_ip").is_some();
     document.restrictions = read_restrictions(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
     document
@@ -177,14 +182,16 @@ fn required<'n>(
 ) -> Option<&'n Node> {
     let node = fields.get(name);
     if node.is_none() {
-        problems.error(fields.place, path, format!("missing key `{name}`"));
+        problems
+            .error(fields.place, &path.key(name), format!("missing key `{name}`"))
+            .help(format!("add `{name}:`"));
     }
     node
 }
 
 fn read_version(fields: &Fields<'_>, problems: &mut Problems) {
     let Some(node) = required(fields, "version", &Path::Root, problems) else { return };
-    if node.value != Value::Number("1".into()) {
+    if node.value != Value::Number("1".into()) && node.value != Value::Refused {
         problems
             .error(node.place, &Path::Root.key("version"), "unknown version of the policy document")
             .help("write `version: 1`");
@@ -206,7 +213,9 @@ fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<IssuerEntry
     let path = Path::Root.key("issuers");
     let items = problems.items(node, &path);
     if matches!(&node.value, Value::List(items) if items.is_empty()) {
-        problems.error(node.place, &path, "no issuer: nobody could sign a token");
+        problems
+            .error(node.place, &path, "no issuer: nobody could sign a token")
+            .help("name the issuer of your users' tokens");
     }
     if let Some(second) = items.get(1) {
         problems
@@ -215,12 +224,12 @@ fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<IssuerEntry
     }
     let mut issuers = Vec::new();
     for (number, item) in items.iter().enumerate() {
-        issuers.extend(read_issuer(item, &path.item(number), problems));
+        issuers.extend(read_issuer(item, number, &path.item(number), problems));
     }
     issuers
 }
 
-fn read_issuer(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<IssuerEntry> {
+fn read_issuer(node: &Node, number: usize, path: &Path<'_>, problems: &mut Problems) -> Option<IssuerEntry> {
     const SERVED: [&str; 10] = [
         "name",
         "issuer",
@@ -243,11 +252,6 @@ fn read_issuer(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<
     let name = text("name", problems);
     if let Some(name) = &name {
         check_name(name, &path.key("name"), problems);
-        if &*name.value == "service" {
-            problems
-                .error(name.place, &path.key("name"), "`service` is reserved for service accounts")
-                .help("give the issuer another name");
-        }
     }
     let issuer = required(&fields, "issuer", path, problems)
         .and_then(|node| problems.text(node, &path.key("issuer")))
@@ -271,6 +275,7 @@ fn read_issuer(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<
     };
     let keys = read_keys(&fields, path, problems);
     Some(IssuerEntry {
+        number,
         name,
         issuer: issuer?,
         audiences,
@@ -296,11 +301,19 @@ fn read_keys(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> K
         return KeysEntry::File(boxed(text));
     }
     if let Some(node) = inline {
+        if !matches!(node.value, Value::Map(_)) {
+            problems.wrong_type(node, &path.key("jwks"), "a mapping");
+            return KeysEntry::Missing;
+        }
         return KeysEntry::Inline(At::new(node.to_json(), node.place));
     }
     if file.is_none() && fields.get("jwks_url").is_none() {
         problems
-            .error(fields.place, path, "OpenID discovery of the keys is not supported by this version")
+            .error(
+                fields.place,
+                &path.key("jwks_file"),
+                "OpenID discovery of the keys is not supported by this version",
+            )
             .help("name a file that holds the issuer's JWKS: `jwks_file: /etc/tenantauth/jwks.json`");
     }
     KeysEntry::Missing
@@ -312,6 +325,7 @@ fn read_leeway(node: &Node, path: &Path<'_>, problems: &mut Problems) -> u64 {
     let written = match &node.value {
         Value::Number(written) => written,
         Value::Text(text) => text,
+        Value::Refused => return DEFAULT,
         _ => "",
     };
     let (digits, unit) = match written.strip_suffix('m') {
@@ -325,7 +339,9 @@ fn read_leeway(node: &Node, path: &Path<'_>, problems: &mut Problems) -> u64 {
     match seconds {
         Some(seconds @ 0..=300) => seconds,
         Some(_) => {
-            problems.error(node.place, path, format!("`{written}` is more than 5 minutes"));
+            problems
+                .error(node.place, path, format!("`{written}` is more than 5 minutes"))
+                .help("write at most `5m`");
             DEFAULT
         }
         None => {
@@ -344,10 +360,12 @@ fn read_token_headers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<At<Bo
     };
     refuse_empty(node, &path, problems);
     let headers = problems.list_of(node, &path, |problems, text, path| header_name(text, path, problems));
-    for (number, header) in headers.iter().enumerate() {
-        let twice = headers.iter().take(number).any(|other| other.value.eq_ignore_ascii_case(&header.value));
+    for (count, header) in headers.iter().enumerate() {
+        let twice = headers.iter().take(count).any(|other| other.value.eq_ignore_ascii_case(&header.value));
         if twice {
-            problems.error(header.place, &path.item(number), format!("`{}` is listed twice", header.value));
+            problems
+                .error(header.place, &path.item(header.number), format!("`{}` is listed twice", header.value))
+                .help("remove one of them");
         }
     }
     headers
@@ -355,7 +373,8 @@ fn read_token_headers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<At<Bo
 
 /// RFC 9110 section 5.1, less the characters that nginx drops from names by default.
 fn header_name(text: At<&str>, path: &Path<'_>, problems: &mut Problems) -> Option<Box<str>> {
-    let grammatical = text.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let grammatical =
+        !text.value.is_empty() && text.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     let taken = ["x-scope-orgid", "cookie", "host", "upgrade", "connection", "content-length"];
     if !grammatical {
         problems
@@ -364,7 +383,9 @@ fn header_name(text: At<&str>, path: &Path<'_>, problems: &mut Problems) -> Opti
         return None;
     }
     if taken.contains(&text.value.to_ascii_lowercase().as_str()) {
-        problems.error(text.place, path, format!("`{}` has another meaning", text.value));
+        problems
+            .error(text.place, path, format!("`{}` has another meaning", text.value))
+            .help("name a header of its own");
         return None;
     }
     Some(text.value.into())
@@ -377,9 +398,12 @@ fn read_group_names(fields: &Fields<'_>, problems: &mut Problems) -> Vec<(At<Box
     for (key, value) in problems.entries(node, &path) {
         let path = path.key(&key.name);
         if key.name.is_empty() || &*key.name == "*" || key.name.starts_with("service:") {
-            problems.error(key.place, &path, format!("`{}` cannot name a group", key.name));
+            problems
+                .error(key.place, &path, format!("`{}` cannot name a group", key.name))
+                .help("`*` and `service:` have a meaning of their own: choose another name");
             continue;
         }
+        let is_list = matches!(value.value, Value::List(_));
         let members = match &value.value {
             Value::List(_) => {
                 refuse_empty(value, &path, problems);
@@ -389,11 +413,14 @@ fn read_group_names(fields: &Fields<'_>, problems: &mut Problems) -> Vec<(At<Box
         };
         for member in &members {
             if &*member.value == "*" || member.value.starts_with("service:") {
-                problems.error(
-                    member.place,
-                    &path,
-                    format!("`{}` is no group that an issuer gives", member.value),
-                );
+                let item = if is_list { path.item(member.number) } else { path };
+                problems
+                    .error(
+                        member.place,
+                        &item,
+                        format!("`{}` is no group that an issuer gives", member.value),
+                    )
+                    .help("list the issuer's own groups");
             }
         }
         names.push((At::new(key.name.clone(), key.place), members));
@@ -408,6 +435,11 @@ fn read_authorizations(fields: &Fields<'_>, problems: &mut Problems) -> Vec<Gran
     for (key, value) in problems.entries(node, &path) {
         let path = path.key(&key.name);
         let group = At::new(key.name.clone(), key.place);
+        if group.value.is_empty() {
+            problems
+                .error(key.place, &path, "expected a group, found an empty string")
+                .help("name the group, or remove the line");
+        }
         check_group(&group, &path, problems);
         grants.push(GrantEntry {
             place: key.place,
@@ -446,6 +478,12 @@ fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<GrantEntry> 
         };
         let expires = fields.get("expires").and_then(|node| {
             let path = path.key("expires");
+            if matches!(node.value, Value::Number(_)) {
+                problems
+                    .error(node.place, &path, "expected a time, found a number")
+                    .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
+                return None;
+            }
             let text = problems.text(node, &path)?;
             match text.value.parse::<jiff::Timestamp>() {
                 Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
@@ -479,8 +517,10 @@ fn read_networks(fields: &Fields<'_>, problems: &mut Problems) -> Vec<(At<Box<st
         let path = path.key(&key.name);
         let name = At::new(key.name.clone(), key.place);
         check_name(&name, &path, problems);
-        if Network::parse(&key.name).is_ok() {
-            problems.error(key.place, &path, format!("`{}` is a network, not a name", key.name));
+        if is_like_address(&key.name) {
+            problems
+                .error(key.place, &path, format!("`{}` looks like a network, not like a name", key.name))
+                .help("choose a name without `/` and `:`, and not of digits alone");
         }
         refuse_empty(value, &path, problems);
         let nets = problems.list_of(value, &path, |problems, text, path| network(text, path, problems));
@@ -497,7 +537,9 @@ fn network(text: At<&str>, path: &Path<'_>, problems: &mut Problems) -> Option<N
             match error {
                 InvalidNetwork::HostBits(meant) => problem.help(format!("the network is `{meant}`")),
                 InvalidNetwork::Mapped => problem.help("write the IPv4 network itself"),
-                InvalidNetwork::Syntax => {}
+                InvalidNetwork::Syntax => {
+                    problem.help("write it like `203.0.113.0/24`, `192.0.2.9` or `2001:db8::/32`")
+                }
             }
             None
         }
@@ -516,11 +558,13 @@ fn read_client_ip(fields: &Fields<'_>, problems: &mut Problems) -> Option<Client
     let refuse = |names: &[&str], problems: &mut Problems| {
         for name in names {
             if let Some(place) = fields.key_place(name) {
-                problems.error(
-                    place,
-                    &path.key(name),
-                    format!("`{name}` has no meaning with `source: {}`", written.value),
-                );
+                problems
+                    .error(
+                        place,
+                        &path.key(name),
+                        format!("`{name}` has no meaning with `source: {}`", written.value),
+                    )
+                    .help("remove it, or choose another source");
             }
         }
     };
@@ -558,8 +602,10 @@ fn read_cookie_source(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Probl
         .and_then(|node| problems.text(node, &path.key("cookie")))
         .map_or_else(|| At::new("Client_Ip".into(), fields.place), boxed);
     // RFC 6265 section 4.1.1: a cookie's name is a token.
-    if !name.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)) {
-        problems.error(name.place, &path.key("cookie"), format!("`{}` is no cookie name", name.value));
+    if !crate::client_ip::cookie::is_name(&name.value) {
+        problems
+            .error(name.place, &path.key("cookie"), format!("`{}` is no cookie name", name.value))
+            .help("letters, digits, `-` and `_`");
     }
     let keys_file =
         fields.get("keys_file").and_then(|node| problems.text(node, &path.key("keys_file"))).map(boxed);
@@ -574,8 +620,11 @@ fn read_cookie_source(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Probl
                 .error(place, &path.key("unsigned"), "`unsigned` and `keys_file` exclude each other")
                 .help("keep `keys_file`: the cookie must then be signed");
         }
-        (false, None) => {
-            problems.error(fields.place, path, "missing key `keys_file`").help(
+        // A value of the wrong type was told.
+        (false, None)
+            if fields.get("unsigned").is_none_or(|node| matches!(node.value, Value::Boolean(false))) =>
+        {
+            problems.error(fields.place, &path.key("keys_file"), "missing key `keys_file`").help(
                 "make a key with `tenantauth keygen`, or accept unproven addresses with `unsigned: true`",
             );
         }
@@ -639,7 +688,7 @@ fn read_restricted_scopes(node: Option<&Node>, path: &Path<'_>, problems: &mut P
     refuse_empty(node, path, problems);
     let mut bound = RestrictedScopes { scopes: ScopeSet::EMPTY, rules_of: BackendSet::EMPTY };
     for part in problems.list_of(node, path, |problems, text, path| {
-        let scopes = scope_pattern(problems, At { value: text.value, place: text.place }, path)?;
+        let scopes = scope_pattern(problems, At::new(text.value, text.place), path)?;
         Some((Box::<str>::from(text.value), scopes))
     }) {
         let (written, scopes) = part.value;
@@ -690,11 +739,12 @@ fn read_groups(node: Option<&Node>, path: &Path<'_>, problems: &mut Problems) ->
     let Some(node) = node else { return Vec::new() };
     refuse_empty(node, path, problems);
     let groups = problems.list_of(node, path, plain_text);
-    for (number, group) in groups.iter().enumerate() {
-        check_group(group, &path.item(number), problems);
+    for group in &groups {
+        let path = path.item(group.number);
+        check_group(group, &path, problems);
         if &*group.value == "*" && groups.len() > 1 {
             problems
-                .error(group.place, &path.item(number), "`*` stands alone: it is every verified user")
+                .error(group.place, &path, "`*` stands alone: it is every verified user")
                 .help("write `groups: [\"*\"]`, or name groups");
         }
     }
@@ -740,11 +790,13 @@ fn scope_pattern(problems: &mut Problems, text: At<&str>, path: &Path<'_>) -> Op
     scopes
 }
 
+fn is_like_address(text: &str) -> bool {
+    text.contains(['/', ':']) || text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
 fn network_entry(problems: &mut Problems, text: At<&str>, path: &Path<'_>) -> Option<NetworkEntry> {
     // What looks like an address is one, so that a typing error in it is not taken for a name.
-    let address_like = text.value.contains(['/', ':'])
-        || text.value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if address_like {
+    if is_like_address(text.value) {
         network(text, path, problems).map(NetworkEntry::Written)
     } else {
         Some(NetworkEntry::Named(text.value.into()))

@@ -5,6 +5,7 @@ use super::diagnostic::{Path, Place, Problems};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 /// Nesting deeper than this is refused; a policy needs six levels.
 const MAX_DEPTH: usize = 32;
@@ -26,6 +27,8 @@ pub(super) enum Value {
     Text(Box<str>),
     List(Vec<Node>),
     Map(Vec<(Key, Node)>),
+    /// Something that was told as a problem already, so nothing more is said about its type.
+    Refused,
 }
 
 /// A mapping's key.
@@ -33,6 +36,8 @@ pub(super) enum Value {
 pub(super) struct Key {
     pub(super) place: Place,
     pub(super) name: Box<str>,
+    /// It cannot be a key; it was told, and it and its value are left out.
+    refused: bool,
 }
 
 impl Value {
@@ -45,6 +50,7 @@ impl Value {
             Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
+            Self::Refused => "what cannot be read",
         }
     }
 }
@@ -53,7 +59,7 @@ impl Node {
     /// The node as JSON: keys sorted, no places. Two documents that say the same are the same text.
     pub(super) fn to_json(&self) -> serde_json::Value {
         match &self.value {
-            Value::Null => serde_json::Value::Null,
+            Value::Null | Value::Refused => serde_json::Value::Null,
             Value::Boolean(truth) => (*truth).into(),
             Value::Number(written) => serde_json::from_str(written)
                 .unwrap_or_else(|_| serde_json::Value::String(written.to_string())),
@@ -77,20 +83,35 @@ pub(super) fn parse(text: &[u8], problems: &mut Problems) -> Option<Node> {
             let before = text.get(..error.valid_up_to()).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count();
             let place = Place { line: number(line + 1), column: 1 };
-            problems.error(place, &Path::Root, "the document is not valid UTF-8");
+            problems.error(place, &Path::Root, "the document is not valid UTF-8").help("save it as UTF-8");
             return None;
         }
     };
     if text.contains('\0') {
-        problems.error(Place { line: 1, column: 1 }, &Path::Root, "the document holds a NUL character");
+        problems
+            .error(Place { line: 1, column: 1 }, &Path::Root, "the document holds a NUL character")
+            .help("save it as UTF-8 text");
         return None;
     }
     let json = text.trim_start().starts_with('{');
-    let text = if json { joined_surrogates(text) } else { Cow::Borrowed(text) };
-    let before = problems.any_error();
-    let node = build(&text, problems)?;
+    let mut text = if json { joined_surrogates(text) } else { Cow::Borrowed(text) };
+    let mut stars = Vec::new();
+    let root = loop {
+        let mut found = problems.of_same_file();
+        match build(&text, &stars, &mut found) {
+            Err(BareStar { index }) => {
+                stars.push(index);
+                text = text.chars().enumerate().map(|(at, c)| if at == index { 'x' } else { c }).collect();
+            }
+            Ok(root) => {
+                problems.append(found);
+                break root;
+            }
+        }
+    };
+    let Root { node, flow } = root?;
     // A flow document shows by its closing bracket that it is whole; a block document only by its last newline.
-    if !json && !text.ends_with('\n') && (before || !problems.any_error()) {
+    if !flow && !text.ends_with('\n') {
         let lines = text.lines().count();
         let column = text.lines().last().map_or(0, |line| line.chars().count());
         let place = Place { line: number(lines), column: number(column + 1) };
@@ -148,17 +169,59 @@ enum Open {
     Map { place: Place, fields: Vec<(Key, Node)>, seen: HashMap<Box<str>, Place>, key: Option<Key> },
 }
 
-fn build(text: &str, problems: &mut Problems) -> Option<Node> {
+/// A document's one value.
+struct Root {
+    node: Node,
+    /// It is written in brackets, whose end shows that it is whole.
+    flow: bool,
+}
+
+/// A `*` that is not quoted ends YAML's reading: it begins the name of an alias.
+struct BareStar {
+    /// Where, in characters.
+    index: usize,
+}
+
+/// Each such `*` costs another reading of the document: at most this many bytes are read for them.
+const STARS_BUDGET: usize = 32 << 20;
+
+/// The way to the node that is being read, as diagnostics print it.
+fn path_of(open: &[Open]) -> String {
+    let mut path = String::new();
+    for level in open {
+        // The writer is a string: it does not fail.
+        _ = match level {
+            Open::List(_, items) => write!(path, "[{}]", items.len()),
+            Open::Map { key: Some(key), .. } if path.is_empty() => path.write_str(&key.name),
+            Open::Map { key: Some(key), .. } => write!(path, ".{}", key.name),
+            Open::Map { key: None, .. } => Ok(()),
+        };
+    }
+    path
+}
+
+/// Reads the text as far as it can be read.
+///
+/// `stars`: where a `*` that was not quoted has been replaced by a letter, so that what follows can be read too.
+fn build(text: &str, stars: &[usize], problems: &mut Problems) -> Result<Option<Root>, BareStar> {
     let mut open: Vec<Open> = Vec::new();
     let mut root = None;
+    let mut flow = false;
     let mut documents = 0;
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
-                syntax_error(text, &error, problems);
-                return None;
+                return match bare_star(text, &error) {
+                    Some(index) if stars.len().saturating_mul(text.len()) < STARS_BUDGET => {
+                        Err(BareStar { index })
+                    }
+                    star => {
+                        syntax_error(text, &error, star, &path_of(&open), problems);
+                        Ok(None)
+                    }
+                };
             }
         };
         let at = place(&span.start);
@@ -169,25 +232,31 @@ fn build(text: &str, problems: &mut Problems) -> Option<Node> {
                     problems
                         .error(at, &Path::Root, "a second document begins here")
                         .help("a policy is one document: remove the `---` line and what follows");
-                    return None;
+                    return Ok(None);
                 }
                 None
             }
             Event::Alias(_) => {
-                alias_error(text, span.start.index(), at, problems);
-                Some(Node { place: at, value: Value::Null })
+                alias_error(&word_at(text, span.start.index()), at, &path_of(&open), problems);
+                Some(Node { place: at, value: Value::Refused })
+            }
+            Event::Scalar(..) if stars.contains(&span.start.index()) => {
+                let word = word_at(text, span.start.index()).replacen('x', "*", 1);
+                alias_error(&word, at, &path_of(&open), problems);
+                Some(Node { place: at, value: Value::Refused })
             }
             Event::Scalar(written, style, anchor, tag) => {
-                refuse_decoration(at, anchor, tag.is_some(), problems);
+                refuse_decoration(at, anchor, tag.is_some(), &open, problems);
                 Some(Node { place: at, value: scalar(written, style) })
             }
             Event::SequenceStart(anchor, tag) => {
-                refuse_decoration(at, anchor, tag.is_some(), problems);
+                refuse_decoration(at, anchor, tag.is_some(), &open, problems);
                 open.push(Open::List(at, Vec::new()));
                 None
             }
             Event::MappingStart(anchor, tag) => {
-                refuse_decoration(at, anchor, tag.is_some(), problems);
+                refuse_decoration(at, anchor, tag.is_some(), &open, problems);
+                flow |= open.is_empty() && text.chars().nth(span.start.index()) == Some('{');
                 open.push(Open::Map { place: at, fields: Vec::new(), seen: HashMap::new(), key: None });
                 None
             }
@@ -199,61 +268,78 @@ fn build(text: &str, problems: &mut Problems) -> Option<Node> {
             _ => None,
         };
         if open.len() > MAX_DEPTH {
-            problems.error(at, &Path::Root, format!("nested deeper than {MAX_DEPTH} levels"));
-            return None;
+            problems
+                .error(at, &Path::Root, format!("nested deeper than {MAX_DEPTH} levels"))
+                .help("a policy needs six");
+            return Ok(None);
         }
         if let Some(node) = done {
             match open.last_mut() {
                 None => root = Some(node),
                 Some(Open::List(_, items)) => items.push(node),
                 Some(Open::Map { fields, seen, key, .. }) => match key.take() {
-                    None => *key = Some(as_key(node, seen, problems)),
+                    None => {
+                        let at = node.place;
+                        let (read, problem) = as_key(node, seen);
+                        *key = Some(read);
+                        if let Some((message, help)) = problem {
+                            problems.error(at, &Path::Root.key(&path_of(&open)), message).help(help);
+                        }
+                    }
+                    Some(key) if key.refused => {}
                     Some(key) => fields.push((key, node)),
                 },
             }
         }
     }
     if root.is_none() {
-        problems.error(Place { line: 1, column: 1 }, &Path::Root, "the document is empty");
+        problems
+            .error(Place { line: 1, column: 1 }, &Path::Root, "the document is empty")
+            .help("a policy begins with `version: 1`");
     }
-    root
+    Ok(root.map(|node| Root { node, flow }))
 }
 
-fn refuse_decoration(at: Place, anchor: usize, tagged: bool, problems: &mut Problems) {
+fn refuse_decoration(at: Place, anchor: usize, tagged: bool, open: &[Open], problems: &mut Problems) {
     if anchor != 0 {
         problems
-            .error(at, &Path::Root, "YAML anchors are not supported")
+            .error(at, &Path::Root.key(&path_of(open)), "YAML anchors are not supported")
             .help("write the value out, or quote it if it begins with `&`");
     }
     if tagged {
         problems
-            .error(at, &Path::Root, "YAML tags are not supported")
+            .error(at, &Path::Root.key(&path_of(open)), "YAML tags are not supported")
             .help("remove the tag, or quote the value if it begins with `!`");
     }
 }
 
-fn as_key(node: Node, seen: &mut HashMap<Box<str>, Place>, problems: &mut Problems) -> Key {
+/// A node as a mapping's key, and what is wrong with it, with its help.
+fn as_key(node: Node, seen: &mut HashMap<Box<str>, Place>) -> (Key, Option<(String, String)>) {
     let place = node.place;
+    let refused = |name: &str, problem| (Key { place, name: name.into(), refused: true }, problem);
     let name = match node.value {
+        // A number is kept as it was written; `True` and `~` could be read as two names.
         Value::Text(text) | Value::Number(text) => text,
-        Value::Boolean(truth) => truth.to_string().into(),
-        Value::Null => "null".into(),
+        Value::Refused => return refused("", None),
         other => {
-            problems.error(place, &Path::Root, format!("expected a string as key, found {}", other.kind()));
-            "".into()
+            let message = format!("expected a string as key, found {}", other.kind());
+            return refused("", Some((message, "quote it, if a name is meant".to_owned())));
         }
     };
     if &*name == "<<" {
-        problems.error(place, &Path::Root, "YAML merge keys are not supported").help("write the keys out");
+        let message = "YAML merge keys are not supported".to_owned();
+        return refused("<<", Some((message, "write the keys out".to_owned())));
     }
-    if let Some(first) = seen.get(&name) {
-        problems
-            .error(place, &Path::Root, format!("duplicate key `{name}`"))
-            .help(format!("it stands first in line {}: remove one of them", first.line));
-    } else {
+    let problem = seen.get(&name).map(|first| {
+        (
+            format!("duplicate key `{name}`"),
+            format!("it stands first in line {}: remove one of them", first.line),
+        )
+    });
+    if problem.is_none() {
         seen.insert(name.clone(), place);
     }
-    Key { place, name }
+    (Key { place, name, refused: false }, problem)
 }
 
 /// YAML 1.2 core schema (section 10.3.2) for plain scalars; quoted and block scalars are strings.
@@ -286,116 +372,44 @@ fn is_number(plain: &str) -> bool {
         || matches!(plain, ".nan" | ".NaN" | ".NAN")
 }
 
-fn syntax_error(text: &str, error: &ScanError, problems: &mut Problems) {
+/// Where the `*` stands that made the parser give up, in characters.
+fn bare_star(text: &str, error: &ScanError) -> Option<usize> {
+    let index = error.marker().index();
+    // What YAML misses is the alias's name, before or behind which it stops.
+    [Some(index), index.checked_sub(1)].into_iter().flatten().find(|at| text.chars().nth(*at) == Some('*'))
+}
+
+fn syntax_error(text: &str, error: &ScanError, star: Option<usize>, path: &str, problems: &mut Problems) {
     let marker = error.marker();
     let at = place(marker);
-    let here = |offset: usize| marker.index().checked_sub(offset).and_then(|index| text.chars().nth(index));
-    // A `*` that begins a plain value is read as an alias, and its name is what YAML misses.
-    if here(0) == Some('*') {
-        return alias_error(text, marker.index(), at, problems);
+    if let Some(star) = star {
+        let column = at.column.saturating_sub(number(marker.index().saturating_sub(star)));
+        return alias_error(&word_at(text, star), Place { column, ..at }, path, problems);
     }
-    if here(1) == Some('*') {
-        let at = Place { line: at.line, column: at.column.saturating_sub(1) };
-        return alias_error(text, marker.index().saturating_sub(1), at, problems);
-    }
-    let problem =
-        problems.error(at, &Path::Root, format!("not valid YAML: {}", error.info().replace('\'', "`")));
-    match here(0) {
+    let problem = problems.error(
+        at,
+        &Path::Root.key(path),
+        format!("not valid YAML: {}", error.info().replace('\'', "`")),
+    );
+    match text.chars().nth(marker.index()) {
         Some(special @ ('@' | '`' | '%' | '!' | '&')) => {
             problem.help(format!("a value that begins with `{special}` must be quoted"));
         }
-        Some('\t') => problem.help("indent with spaces"),
-        _ => {}
+        _ if error.info().contains("tab") => problem.help("indent with spaces"),
+        _ => problem.help("look for a bracket, a quote or an indentation that does not fit, here or above"),
     }
 }
 
-fn alias_error(text: &str, index: usize, at: Place, problems: &mut Problems) {
-    let word: String =
-        text.chars().skip(index).take_while(|c| !c.is_whitespace() && !",]}".contains(*c)).collect();
+/// The word that begins at this character.
+fn word_at(text: &str, index: usize) -> String {
+    text.chars().skip(index).take_while(|c| !c.is_whitespace() && !",]}".contains(*c)).collect()
+}
+
+fn alias_error(word: &str, at: Place, path: &str, problems: &mut Problems) {
     problems
-        .error(at, &Path::Root, format!("`{word}` is read as a YAML alias, which is not supported"))
+        .error(at, &Path::Root.key(path), format!("`{word}` is read as a YAML alias, which is not supported"))
         .help(format!("quote it: \"{word}\""));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<serde_json::Value, Vec<String>> {
-        let mut problems = Problems::of("p.yaml");
-        let node = parse(text.as_bytes(), &mut problems);
-        if problems.any_error() {
-            return Err(problems.into_sorted().iter().map(ToString::to_string).collect());
-        }
-        Ok(node.unwrap().to_json())
-    }
-
-    fn first_problem(text: &str) -> String {
-        read(text).unwrap_err().remove(0)
-    }
-
-    #[test]
-    fn reads_yaml_and_json_alike() {
-        let yaml = "version: 1\nlist: [a, \"*:read\"]\nmap: { k: true, n: ~ }\n";
-        let json = "{\"map\": {\"n\": null, \"k\": true}, \"version\": 1, \"list\": [\"a\",\n\t\"*:read\"]}";
-        assert_eq!(read(yaml).unwrap(), read(json).unwrap());
-        assert_eq!(read("{\"a\": \"\\ud83d\\ude00 \\\\ud83d\"}").unwrap()["a"], "😀 \\ud83d");
-        assert_eq!(read("\u{feff}a: b\n").unwrap()["a"], "b");
-    }
-
-    #[test]
-    fn plain_scalars_follow_the_core_schema() {
-        let values =
-            read("v: [1, -2.5, 1e3, 0x1f, 7d, 1.2.3.4, yes, no, on, 'true', 0f3c9a1e-1, .5, 2027-01-31]\n");
-        let values = values.unwrap();
-        assert_eq!(
-            values["v"].to_string(),
-            r#"[1,-2.5,1000.0,"0x1f","7d","1.2.3.4","yes","no","on","true","0f3c9a1e-1",".5","2027-01-31"]"#
-        );
-    }
-
-    #[test]
-    fn what_two_readers_could_read_differently_is_an_error() {
-        let expect = |text: &str, wanted: &str| {
-            let found = first_problem(text);
-            assert!(found.starts_with(wanted), "{text:?}: {found}");
-        };
-        expect(
-            "a: 1\nb:\n  c: 1\n  c: 2\n",
-            "p.yaml:4:3: duplicate key `c`\n  help: it stands first in line 3",
-        );
-        expect("{\"a\": 1, \"a\": 2}", "p.yaml:1:10: duplicate key `a`");
-        expect("a: &x 1\n", "p.yaml:1:7: YAML anchors are not supported");
-        expect("a: !!str 1\n", "p.yaml:1:10: YAML tags are not supported");
-        expect("<<: {a: 1}\n", "p.yaml:1:1: YAML merge keys are not supported");
-        expect("a: 1\n---\nb: 1\n", "p.yaml:2:1: a second document begins here");
-        expect("a: 1\nb: 2", "p.yaml:2:5: the document does not end in a newline: it may be truncated");
-        expect("a: [1,\n", "p.yaml:2:1: not valid YAML");
-        expect("{\"a\": 1", "p.yaml:2:1: not valid YAML");
-        expect("", "p.yaml:1:1: the document is empty");
-        expect("# nothing\n", "p.yaml:1:1: the document is empty");
-        expect("? [a]\n: b\n", "p.yaml:1:3: expected a string as key, found a list");
-        expect("a:\n\t- b\n", "p.yaml:2:2: not valid YAML");
-    }
-
-    #[test]
-    fn a_bare_star_says_quote_it() {
-        assert_eq!(
-            first_problem("scopes: [*:read]\n"),
-            "p.yaml:1:10: `*:read` is read as a YAML alias, which is not supported\n  help: quote it: \"*:read\""
-        );
-        assert!(first_problem("t: [a, *]\n").ends_with("help: quote it: \"*\""));
-        assert!(first_problem("t: *\n").contains("quote it: \"*\""));
-        assert!(first_problem("t:\n  - *-prod\n").starts_with("p.yaml:2:5: `*-prod`"));
-    }
-
-    #[test]
-    fn hostile_documents_are_refused_quickly() {
-        assert!(first_problem(&"[".repeat(40)).contains("nested deeper"));
-        assert!(first_problem(&"[".repeat(100_000)).starts_with("p.yaml:1:"));
-        assert!(first_problem("a: \0\n").contains("NUL"));
-        let mut problems = Problems::of("p.yaml");
-        assert!(parse(b"a: b\n\xff: c\n", &mut problems).is_none());
-        assert_eq!(problems.into_sorted()[0].to_string(), "p.yaml:2:1: the document is not valid UTF-8");
-    }
-}
+mod tests;

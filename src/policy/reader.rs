@@ -9,11 +9,13 @@ use super::node::{Key, Node, Value};
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) place: Place,
+    /// Its position in the list it was written in, if it was.
+    pub(super) number: usize,
 }
 
 impl<T> At<T> {
     pub(super) fn new(value: T, place: Place) -> Self {
-        Self { value, place }
+        Self { value, place, number: 0 }
     }
 }
 
@@ -36,23 +38,25 @@ impl<'n> Fields<'n> {
 }
 
 impl Problems {
-    fn wrong_type(&mut self, node: &Node, path: &Path<'_>, wanted: &str) {
-        let problem = self.error(node.place, path, format!("expected {wanted}, found {}", node.value.kind()));
-        let scalar = match &node.value {
-            Value::Number(written) => Some(written.to_string()),
-            Value::Boolean(truth) => Some(truth.to_string()),
-            _ => None,
+    pub(super) fn wrong_type(&mut self, node: &Node, path: &Path<'_>, wanted: &str) {
+        if node.value == Value::Refused {
+            return;
+        }
+        let help = match &node.value {
+            Value::Number(written) if wanted.contains("string") => format!("quote it: \"{written}\""),
+            Value::Boolean(truth) if wanted.contains("string") => format!("quote it: \"{truth}\""),
+            Value::Number(text) | Value::Text(text) if wanted.contains("list") => {
+                format!("write a list: [{text}]")
+            }
+            Value::Null => "write a value, or remove the key".to_owned(),
+            _ => match wanted {
+                "a list" => "write a list: [...]".to_owned(),
+                "a mapping" => "write `key: value`".to_owned(),
+                "a string" => "write one value".to_owned(),
+                _ => format!("write {wanted}, without quotes"),
+            },
         };
-        match scalar {
-            Some(written) if wanted.contains("string") => problem.help(format!("quote it: \"{written}\"")),
-            Some(written) if wanted.contains("list") => problem.help(format!("write a list: [{written}]")),
-            _ => {}
-        }
-        if let Value::Text(text) = &node.value
-            && wanted.contains("list")
-        {
-            problem.help(format!("write a list: [{text}]"));
-        }
+        self.error(node.place, path, format!("expected {wanted}, found {}", node.value.kind())).help(help);
     }
 
     /// The mapping's fields; keys that are not in `known` are problems.
@@ -64,10 +68,10 @@ impl Problems {
     ) -> Option<Fields<'n>> {
         let fields = self.free_fields(node, path)?;
         for (key, _) in fields.fields {
-            if known.contains(&&*key.name) || &*key.name == "<<" {
+            if known.contains(&&*key.name) {
                 continue;
             }
-            let problem = self.error(key.place, path, format!("unknown key `{}`", key.name));
+            let problem = self.error(key.place, &path.key(&key.name), format!("unknown key `{}`", key.name));
             let nearest = known
                 .iter()
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, &key.name), candidate))
@@ -111,7 +115,8 @@ impl Problems {
     pub(super) fn text<'n>(&mut self, node: &'n Node, path: &Path<'_>) -> Option<At<&'n str>> {
         match &node.value {
             Value::Text(text) if text.is_empty() => {
-                self.error(node.place, path, "expected a string, found an empty one");
+                self.error(node.place, path, "expected a string, found an empty one")
+                    .help("write a value, or remove it");
                 None
             }
             Value::Text(text) => Some(At::new(text, node.place)),
@@ -145,7 +150,7 @@ impl Problems {
             if let Some(text) = self.text(item, &path)
                 && let Some(value) = read(self, text, &path)
             {
-                values.push(At::new(value, item.place));
+                values.push(At { value, place: item.place, number });
             }
         }
         values
@@ -156,11 +161,16 @@ impl Problems {
     where
         T: Copy,
     {
-        let text = self.text(node, path)?;
-        let found = known.iter().find(|(name, _)| *name == text.value);
+        let written = match &node.value {
+            Value::Text(text) | Value::Number(text) => text,
+            Value::Boolean(true) => "true",
+            Value::Boolean(false) => "false",
+            _ => self.text(node, path)?.value,
+        };
+        let found = known.iter().find(|(name, _)| *name == written);
         if found.is_none() {
             let names: Vec<_> = known.iter().map(|(name, _)| format!("`{name}`")).collect();
-            self.error(text.place, path, format!("unknown value `{}`", text.value))
+            self.error(node.place, path, format!("unknown value `{written}`"))
                 .help(format!("it must be one of {}", names.join(", ")));
         }
         found.map(|(_, value)| *value)

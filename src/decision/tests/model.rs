@@ -1,0 +1,288 @@
+//! Random small policies: the decision, and its explanation, against what the contract says in so many words. The
+//! model knows neither indexes nor numbers of groups, and reads the policy as it was written.
+
+use super::*;
+use proptest::prelude::*;
+use std::net::IpAddr;
+
+#[derive(Clone, Debug)]
+struct Rule {
+    groups: Vec<&'static str>,
+    except_groups: Vec<&'static str>,
+    tenants: Vec<&'static str>,
+    except_tenants: Vec<&'static str>,
+    scopes: Option<Vec<&'static str>>,
+    /// Grants alone.
+    expires: Option<u64>,
+    /// Restrictions alone.
+    networks: Vec<&'static str>,
+    shadow: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Policy {
+    grants: Vec<Rule>,
+    restrictions: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Wish {
+    raw_groups: Vec<&'static str>,
+    tenants: Vec<&'static str>,
+    scope: Scope,
+    backends: BackendSet,
+    client_ip: Result<&'static str, Reason>,
+}
+
+const GROUPS: [&str; 5] = ["a", "b", "c", "alias", "entra:*"];
+const RAW_GROUPS: [&str; 6] = ["a", "b", "c", "alias", "raw", "stranger"];
+const PATTERNS: [&str; 8] = ["t", "u", "v", "t*", "*v", "t*v", "*", "tv"];
+const TENANTS: [&str; 6] = ["t", "u", "v", "tv", "txv", "x"];
+const SCOPES: [&str; 14] = [
+    "metrics:read",
+    "metrics:*",
+    "logs:read",
+    "logs:write",
+    "logs:delete",
+    "logs:*",
+    "rules:read",
+    "rules:*",
+    "alerts:read",
+    "alerts:write",
+    "traces:*",
+    "*:read",
+    "*:write",
+    "*:*",
+];
+const NETWORKS: [&str; 3] = ["10.0.0.0/8", "10.1.0.0/16", "2001:db8::/32"];
+const ADDRESSES: [&str; 4] = ["10.1.2.3", "10.2.2.3", "192.0.2.1", "2001:db8::1"];
+
+fn some_of(
+    from: &'static [&'static str],
+    counts: std::ops::Range<usize>,
+) -> impl Strategy<Value = Vec<&'static str>> {
+    prop::collection::vec(prop::sample::select(from), counts)
+}
+
+prop_compose! {
+    fn rule()(
+        groups in prop_oneof![2 => some_of(&GROUPS, 1..3), 1 => Just(vec!["*"])],
+        except_groups in some_of(&GROUPS, 0..2),
+        tenants in some_of(&PATTERNS, 1..3),
+        except_tenants in some_of(&PATTERNS[..6], 0..2),
+        scopes in prop::option::of(some_of(&SCOPES, 1..3)),
+        expires in prop_oneof![4 => Just(None), 1 => Just(Some(NOW)), 1 => Just(Some(NOW + 1))],
+        networks in some_of(&NETWORKS, 1..3),
+        shadow in prop::bool::weighted(0.3),
+    ) -> Rule {
+        Rule { groups, except_groups, tenants, except_tenants, scopes, expires, networks, shadow }
+    }
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    (prop::collection::vec(rule(), 0..5), prop::collection::vec(rule(), 0..4))
+        .prop_map(|(grants, restrictions)| Policy { grants, restrictions })
+}
+
+prop_compose! {
+    fn wish()(
+        raw_groups in some_of(&RAW_GROUPS, 0..4),
+        tenants in some_of(&TENANTS, 1..4),
+        scope in prop::sample::select(&Scope::ALL[..]),
+        backends in prop::collection::vec(prop::sample::select(&Backend::ALL[..]), 1..3),
+        client_ip in prop_oneof![
+            3 => prop::sample::select(&ADDRESSES[..]).prop_map(Ok),
+            1 => prop::sample::select(&[Reason::IpMissing, Reason::IpExpired][..]).prop_map(Err),
+        ],
+    ) -> Wish {
+        let backends = backends.into_iter().map(BackendSet::of).fold(BackendSet::EMPTY, BackendSet::union);
+        Wish { raw_groups, tenants, scope, backends, client_ip }
+    }
+}
+
+fn written(policy: &Policy) -> String {
+    let list = |texts: &[&str]| format!("{texts:?}");
+    // `known` holds every group, so that restrictions may name it.
+    let mut text = format!(
+        "{HEAD}group_names: {{ alias: [raw] }}\nclient_ip: {{ source: remote_addr }}\n\
+         authorizations: {{ a: [known], b: [known], c: [known] }}\ngrants:\n"
+    );
+    let rule = |rule: &Rule| {
+        let mut fields = format!("groups: {}, tenants: {}", list(&rule.groups), list(&rule.tenants));
+        if !rule.except_tenants.is_empty() {
+            fields += &format!(", except_tenants: {}", list(&rule.except_tenants));
+        }
+        if let Some(scopes) = &rule.scopes {
+            fields += &format!(", scopes: {}", list(scopes));
+        }
+        fields
+    };
+    for grant in &policy.grants {
+        text += &format!("- {{ {}", rule(grant));
+        if let Some(expires) = grant.expires {
+            text += &format!(", expires: {}", jiff::Timestamp::from_second(expires as i64).unwrap());
+        }
+        text += " }\n";
+    }
+    text += "- { groups: [a], tenants: [known] }\nrestrictions:\n";
+    for restriction in &policy.restrictions {
+        text += &format!("- {{ {}, networks: {}", rule(restriction), list(&restriction.networks));
+        if !restriction.except_groups.is_empty() {
+            text += &format!(", except_groups: {}", list(&restriction.except_groups));
+        }
+        text += if restriction.shadow { ", mode: shadow }\n" } else { " }\n" };
+    }
+    text + "- { tenants: [known], networks: [10.0.0.1] }\n"
+}
+
+/// Any run of characters for a star, by trying each.
+fn matches(pattern: &str, tenant: &str) -> bool {
+    match pattern.chars().next() {
+        None => tenant.is_empty(),
+        Some('*') => (0..=tenant.len()).any(|from| matches(&pattern[1..], &tenant[from..])),
+        Some(_) => tenant.chars().next() == pattern.chars().next() && matches(&pattern[1..], &tenant[1..]),
+    }
+}
+
+fn names_tenant(rule: &Rule, tenant: &str) -> bool {
+    rule.tenants.iter().any(|pattern| matches(pattern, tenant))
+        && !rule.except_tenants.iter().any(|pattern| matches(pattern, tenant))
+}
+
+fn holds(wish: &Wish, group: &str) -> bool {
+    match group {
+        "*" => true,
+        "entra:*" => !wish.raw_groups.is_empty(),
+        "alias" => wish.raw_groups.contains(&"raw"),
+        raw => wish.raw_groups.contains(&raw),
+    }
+}
+
+fn names_group(rule: &Rule, wish: &Wish) -> bool {
+    rule.groups.iter().any(|group| holds(wish, group))
+}
+
+/// "`X:*` is read and write, `delete` must be written out."
+fn granted_scope(pattern: &str, scope: Scope) -> bool {
+    let (signal, action) = pattern.split_once(':').unwrap();
+    (signal == "*" || signal == scope.signal())
+        && (action == scope.action() || (action == "*" && scope.action() != "delete"))
+}
+
+/// "In a restriction `logs:*` also covers rules and alerts requests to Loki, `metrics:*` those to Mimir."
+fn bound_scope(pattern: &str, wish: &Wish) -> bool {
+    let rules = matches!(wish.scope.signal(), "rules" | "alerts");
+    let to = |backend| rules && wish.backends.contains(backend);
+    match pattern {
+        "logs:*" => wish.scope.signal() == "logs" || to(Backend::Loki),
+        "metrics:*" => wish.scope.signal() == "metrics" || to(Backend::Mimir),
+        "*:*" => true,
+        other => granted_scope(other, wish.scope),
+    }
+}
+
+fn inside(rule: &Rule, client_ip: &str) -> bool {
+    let address: IpAddr = client_ip.parse().unwrap();
+    rule.networks.iter().any(|network| match (address, *network) {
+        (IpAddr::V4(v4), "10.0.0.0/8") => v4.octets()[0] == 10,
+        (IpAddr::V4(v4), "10.1.0.0/16") => v4.octets()[..2] == [10, 1],
+        (IpAddr::V6(v6), "2001:db8::/32") => v6.segments()[..2] == [0x2001, 0xdb8],
+        _ => false,
+    })
+}
+
+fn applies(rule: &Rule, wish: &Wish, tenant: &str) -> bool {
+    names_tenant(rule, tenant)
+        && names_group(rule, wish)
+        && !rule.except_groups.iter().any(|group| holds(wish, group))
+        && rule.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|pattern| bound_scope(pattern, wish)))
+}
+
+/// The reason, and the reason that restrictions in shadow mode would have given.
+fn expected(policy: &Policy, wish: &Wish) -> (Reason, Option<Reason>) {
+    let mut tenants = wish.tenants.clone();
+    tenants.sort_unstable();
+    let grants_of = |tenant: &str| -> Vec<&Rule> {
+        let grants = policy.grants.iter();
+        grants
+            .filter(|grant| names_tenant(grant, tenant) && names_group(grant, wish))
+            .filter(|grant| grant.expires.is_none_or(|expires| NOW < expires))
+            .collect()
+    };
+    let allows = |grant: &&Rule| match &grant.scopes {
+        None => wish.scope.action() == "read",
+        Some(scopes) => scopes.iter().any(|pattern| granted_scope(pattern, wish.scope)),
+    };
+    if tenants.iter().any(|tenant| grants_of(tenant).is_empty()) {
+        return (Reason::TenantForbidden, None);
+    }
+    if !tenants.iter().all(|tenant| grants_of(tenant).iter().any(allows)) {
+        return (Reason::ScopeForbidden, None);
+    }
+    let violated = |shadow: bool| {
+        tenants.iter().any(|tenant| {
+            policy
+                .restrictions
+                .iter()
+                .filter(|rule| rule.shadow == shadow && applies(rule, wish, tenant))
+                .any(|rule| !wish.client_ip.is_ok_and(|client_ip| inside(rule, client_ip)))
+        })
+    };
+    let why = wish.client_ip.err().unwrap_or(Reason::IpForbidden);
+    if violated(false) { (why, None) } else { (Reason::Granted, violated(true).then_some(why)) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
+
+    #[test]
+    fn decides_as_the_contract_says(policy in policies(), wishes in prop::collection::vec(wish(), 12)) {
+        let text = written(&policy);
+        let snapshot = snapshot(&text);
+        for wish in wishes {
+            let groups = snapshot.groups.of_user(0, wish.raw_groups.iter().copied());
+            let header = wish.tenants.join("|");
+            let tenants = TenantList::parse(header.as_bytes()).unwrap();
+            let request = AccessRequest {
+                groups: &groups,
+                tenants: &tenants,
+                scope: wish.scope,
+                backends: wish.backends,
+                client_ip: wish.client_ip.and_then(|text| ClientIp::parse(text.as_bytes())),
+                now: NOW,
+            };
+            let decision = decide(&snapshot, &request);
+            let (reason, shadow) = expected(&policy, &wish);
+            prop_assert_eq!(decision.reason(), reason, "{:?}\n{}", wish, text);
+            prop_assert_eq!(decision.shadow.map(|shadow| shadow.reason), shadow, "{:?}\n{}", wish, text);
+            check_trace(&explain(&snapshot, &request), decision);
+        }
+    }
+}
+
+/// What people read must lead to what was decided.
+fn check_trace(trace: &Trace<'_>, decision: Decision) {
+    assert_eq!(trace.decision, decision);
+    let any = |tenant: &TenantTrace<'_>, wanted| tenant.grants.iter().any(|(_, outcome)| *outcome == wanted);
+    let granted = trace.tenants.iter().all(|tenant| any(tenant, GrantOutcome::Allows));
+    let named = trace
+        .tenants
+        .iter()
+        .all(|tenant| any(tenant, GrantOutcome::Allows) || any(tenant, GrantOutcome::OtherScope));
+    let violated = |shadow: bool| {
+        trace
+            .tenants
+            .iter()
+            .flat_map(|tenant| &tenant.restrictions)
+            .any(|(rule, outcome)| rule.shadow == shadow && *outcome == RestrictionOutcome::Violated)
+    };
+    match decision.reason() {
+        Reason::TenantForbidden => assert!(!named),
+        Reason::ScopeForbidden => assert!(named && !granted),
+        Reason::Granted => {
+            assert!(granted && !violated(false));
+            assert_eq!(decision.shadow.is_some(), violated(true));
+        }
+        _ => assert!(granted && violated(false)),
+    }
+}
