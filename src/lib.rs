@@ -1,6 +1,7 @@
 //! tenantauth: the authorization layer for Grafana OSS over Mimir, Loki and Tempo, inside nginx.
 
 pub mod audit;
+pub mod cli;
 pub mod client_ip;
 pub mod decision;
 pub mod engine;

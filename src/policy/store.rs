@@ -16,6 +16,11 @@ const MAX_BYTES: u64 = 64 << 20;
 pub struct Fingerprint(Vec<(PathBuf, Result<String, String>)>);
 
 impl Fingerprint {
+    /// The files: the document first, then those that it names, each with the reason where it could not be read.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Option<&str>)> {
+        self.0.iter().map(|(path, read)| (&**path, read.as_ref().err().map(String::as_str)))
+    }
+
     /// Reads the same files again.
     #[must_use]
     pub fn read_again(&self) -> Self {
