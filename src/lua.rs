@@ -6,11 +6,12 @@ mod gateway;
 
 use crate::audit::GrafanaContext;
 use crate::engine::{Engine, Level, Options, Request, Server, unix_now};
-use crate::metrics::{Tally, bucket_of, exposition};
+use crate::metrics::{bucket_of, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::{client_ip, token};
-use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
+use mlua::{Lua, LuaString, Result, Table};
+
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -235,15 +236,6 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
             },
         )?,
     )?;
-    native.set(
-        "counters_of",
-        lua.create_function(|lua, code: u64| {
-            Tally::counters_of(code)
-                .into_iter()
-                .map(|counter| lua.create_string(counter).map(Value::String))
-                .collect::<Result<MultiValue>>()
-        })?,
-    )?;
     let reason_at = |number: usize| Reason::ALL.get(number).copied().unwrap_or(Reason::InternalError);
     native.set("reason_of", lua.create_function(move |_, number: usize| Ok(reason_at(number).name()))?)?;
     native.set(
@@ -404,7 +396,7 @@ fn tenantauth(lua: &Lua) -> Result<Table> {
     module(lua).inspect_err(|error| {
         // nginx prints an error that is not a string as "unknown reason": what is wrong has to be logged here.
         let logged = lua.globals().get::<Table>("ngx").and_then(|ngx| {
-            let level: Value = ngx.get("ERR")?;
+            let level: mlua::Value = ngx.get("ERR")?;
             ngx.get::<mlua::Function>("log")?.call::<()>((level, format!("tenantauth: {error}")))
         });
         if logged.is_err() {
