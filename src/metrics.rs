@@ -367,8 +367,9 @@ mod tests {
         assert_eq!(bucket_of(1_000), 0);
         assert_eq!(bucket_of(1_001), 1);
         assert_eq!(bucket_of(100_000_001), BUCKETS.len());
-        let shared =
-            [("duration:0".to_owned(), 3.0), ("duration:16".to_owned(), 1.0), (SUM_KEY.to_owned(), 5e8)];
+        let code = Tally::of(&Decision::denied(Reason::TokenMissing)).to_code();
+        let slot = |bucket: u64, audited: u64| format!("{TALLY_KEY}{}", (code * 32 + bucket) * 2 + audited);
+        let shared = [(slot(0, 1), 3.0), (slot(16, 0), 1.0), (SUM_KEY.to_owned(), 5e8)];
         let text = exposition(&shared, &Gauges::default());
         assert!(text.contains("_bucket{le=\"0.000001\"} 3\n"), "{text}");
         assert!(text.contains("_bucket{le=\"0.1\"} 3\n"), "{text}");

@@ -93,7 +93,7 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
         if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) };
     files.base = document.parent().unwrap_or(Path::new("")).into();
     let name = document.display().to_string();
-    let mut outcome = match files.read(&document) {
+    let mut outcome = match files.read_and_remember(document.clone()) {
         Ok(text) => compile(&name, &text, &mut files, now),
         Err(error) => failed(&name, &format!("cannot read the policy: {error}")),
     };
@@ -125,13 +125,8 @@ struct Reader {
     bundle: Bundle,
 }
 
-impl Files for Reader {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let path = if self.base.as_os_str().is_empty() || path.starts_with(&self.base) {
-            path.to_owned()
-        } else {
-            self.base.join(path)
-        };
+impl Reader {
+    fn read_and_remember(&mut self, path: PathBuf) -> Result<Vec<u8>, String> {
         let content = read(&path);
         let digest =
             content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
@@ -140,6 +135,12 @@ impl Files for Reader {
         }
         self.seen.0.push((path, digest));
         content
+    }
+}
+
+impl Files for Reader {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        self.read_and_remember(self.base.join(path))
     }
 }
 
