@@ -39,6 +39,8 @@ const INIT: &str = include_str!("../lua/tenantauth/init.lua");
 static ENGINE: OnceLock<(Arc<Engine>, String)> = OnceLock::new();
 static TIMERS_STARTED: AtomicBool = AtomicBool::new(false);
 static WARNED: AtomicBool = AtomicBool::new(false);
+/// init_worker was called and failed: its mistake must not be answered by deciding with some other policy.
+static INIT_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The code that says: the policy has changed since the headers were planned for.
 const STALE_PLAN: i64 = -1;
@@ -88,6 +90,14 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
         "claim_timers",
         lua.create_function(|_, ()| Ok(!TIMERS_STARTED.swap(true, Ordering::Relaxed)))?,
     )?;
+    native.set(
+        "set_init_failed",
+        lua.create_function(|_, failed: bool| {
+            INIT_FAILED.store(failed, Ordering::Relaxed);
+            Ok(())
+        })?,
+    )?;
+    native.set("init_failed", lua.create_function(|_, ()| Ok(INIT_FAILED.load(Ordering::Relaxed)))?)?;
     native.set("claim_warning", lua.create_function(|_, ()| Ok(!WARNED.swap(true, Ordering::Relaxed)))?)?;
     native.set(
         "readiness",
