@@ -10,9 +10,13 @@ pub(crate) fn start(configuration: &str, policy: &str, first_port: &str) -> Site
     let site = Site::prepare(true);
     site.write_policy(&paths(&shipped(policy)));
     site.workspace.copy(&repository("lua/auth.lua"), "etc-nginx/auth.lua");
-    let text: Vec<String> = paths(&shipped(configuration)).lines().map(line).collect();
     let port = site.port(first_port);
-    site.run_on(&text.join("\n"), 2, port)
+    site.run_on(&prepared(&shipped(configuration)), 2, port)
+}
+
+/// A configuration as users have it, with placeholders for its paths, ports and backends.
+pub(crate) fn prepared(configuration: &str) -> String {
+    paths(configuration).lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// A file of `nginx/examples`.

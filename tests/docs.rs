@@ -1,0 +1,236 @@
+//! What the README and `docs/` show works: policies compile, nginx takes the configurations, links lead somewhere, and
+//! tables hold what the code has.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "everything here is a test"
+)]
+
+#[cfg(feature = "module")]
+#[path = "support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use tenantauth::policy::{self, Files};
+use tenantauth::reason::Reason;
+
+/// When the policies are compiled: 2026-09-21. Nothing in them has run out by then.
+const NOW: u64 = 1_790_000_000;
+
+/// The public key of RFC 7515 appendix A.2.
+const JWKS: &str = r#"{"keys": [{"kty": "RSA", "e": "AQAB", "n": "ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}]}"#;
+/// A keys file, of a secret that is no secret.
+const COOKIE_KEYS: &str = "docs:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+
+/// The files that a policy names, whatever their directory.
+struct AnyFile;
+
+impl Files for AnyFile {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Ok(JWKS.into()),
+            Some("keys") => Ok(COOKIE_KEYS.into()),
+            _ => Err(format!("`{}` is neither a JWKS nor a keys file", path.display())),
+        }
+    }
+}
+
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Path and text of every page.
+fn pages() -> Vec<(PathBuf, String)> {
+    let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let pages = docs.chain([repository("README.md"), repository("CHANGELOG.md")]);
+    pages.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// A fenced block: where it begins, and what it holds.
+struct Block {
+    place: String,
+    language: String,
+    text: String,
+}
+
+fn blocks() -> Vec<Block> {
+    let mut blocks = Vec::new();
+    for (path, page) in pages() {
+        let mut open: Option<Block> = None;
+        for (number, line) in (1..).zip(page.lines()) {
+            match (&mut open, line.strip_prefix("```")) {
+                (None, None) => {}
+                (None, Some(language)) => {
+                    let place = format!("{}:{number}", path.display());
+                    open = Some(Block { place, language: language.to_owned(), text: String::new() });
+                }
+                (Some(block), None) => block.text += &format!("{line}\n"),
+                (Some(_), Some(_)) => blocks.extend(open.take()),
+            }
+        }
+        assert!(open.is_none(), "{}: a block is not closed", path.display());
+    }
+    blocks
+}
+
+/// The blocks of one language.
+fn blocks_of(language: &str) -> impl Iterator<Item = Block> {
+    blocks().into_iter().filter(move |block| block.language == language)
+}
+
+#[test]
+fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
+    for block in blocks() {
+        let known = ["mermaid", "nginx", "sh", "text", "yaml"].contains(&block.language.as_str());
+        assert!(known, "{}: `{}`", block.place, block.language);
+    }
+}
+
+#[test]
+fn every_policy_compiles() {
+    let mut policies = 0;
+    for block in blocks_of("yaml") {
+        // What is provisioned into Grafana is no policy.
+        if block.text.starts_with("apiVersion: 1\n") {
+            continue;
+        }
+        assert!(block.text.starts_with("version: 1\n"), "{}: neither a policy nor Grafana's", block.place);
+        let outcome = policy::compile(&block.place, block.text.as_bytes(), &mut AnyFile, NOW);
+        assert!(outcome.compiled.is_some(), "{}: {:#?}", block.place, outcome.diagnostics);
+        let warned = !outcome.diagnostics.is_empty();
+        assert_eq!(warned, block.text.contains("unsigned: true"), "{:#?}", outcome.diagnostics);
+        policies += 1;
+    }
+    assert!(policies >= 3);
+}
+
+/// The anchor that a heading gets.
+fn slug(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut links = 0;
+    for (path, page) in pages() {
+        for rest in page.split("](").skip(1) {
+            let target = rest.split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            assert!(file.exists(), "{}: `{target}`", path.display());
+            if !anchor.is_empty() {
+                let text = fs::read_to_string(file).unwrap();
+                let mut headings =
+                    text.lines().filter_map(|line| line.split_once("# ")).map(|(_, text)| slug(text));
+                assert!(headings.any(|heading| heading == anchor), "{}: `{target}`", path.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 10);
+}
+
+/// The first cells of the table rows of a page that name something in backticks.
+fn named_in_table(page: &str, prefix: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository(page)).unwrap();
+    let names = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    names.filter(|(name, _)| name.starts_with(prefix)).map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn every_reason_is_explained_with_its_sentence() {
+    let text = fs::read_to_string(repository("docs/grafana.md")).unwrap();
+    let denials = || Reason::ALL.iter().filter(|reason| **reason != Reason::Granted);
+    for reason in denials() {
+        let row = format!("\n| `{reason}` | {} | ", reason.sentence());
+        assert!(text.contains(&row), "no row for `{reason}`");
+    }
+    assert_eq!(named_in_table("docs/grafana.md", "").len(), denials().count());
+    let changes = fs::read_to_string(repository("CHANGELOG.md")).unwrap();
+    for reason in Reason::ALL {
+        assert!(changes.contains(&format!("`{reason}`")), "the changelog does not list `{reason}`");
+    }
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let source = fs::read_to_string(repository("src/metrics.rs")).unwrap();
+    let quoted = source.split('"').filter(|text| {
+        text.starts_with("tenantauth_") && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    });
+    let exposed: BTreeSet<String> = quoted.map(str::to_owned).collect();
+    let listed: BTreeSet<String> = named_in_table("docs/operations.md", "tenantauth_").into_iter().collect();
+    assert_eq!(listed, exposed);
+}
+
+#[cfg(feature = "module")]
+mod nginx {
+    use super::support::client::Request;
+    use super::support::example::prepared;
+    use super::support::repository;
+    use super::support::site::{MODULE, POLICY, Site, TEMPORARY};
+
+    /// The words behind each line that begins with this directive.
+    fn arguments<'t>(text: &'t str, directive: &str) -> Vec<&'t str> {
+        text.lines().filter_map(|line| line.trim_start().strip_prefix(directive)?.strip_prefix(' ')).collect()
+    }
+
+    /// The whole configuration around a block, which says in its first line where it belongs.
+    fn around(block: &str) -> String {
+        let (mark, text) = block.split_once('\n').unwrap();
+        let text = match mark {
+            "# in http { }" => text.to_owned(),
+            "# in server { }" => format!("server {{\nlisten 8080;\n{text}\n}}"),
+            _ => panic!("the first line says `# in http {{ }}` or `# in server {{ }}`, not `{mark}`"),
+        };
+        let module = if text.contains("lua_package_cpath") { "" } else { MODULE };
+        let upstreams = ["grafana", "loki", "mimir"].map(|name| {
+            let used =
+                text.contains(&format!("http://{name};")) && !text.contains(&format!("upstream {name} "));
+            if used { format!("upstream {name} {{\nserver 127.0.0.1:1;\n}}\n") } else { String::new() }
+        });
+        let idle = "server { listen 127.0.0.1:@PORT@; }";
+        format!(
+            "worker_processes 1; error_log @DIR@/error.log info; pid @DIR@/nginx.pid; events {{}}\n\
+             http {{ {TEMPORARY}\naccess_log off;\n{module}\n{}\n{}\n{idle}\n}}\n",
+            prepared(&upstreams.concat()),
+            prepared(&text)
+        )
+    }
+
+    /// nginx starts with each, runs its Lua code, and complains about nothing: `Site` looks at the error log.
+    #[test]
+    fn every_configuration_runs() {
+        let mut asked = 0;
+        for block in super::blocks_of("nginx") {
+            eprintln!("{}", block.place);
+            let site = Site::prepare(true);
+            site.write_policy(POLICY);
+            site.workspace.copy(&repository("lua/auth.lua"), "etc-nginx/auth.lua");
+            let configuration = around(&block.text);
+            let site = site.run(&configuration, 1);
+            for listen in arguments(&configuration, "listen") {
+                let Some(name) = listen.split("@PORT:").nth(1).and_then(|rest| rest.split('@').next()) else {
+                    continue;
+                };
+                for location in arguments(&configuration, "location") {
+                    let path = location.trim_start_matches("= ").split(' ').next().unwrap();
+                    let answer = Request::get(path).send(site.port(name));
+                    // Allowed, denied for want of a tenant, or internal.
+                    assert!([200, 403, 404].contains(&answer.status), "{}: {path}: {answer:?}", block.place);
+                    asked += 1;
+                }
+            }
+        }
+        assert!(asked >= 6);
+    }
+}
