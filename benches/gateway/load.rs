@@ -1,0 +1,68 @@
+//! The load, and what it costs.
+
+use crate::common::cores;
+use crate::support::workspace::Workspace;
+use std::fmt::Write;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Connections that are kept busy.
+pub(crate) const CONNECTIONS: usize = 16;
+
+/// What `wrk` does with the headers: sends them with every request, and says in the end what came of it.
+const REPORT: &str = r#"
+function done(summary)
+    local errors = summary.errors
+    print(string.format("requests=%d errors=%d", summary.requests,
+        errors.connect + errors.read + errors.write + errors.timeout + errors.status))
+end
+"#;
+
+/// Sends a GET over and over for so many seconds; the number of requests that were answered.
+///
+/// # Panics
+/// Where a single one was not answered with success: a denial is faster than a request that is served.
+pub(crate) fn wrk(workspace: &Workspace, target: &str, headers: &[(&str, String)], seconds: usize) -> u64 {
+    let mut script = String::new();
+    for (name, value) in headers {
+        // Lua's long brackets take everything as it is; no header holds one.
+        writeln!(script, "wrk.headers[\"{name}\"] = [[{value}]]").expect("a string takes everything");
+    }
+    let script = workspace.write("load.lua", script + REPORT);
+    let mut command = if cores() > 1 {
+        // Beside the backend, away from the worker that is measured.
+        let mut command = Command::new("taskset");
+        command.args(["-c", "1", "wrk"]);
+        command
+    } else {
+        Command::new("wrk")
+    };
+    command
+        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"])
+        .arg(script)
+        .arg(target);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .unwrap_or_else(|error| panic!("cannot start wrk (Debian: apt install wrk util-linux): {error}"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let counted = said.lines().find_map(|line| line.strip_prefix("requests=")?.split_once(" errors="));
+    match counted.map(|(requests, errors)| (requests.parse::<u64>(), errors)) {
+        Some((Ok(requests), "0")) if requests > 0 => requests,
+        _ => panic!("wrk failed:\n{said}{}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+/// The time that all threads of a process have spent on a processor, in user and kernel mode together.
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that runs");
+    let nanoseconds = threads.flatten().map(|thread| {
+        // The first number of Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+        let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or_default()
+    });
+    let sum = nanoseconds.sum();
+    assert!(sum > 0, "the kernel keeps no /proc/<pid>/schedstat");
+    Duration::from_nanos(sum)
+}
