@@ -7,8 +7,9 @@
 mod reload;
 mod request;
 
-pub use request::{Request, Server, Verdict};
+pub use request::{Request, Server, Verdict, internal_error, policy_unavailable};
 
+use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
 use crate::policy::Compiled;
@@ -71,6 +72,19 @@ pub(crate) struct Live {
     warnings: Vec<Diagnostic>,
 }
 
+/// Which headers a policy makes a worker look for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderPlan {
+    /// Different for every policy; 0 where none is in force.
+    pub serial: u32,
+    /// Lower-case names, in the order in which they count.
+    pub token_headers: Vec<String>,
+    /// The lower-case name of the header that carries the client's address, if one does.
+    pub ip_header: Option<String>,
+    /// The client's address is that of the connection.
+    pub needs_remote_addr: bool,
+}
+
 /// What a verified token means in one snapshot.
 #[derive(Debug)]
 struct Resolved {
@@ -104,6 +118,10 @@ pub struct Engine {
     messages: Mutex<VecDeque<(Level, String)>>,
     last_reload: Mutex<LastReload>,
     hash_key: Mutex<Box<[u8]>>,
+    /// What the policy in force was made of, until it has been stored for the workers that come after this one.
+    last_good: Mutex<Option<Vec<u8>>>,
+    /// What a former worker stored.
+    fallback: Mutex<Option<Vec<u8>>>,
     /// Things whose release takes a while, for the thread to drop.
     retired: mpsc::Sender<Box<dyn Send>>,
 }
@@ -122,10 +140,14 @@ pub fn unix_now() -> u64 {
 impl Engine {
     /// Creates an engine and starts its thread, which reads the policy at once.
     ///
+    /// `fallback`: what [`Engine::take_last_good`] of a former worker gave, to go on with where the policy on disk is
+    /// unusable.
+    ///
     /// # Errors
     /// The system's, where no thread can be started.
-    pub fn start(options: Options) -> std::io::Result<Arc<Self>> {
+    pub fn start(options: Options, fallback: Option<Vec<u8>>) -> std::io::Result<Arc<Self>> {
         let (engine, retired) = Self::new(options);
+        *lock(&engine.fallback) = fallback;
         reload::spawn(&engine, retired)?;
         Ok(engine)
     }
@@ -148,6 +170,8 @@ impl Engine {
                 crate::token::digest::random_key()
                     .map_or_else(|_| Box::default(), |key| Box::from(key.as_slice())),
             ),
+            last_good: Mutex::default(),
+            fallback: Mutex::default(),
             retired: sender,
         });
         (engine, receiver)
@@ -180,20 +204,25 @@ impl Engine {
         self.live.load()
     }
 
-    /// Which headers a worker has to look for: a number that changes with every policy, the names of the token
-    /// headers in the order in which they count, and the header of the client's address, if it comes in one.
-    pub fn header_plan(&self) -> (u32, Vec<String>, Option<String>) {
-        match self.live().as_deref() {
-            None => (0, Vec::new(), None),
-            Some(live) => {
-                let snapshot = &live.compiled.snapshot;
-                let ip_header = match &snapshot.client_ip {
-                    Some(crate::client_ip::Source::Header { name, .. }) => Some(name.to_ascii_lowercase()),
-                    _ => None,
-                };
-                let tokens = snapshot.token_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
-                (live.serial, tokens, ip_header)
-            }
+    /// Which headers a worker has to look for under the policy in force.
+    pub fn header_plan(&self) -> HeaderPlan {
+        let live = self.live();
+        let Some(live) = live.as_deref() else { return HeaderPlan::default() };
+        let source = live.compiled.client_ip.as_ref();
+        HeaderPlan {
+            serial: live.serial,
+            token_headers: live
+                .compiled
+                .snapshot
+                .token_headers
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+            ip_header: match source {
+                Some(Source::Header { name, .. }) => Some(name.to_ascii_lowercase()),
+                _ => None,
+            },
+            needs_remote_addr: matches!(source, Some(Source::RemoteAddr)),
         }
     }
 
@@ -214,6 +243,12 @@ impl Engine {
     /// The revision of the policy in force.
     pub fn revision(&self) -> Option<String> {
         self.live().as_deref().map(|live| live.compiled.snapshot.revision.to_string())
+    }
+
+    /// Once after each good policy: what it was made of, to be stored where workers that come later find it. It holds
+    /// secrets.
+    pub fn take_last_good(&self) -> Option<Vec<u8>> {
+        lock(&self.last_good).take()
     }
 
     /// How many changed policies were taken and how many refused since the last call.

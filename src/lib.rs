@@ -1,9 +1,13 @@
 //! tenantauth: the authorization layer for Grafana OSS over Mimir, Loki and Tempo, inside nginx.
 
 pub mod audit;
+pub mod cli;
 pub mod client_ip;
 pub mod decision;
 pub mod engine;
+pub mod grafana_gateway;
+#[cfg(any(feature = "module", feature = "vendored"))]
+pub mod lua;
 pub mod metrics;
 pub mod network;
 pub mod policy;

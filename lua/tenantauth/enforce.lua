@@ -145,7 +145,7 @@ local function new_server(options)
         client_is_remote_addr = options.client_ip == "remote_addr",
         forwarded = forwarded,
         plan = nil,
-        plan_number = -1,
+        plan_number = nil,
     }
 end
 
@@ -297,7 +297,7 @@ local token_values = {}
 -- header as it came, and how many names stand in `strip`.
 local function ask(server, r)
     local plan = server.plan
-    if server.plan_number ~= plan_number then
+    if plan == nil or server.plan_number ~= plan_number then
         plan = make_plan(server)
     end
     local tokens = #token_names
@@ -405,7 +405,7 @@ local function refuse_again(server, record)
         return deny(server, reason)
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed already and came again, as `", ngx_var.uri,
-        "`: give the location `rewrite_by_lua_block {}`")
+        "`: give the location `rewrite_by_lua_block { }`")
     return deny(server, "internal_error")
 end
 

@@ -15,6 +15,7 @@ local function in_content_phase(name)
         options_of.fail(2, name, "must be called in the content phase, not in " .. ngx.get_phase())
     end
     worker.ensure()
+    worker.report()
 end
 
 
@@ -32,6 +33,7 @@ function _M.metrics()
     for revision, count in pairs(revisions) do
         lines[#lines + 1] = count .. ' tenantauth_workers{revision="' .. revision .. '"}'
     end
+    lines[#lines + 1] = worker.cache_entries() .. " tenantauth_token_cache_entries"
     ngx.header["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
     ngx.print(native.exposition(table.concat(lines, "\n")))
 end

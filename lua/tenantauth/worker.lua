@@ -16,6 +16,7 @@ local TICK = 0.5
 -- A worker that has not been heard of for so long is not counted.
 local WORKER_TTL = 5
 local FIRST_LOAD_WAIT = 2
+local LAST_GOOD = "last_good"
 
 local _M = {
     -- The shared dictionary, or nil without one.
@@ -72,6 +73,22 @@ function _M.each_counter(each)
 end
 
 
+-- Entries of all workers' token caches.
+function _M.cache_entries()
+    local dict = _M.dict
+    if not dict then
+        return native.cache_entries()
+    end
+    local sum = 0
+    for _, key in ipairs(dict:get_keys(0)) do
+        if key:sub(1, 8) == "entries:" then
+            sum = sum + (dict:get(key) or 0)
+        end
+    end
+    return sum
+end
+
+
 -- Revision by worker, as far as the shared dictionary knows.
 function _M.workers()
     local workers = {}
@@ -91,19 +108,35 @@ function _M.workers()
 end
 
 
-local function tick(premature)
+-- Keeps what the policy in force was made of for workers that start while the one on disk is unusable. Never at the
+-- price of counters: what does not fit is not kept.
+local function store_last_good(bytes)
     local dict = _M.dict
-    local key = "worker:" .. ngx.worker.pid()
-    if premature then
-        if dict then
-            dict:delete(key)
-        end
+    if not dict then
         return
     end
+    local ok, problem
+    if #bytes * 4 <= dict:capacity() then
+        ok, problem = dict:safe_set(LAST_GOOD, bytes)
+    else
+        ok, problem = nil, "it is larger than a quarter of the shared dict"
+    end
+    if not ok then
+        ngx_log(ngx.WARN, "tenantauth: the last good policy cannot be kept for later workers: ", problem)
+    end
+end
+
+
+-- Logs what the engine's thread has to say and writes down what other workers may want to know.
+function _M.report()
     local level, message = native.next_message()
     while level do
         ngx_log(LEVELS[level] or ngx.ERR, "tenantauth: ", message)
         level, message = native.next_message()
+    end
+    local last_good = native.take_last_good()
+    if last_good then
+        store_last_good(last_good)
     end
     local accepted, rejected = native.take_reload_counts()
     if accepted > 0 then
@@ -112,14 +145,31 @@ local function tick(premature)
     if rejected > 0 then
         _M.add('tenantauth_policy_reloads_total{result="failure"}', rejected)
     end
+    local dict = _M.dict
     if dict then
-        dict:set(key, native.revision() or "", WORKER_TTL)
+        local pid = ngx.worker.pid()
+        dict:set("worker:" .. pid, native.revision() or "", WORKER_TTL)
+        dict:set("entries:" .. pid, native.cache_entries(), WORKER_TTL)
+    end
+end
+
+
+local function tick(premature)
+    if not premature then
+        return _M.report()
+    end
+    local dict = _M.dict
+    if dict then
+        local pid = ngx.worker.pid()
+        dict:delete("worker:" .. pid)
+        dict:delete("entries:" .. pid)
     end
 end
 
 
 local function start(policy, dict_name, reload_interval)
-    local ok, problem = native.start(policy, reload_interval)
+    local shared = ngx.shared[dict_name]
+    local ok, problem = native.start(policy, dict_name, reload_interval, shared and shared:get(LAST_GOOD))
     if not ok then
         ngx_log(ngx.ERR, "tenantauth: ", problem)
         return nil, problem
@@ -129,8 +179,8 @@ local function start(policy, dict_name, reload_interval)
     -- Once a process: under `lua_code_cache off` every request has a Lua state of its own and comes by here.
     if native.claim_timers(dict_name) then
         if not _M.dict then
-            ngx_log(ngx.WARN, "tenantauth: no `lua_shared_dict ", dict_name,
-                "`: counters are those of one worker")
+            ngx_log(ngx.WARN, "tenantauth: no shared dict `", dict_name,
+                "`: each worker counts for itself; help: add `lua_shared_dict ", dict_name, " 10m;` to http {}")
         end
         timer_every(TICK, tick)
     end

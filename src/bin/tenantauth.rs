@@ -1,2 +1,7 @@
 //! The `tenantauth` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tenantauth::cli::run(std::env::args_os())
+}

@@ -2,7 +2,7 @@
 
 use super::{Engine, Level, Live, Readiness, lock, unix_now};
 use crate::policy::diagnostic::Diagnostic;
-use crate::policy::store::{self, Fingerprint};
+use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
@@ -63,28 +63,33 @@ impl Reloader {
         if self.judged.as_ref().is_some_and(|judged| judged.read_again() == *judged) {
             return true;
         }
-        let (outcome, fingerprint) = store::load(&engine.options.policy, unix_now());
+        let (outcome, fingerprint, bundle) = store::load(&engine.options.policy, unix_now());
         thread::sleep(settling);
         if fingerprint.read_again() != fingerprint {
             return false;
         }
         self.judged = Some(fingerprint);
-        self.judge(engine, outcome);
+        self.judge(engine, outcome, &bundle);
         true
     }
 
     /// Takes a policy, or keeps the one in force and says why.
-    fn judge(&mut self, engine: &Engine, outcome: Outcome) {
+    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: &Bundle) {
         let Outcome { compiled, diagnostics } = outcome;
         let Some(compiled) = compiled else {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
                 engine.tell(Level::Error, problem.one_line());
             }
+            if engine.live().is_none() {
+                self.fall_back(engine);
+            }
             let in_force = engine.revision();
             engine.tell(
                 Level::Error,
                 match &in_force {
-                    Some(revision) => format!("the policy was refused, revision `{revision}` stays in force"),
+                    Some(revision) => {
+                        format!("the policy was refused, the last good revision `{revision}` stays in force")
+                    }
                     None => "the policy was refused and none is in force: every request is denied".to_owned(),
                 },
             );
@@ -100,6 +105,20 @@ impl Reloader {
             engine.tell(Level::Warn, warning.one_line());
         }
         self.take(engine, compiled, diagnostics);
+        *lock(&engine.last_good) = Some(bundle.to_bytes());
+        let mut last = lock(&engine.last_reload);
+        last.successful = true;
+        last.success = Some(unix_now());
+        last.accepted += 1;
+    }
+
+    /// A worker that starts while what is on disk is unusable goes on with what its predecessor decided by.
+    fn fall_back(&mut self, engine: &Engine) {
+        let Some(bytes) = lock(&engine.fallback).take() else { return };
+        let outcome = Bundle::from_bytes(&bytes).map(|bundle| bundle.compile(unix_now()));
+        if let Some(Outcome { compiled: Some(compiled), diagnostics }) = outcome {
+            self.take(engine, compiled, diagnostics);
+        }
     }
 
     fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {
@@ -123,12 +142,6 @@ impl Reloader {
         };
         self.former.extend(engine.live.swap(Some(Arc::new(live))));
         drop(before);
-        {
-            let mut last = lock(&engine.last_reload);
-            last.successful = true;
-            last.success = Some(now);
-            last.accepted += 1;
-        }
         engine.set_readiness(Readiness::Ready);
         engine.tell(Level::Notice, format!("policy revision `{revision}` is in force"));
     }

@@ -86,15 +86,21 @@ struct Facts<'a> {
 impl Engine {
     /// Decides one request with the policy in force. Total: whatever goes wrong is a denial.
     ///
-    /// `apply` is called once with the verdict; what it returns is returned.
+    /// `plan`: the serial of the header plan by which the request was read. `apply` is called once with the verdict,
+    /// and what it returns is returned; `None` where the policy is another by now, and the headers have to be read
+    /// again.
     pub fn enforce<T>(
         &self,
         server: &Server,
+        plan: u64,
         request: &Request<'_>,
         apply: impl FnOnce(&Verdict<'_>) -> T,
-    ) -> T {
+    ) -> Option<T> {
         let guard = self.live();
         let live = guard.as_deref();
+        if live.map_or(0, |live| u64::from(live.serial)) != plan {
+            return None;
+        }
         let mut worker = lock(&self.worker);
         let Worker { tokens, cookies, record } = &mut *worker;
         let mut facts =
@@ -137,7 +143,7 @@ impl Engine {
         );
         let source = live.and_then(|live| live.compiled.client_ip.as_ref());
         let header = request.tenant.unwrap_or_default();
-        apply(&Verdict {
+        Some(apply(&Verdict {
             decision,
             tally: Tally {
                 reason: decision.reason(),
@@ -156,8 +162,59 @@ impl Engine {
             cookies: request
                 .cookies
                 .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
-        })
+        }))
     }
+}
+
+/// Code and record of a request that could not be decided.
+///
+/// `peer`: the TCP peer.
+pub fn internal_error(backends: BackendSet, method: &[u8], request_uri: &[u8], peer: &[u8]) -> (i64, String) {
+    undecided(Reason::InternalError, backends, method, request_uri, peer)
+}
+
+/// Code and record of a request that came while there was nothing to decide it with.
+pub fn policy_unavailable(
+    backends: BackendSet,
+    method: &[u8],
+    request_uri: &[u8],
+    peer: &[u8],
+) -> (i64, String) {
+    undecided(Reason::PolicyUnavailable, backends, method, request_uri, peer)
+}
+
+fn undecided(
+    reason: Reason,
+    backends: BackendSet,
+    method: &[u8],
+    request_uri: &[u8],
+    peer: &[u8],
+) -> (i64, String) {
+    let decision = Decision::denied(reason);
+    let (path, _) = split_query(request_uri);
+    let mut record = String::new();
+    audit::render(
+        &mut record,
+        &Record {
+            decision: &decision,
+            snapshot: None,
+            principal: None,
+            tenants: None,
+            scope: None,
+            backends,
+            method,
+            path,
+            query: None,
+            client_ip: None,
+            client_ip_source: None,
+            peer,
+            upgrade: false,
+            grafana: GrafanaContext::default(),
+        },
+        &[],
+    );
+    let tally = Tally { backends, ..Tally::of(&decision) };
+    (i64::try_from(tally.to_code()).unwrap_or(i64::MAX), record)
 }
 
 /// The cookie that may carry the client's address. It never goes upstream, whatever the source is.
@@ -190,10 +247,10 @@ fn judge<'a>(
     if request.headers_truncated {
         return Err(Reason::HeadersTruncated);
     }
-    let header = request.tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
     if request.tenant_repeated {
         return Err(Reason::TenantDuplicate);
     }
+    let header = request.tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
     if request.token_repeated {
         return Err(Reason::TokenDuplicate);
     }

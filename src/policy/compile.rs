@@ -489,7 +489,7 @@ fn compile_restriction(
     for (key, list) in [("groups", &entry.groups), ("except_groups", &entry.except_groups)] {
         for group in list {
             // A group of service accounts has been refused as such.
-            let known = &*group.value == "*" || known_groups.contains(&*group.value);
+            let known = known_groups.contains(&*group.value) || groups.is_of_every_user(&group.value);
             if !known && !group.value.starts_with("service:") {
                 problems
                     .error(

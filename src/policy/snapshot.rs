@@ -149,8 +149,8 @@ pub struct GroupTable {
     ids: HashMap<Box<str>, GroupId>,
     /// What a raw group of a token stands for.
     raw: HashMap<Box<str>, SmallVec<[GroupId; 2]>>,
-    /// `<issuer>:*`: every principal of the issuer that has a group at all.
-    any_of_issuer: Vec<Option<GroupId>>,
+    /// `<issuer>:*`, and its number once a rule names it: every principal of the issuer that has a group at all.
+    any_of_issuer: Vec<(Box<str>, Option<GroupId>)>,
 }
 
 impl GroupTable {
@@ -174,9 +174,7 @@ impl GroupTable {
             }
         }
         for issuer in issuers {
-            let every = format!("{issuer}:*");
-            let id = table.intern(&every);
-            table.any_of_issuer.push(Some(id));
+            table.any_of_issuer.push((format!("{issuer}:*").into(), None));
         }
         table
     }
@@ -198,13 +196,21 @@ impl GroupTable {
             return *id;
         }
         let id = self.intern(name);
-        self.raw.entry(name.into()).or_default().push(id);
+        match self.any_of_issuer.iter_mut().find(|(every, _)| **every == *name) {
+            Some((_, known)) => *known = Some(id),
+            None => self.raw.entry(name.into()).or_default().push(id),
+        }
         id
     }
 
     /// The group of this name, if the policy knows it.
     pub fn id(&self, name: &str) -> Option<GroupId> {
         self.ids.get(name).copied()
+    }
+
+    /// Whether the name is one that needs no definition: `*`, or `<issuer>:*`.
+    pub(super) fn is_of_every_user(&self, name: &str) -> bool {
+        name == "*" || self.any_of_issuer.iter().any(|(every, _)| **every == *name)
     }
 
     /// The name of a group; empty for a number of another snapshot.
@@ -226,7 +232,7 @@ impl GroupTable {
             }
         }
         if any {
-            ids.extend(self.any_of_issuer.get(issuer).copied().flatten());
+            ids.extend(self.any_of_issuer.get(issuer).and_then(|(_, known)| *known));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -246,7 +252,7 @@ impl GroupTable {
             }
         }
         if any {
-            ids.extend(self.any_of_issuer.get(issuer).copied().flatten());
+            ids.extend(self.any_of_issuer.get(issuer).and_then(|(_, known)| *known));
         }
         ids.sort_unstable();
         ids.dedup();

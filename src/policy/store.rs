@@ -2,8 +2,10 @@
 
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems};
 use super::{Files, Outcome, compile};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// No document or file named by one is read beyond this.
@@ -14,6 +16,11 @@ const MAX_BYTES: u64 = 64 << 20;
 pub struct Fingerprint(Vec<(PathBuf, Result<String, String>)>);
 
 impl Fingerprint {
+    /// The files: the document first, then those that it names, each with the reason where it could not be read.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Option<&str>)> {
+        self.0.iter().map(|(path, read)| (&**path, read.as_ref().err().map(String::as_str)))
+    }
+
     /// Reads the same files again.
     #[must_use]
     pub fn read_again(&self) -> Self {
@@ -22,12 +29,66 @@ impl Fingerprint {
     }
 }
 
+/// Everything that a policy was made of: the document first, then each file it names. Enough to make it again
+/// when what is on disk has become unusable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bundle(Vec<(PathBuf, Vec<u8>)>);
+
+impl Bundle {
+    /// The bundle as bytes that [`Bundle::from_bytes`] reads. They hold secrets: the keys of signed cookies.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (path, content) in &self.0 {
+            for part in [path.as_os_str().as_bytes(), content] {
+                bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`Bundle::to_bytes`] made; `None` for anything else.
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let mut part = || {
+            let (length, rest) = bytes.split_first_chunk::<8>()?;
+            let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+            bytes = rest;
+            Some((part.to_vec(), rest.is_empty()))
+        };
+        let mut files = Vec::new();
+        loop {
+            let (path, _) = part()?;
+            let (content, last) = part()?;
+            files.push((PathBuf::from(OsString::from_vec(path)), content));
+            if last {
+                return Some(Self(files));
+            }
+        }
+    }
+
+    /// Compiles the policy again as it was. `now`: Unix seconds.
+    pub fn compile(mut self, now: u64) -> Outcome {
+        let Some((document, text)) = self.0.first().cloned() else {
+            return failed("", "there is no last good policy");
+        };
+        compile(&document.display().to_string(), &text, &mut self, now)
+    }
+}
+
+impl Files for Bundle {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        // Kept under the path that was read, which ends in the path that was named.
+        let found = self.0.iter().skip(1).find(|(known, _)| known.ends_with(path));
+        found.map(|(_, content)| content.clone()).ok_or_else(|| "not kept".to_owned())
+    }
+}
+
 /// Reads a policy and everything it names.
 ///
 /// `path`: the document, or a directory that holds it as `policy.yaml`. `now`: Unix seconds. A file that cannot
 /// be read is a diagnostic like any other.
-pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint) {
-    let mut files = Reader { base: PathBuf::new(), seen: Fingerprint::default() };
+pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
+    let mut files = Reader { base: PathBuf::new(), seen: Fingerprint::default(), bundle: Bundle::default() };
     let (document, in_directory) =
         if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) };
     files.base = document.parent().unwrap_or(Path::new("")).into();
@@ -43,7 +104,7 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint) {
         outcome.compiled = None;
         outcome.diagnostics.extend(refused.diagnostics);
     }
-    (outcome, files.seen)
+    (outcome, files.seen, files.bundle)
 }
 
 fn failed(file: &str, message: &str) -> Outcome {
@@ -61,6 +122,7 @@ struct Reader {
     /// Relative paths in a policy are relative to it.
     base: PathBuf,
     seen: Fingerprint,
+    bundle: Bundle,
 }
 
 impl Files for Reader {
@@ -73,6 +135,9 @@ impl Files for Reader {
         let content = read(&path);
         let digest =
             content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
+        if let Ok(content) = &content {
+            self.bundle.0.push((path.clone(), content.clone()));
+        }
         self.seen.0.push((path, digest));
         content
     }

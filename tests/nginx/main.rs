@@ -1,1 +1,30 @@
-fn main() {}
+//! The module in a real nginx: every test starts its own, on ports and in a directory of its own.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "everything here is a test"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod audit;
+mod bare;
+mod checks;
+mod client_ip;
+mod decisions;
+mod examples;
+mod grafana_gateway;
+mod headers;
+mod lifecycle;
+mod metrics;
+mod misuse;
+mod paths;
+mod prometheus;
+mod redirects;
+mod self_check;
+mod tokens;
+mod websocket;

@@ -1,0 +1,79 @@
+# tenantauth: build, install, try, test and measure. `make` alone says what there is.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+CARGO   ?= cargo
+TARGET  ?= target
+
+MODULE  := $(TARGET)/release/libtenantauth.so
+COMMAND := $(TARGET)/release/tenantauth
+LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
+BIN     := $(DESTDIR)$(PREFIX)/bin
+SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
+
+.PHONY: help build install demo test bench lint setup-demo setup-test clean
+
+help:
+	@echo "make build                 the module and the command line, into $(TARGET)/release"
+	@echo "make install PREFIX=/usr/local [DESTDIR=...]"
+	@echo "make demo                  a gateway in front of a real Prometheus, and a dozen requests"
+	@echo "make test                  everything that is proven"
+	@echo "make bench                 what a request costs, as ratios"
+
+# Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
+# cdylib and rlib at once, as the first command does. The second one's file is the one that is installed.
+build:
+	$(CARGO) build --release --locked --bin tenantauth
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib
+
+# `install` unlinks and creates, so that a running nginx keeps the file it has mapped; writing into that file would
+# crash its workers. The rename makes the new file appear whole.
+install:
+	@test -f $(MODULE) -a -f $(COMMAND) || { echo "nothing is built yet: run \`make build\` first" >&2; exit 1; }
+	install -d $(LIB) $(BIN) $(SHARE) $(SHARE)/examples
+	install -m 0755 $(MODULE) $(LIB)/.tenantauth.so.new
+	mv -f $(LIB)/.tenantauth.so.new $(LIB)/tenantauth.so
+	install -m 0755 $(COMMAND) $(BIN)/.tenantauth.new
+	mv -f $(BIN)/.tenantauth.new $(BIN)/tenantauth
+	for file in nginx/http.conf lua/auth.lua; do \
+	  install -m 0644 $$file $(SHARE)/.new && mv -f $(SHARE)/.new $(SHARE)/$$(basename $$file) || exit 1; \
+	done
+	for file in nginx/examples/*; do \
+	  install -m 0644 $$file $(SHARE)/examples/.new && mv -f $(SHARE)/examples/.new $(SHARE)/examples/$$(basename $$file) || exit 1; \
+	done
+
+setup-demo:
+	@./setup.sh nginx lua prometheus
+
+setup-test:
+	@./setup.sh nginx lua prometheus
+
+setup-bench:
+	@./setup.sh nginx lua wrk
+
+demo: setup-demo build
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --features vendored --all-targets -- -D warnings
+	@! grep -rlE 'mlua::|use mlua' src | grep -vE '^src/lua(\.rs|/)' || { echo "mlua is named outside src/lua*" >&2; exit 1; }
+	@! grep -rlE 'aws_lc_rs|jsonwebtoken' src | grep -vE '^src/(token(\.rs|/)|client_ip/signature)' || { echo "cryptography is named outside its rooms" >&2; exit 1; }
+	@! grep -rlE 'ipnet' src | grep -v '^src/network.rs$$' || { echo "ipnet is named outside src/network.rs" >&2; exit 1; }
+
+# The integration tests drive the very module that is installed.
+test: setup-test lint build
+	$(CARGO) test --locked --no-default-features --lib --bins --tests
+	$(CARGO) test --locked --no-default-features --features vendored --lib
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) test --locked
+	./tests/install.sh
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
+
+bench: setup-bench build
+	$(CARGO) bench --profile measure --locked --bench micro
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile measure --locked --bench gateway
+
+clean:
+	$(CARGO) clean

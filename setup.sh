@@ -1,0 +1,43 @@
+#!/bin/sh
+# Installs the system packages that a make target needs and that are missing: says which, and asks on a terminal.
+# Arguments: any of `nginx`, `lua`, `prometheus`, `wrk`. An OpenResty given as NGINX= needs neither nginx nor lua.
+set -eu
+
+missing=
+for need in "$@"; do
+    case $need in
+        nginx) [ -n "${NGINX:-}" ] || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx" ;;
+        lua) [ -n "${NGINX:-}" ] || [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || missing="$missing libnginx-mod-http-lua" ;;
+        prometheus | wrk) command -v "$need" >/dev/null || missing="$missing $need" ;;
+        *) echo "unknown need \`$need\`" >&2; exit 1 ;;
+    esac
+done
+command -v cc >/dev/null || missing="$missing gcc libc6-dev"
+command -v cargo >/dev/null || {
+    echo "a Rust toolchain is needed (cargo 1.88 or later): see https://rustup.rs" >&2
+    exit 1
+}
+[ -n "$missing" ] || exit 0
+
+echo "these packages are needed and will be installed:$missing"
+if ! command -v apt-get >/dev/null; then
+    echo "this system has no apt-get: install them by hand, or give an OpenResty as NGINX=/path/to/openresty" >&2
+    exit 1
+fi
+if [ -t 0 ] && [ -t 1 ]; then
+    printf 'install them now? [Y/n] '
+    read -r answer
+    case $answer in '' | [Yy]*) ;; *) echo "not installed" >&2; exit 1 ;; esac
+fi
+as_root=
+[ "$(id -u)" = 0 ] || as_root=sudo
+# The packages start services of their own, which are not wanted here: policy-rc.d tells them not to.
+guard=/usr/sbin/policy-rc.d
+if [ ! -e $guard ]; then
+    printf '#!/bin/sh\nexit 101\n' | $as_root tee $guard >/dev/null
+    $as_root chmod 0755 $guard
+    trap '$as_root rm -f $guard' EXIT
+fi
+$as_root apt-get update -q
+# shellcheck disable=SC2086 # a list of words
+DEBIAN_FRONTEND=noninteractive $as_root apt-get install -q -y --no-install-recommends $missing

@@ -1,0 +1,192 @@
+//! The command line: `tenantauth <command>`, for the people who write policies and those who are paged.
+//!
+//! A command is a function from its arguments to an [`Answer`]: what to print where, and the exit status. Only
+//! [`run`] prints. Decisions are those of [`crate::decision`], made by the very function that nginx calls.
+
+mod accounts;
+mod check;
+mod explain;
+mod keygen;
+mod readable;
+mod routes;
+
+use crate::policy::Outcome;
+use crate::policy::store::{self, Fingerprint};
+use crate::scope::Backend;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done: the policy is valid, the request is allowed
+  1  the command could not run: wrong usage, a file that cannot be read
+  2  the request is denied
+  3  the policy is invalid
+
+Errors and the problems of a policy go to stderr, everything else to stdout.";
+
+/// Authorization for Grafana OSS over Mimir, Loki and Tempo, inside nginx.
+#[derive(Parser)]
+#[command(name = "tenantauth", version, after_help = EXIT_STATUS, subcommand_required = true)]
+struct Cli {
+    /// For people, or as one JSON document on stdout.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Check),
+    Explain(Box<explain::Explain>),
+    Keygen(keygen::Keygen),
+    Routes(routes::Routes),
+}
+
+/// The exit status. In this order the worse one counts where there are several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Status {
+    Ok = 0,
+    /// The command could not run.
+    Failed = 1,
+    /// The request is denied.
+    Denied = 2,
+    /// The policy is invalid.
+    Invalid = 3,
+}
+
+/// What a command has to say.
+struct Answer {
+    status: Status,
+    /// For stdout.
+    out: String,
+    /// For stderr.
+    err: String,
+}
+
+/// Why a command could not run: the words for stderr, without `error: `.
+struct Failure(String);
+
+impl Answer {
+    fn ok(out: String) -> Self {
+        Self { status: Status::Ok, out, err: String::new() }
+    }
+
+    fn failed(failure: &Failure) -> Self {
+        Self { status: Status::Failed, out: String::new(), err: format!("error: {}\n", failure.0) }
+    }
+
+    /// A reader that has seen enough (`| head`) is no failure; output that is lost for another reason is.
+    fn print(&self) -> Status {
+        // Where stderr is closed there is nobody to tell.
+        let _ = io::stderr().write_all(self.err.as_bytes());
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(self.out.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                let _ = writeln!(io::stderr(), "error: cannot write the output: {}", words(&error));
+                self.status.max(Status::Failed)
+            }
+            _ => self.status,
+        }
+    }
+}
+
+/// Runs the command line.
+///
+/// `args`: the program's name and its arguments. Prints; the result is the exit status of the process: 0 done, 1
+/// could not run or wrong usage, 2 denied, 3 invalid policy.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let answer = match Cli::try_parse_from(args) {
+        Ok(cli) => execute(cli).unwrap_or_else(|failure| Answer::failed(&failure)),
+        Err(error) => {
+            let text = error.render().to_string();
+            if error.use_stderr() {
+                Answer { status: Status::Failed, out: String::new(), err: text }
+            } else {
+                Answer::ok(text)
+            }
+        }
+    };
+    ExitCode::from(answer.print() as u8)
+}
+
+fn execute(cli: Cli) -> Result<Answer, Failure> {
+    let format = cli.format;
+    match cli.command {
+        Command::Check(check) => check.run(format),
+        Command::Explain(explain) => explain.run(format),
+        Command::Keygen(keygen) => keygen.run(format),
+        Command::Routes(routes) => routes.run(format),
+    }
+}
+
+/// Reads a policy; the flag says whether it could be read at all.
+fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, bool) {
+    let (outcome, fingerprint) = store::load(path, now);
+    let read = fingerprint.files().next().is_some_and(|(_, error)| error.is_none());
+    (outcome, fingerprint, read)
+}
+
+/// The value as JSON for stdout.
+fn json(value: &impl Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Failure(format!("cannot write the answer as JSON: {error}")))?;
+    Ok(text + "\n")
+}
+
+/// The system's words in this program's style.
+fn words(error: &io::Error) -> String {
+    error.to_string().to_lowercase()
+}
+
+/// Text from a token or a request, made fit for a terminal: one line, nothing that moves the cursor.
+fn plain(text: &str) -> String {
+    // The marks that reverse the direction of what follows would let a group's name rewrite the line.
+    let hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if hidden(c) {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        out
+    })
+}
+
+/// Parses a backend's name, for clap.
+fn backend_parser() -> impl TypedValueParser<Value = Backend> {
+    PossibleValuesParser::new(Backend::ALL.map(Backend::name))
+        .try_map(|name| Backend::from_name(&name).ok_or("unknown backend"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn plain_text_stays_on_its_line() {
+        assert_eq!(plain("ada@example.org: größe"), "ada@example.org: größe");
+        assert_eq!(plain("a\n\u{1b}[2Jb\u{202e}c"), "a\\n\\u{1b}[2Jb\\u{202e}c");
+    }
+}

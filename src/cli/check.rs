@@ -1,0 +1,155 @@
+//! `tenantauth check`: every problem of a policy, before nginx sees it.
+
+use super::accounts::User;
+use super::{Answer, Failure, Format, Status, json, load, readable};
+use crate::engine::unix_now;
+use crate::policy::Outcome;
+use crate::policy::diagnostic::{Diagnostic, Place, Severity};
+use clap::Args;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Validates policies and prints every problem with its place, and the revision of each that is valid.
+///
+/// A directory stands for the `policy.yaml` in it. All policies are checked; the highest exit status counts: 3 where
+/// one is invalid (a file that it names cannot be read: also 3), 1 where a policy itself cannot be read, so that
+/// nothing was checked. Warnings do not fail.
+#[derive(Args)]
+pub(super) struct Check {
+    /// Policy files, or directories that hold a `policy.yaml`.
+    #[arg(value_name = "POLICY", required = true)]
+    policies: Vec<PathBuf>,
+    /// Also check that this user, nginx's worker user, can read the policy and every file it names.
+    ///
+    /// Looks at owner, group (of /etc/passwd and /etc/group, supplementary groups too) and mode of the files and of
+    /// every directory on the way; not at access control lists. What the user cannot read makes the policy invalid.
+    #[arg(long, value_name = "NAME")]
+    as_user: Option<String>,
+}
+
+/// What was found of all policies; the JSON form is stable.
+#[derive(Serialize)]
+struct Report {
+    policies: Vec<Checked>,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    file: String,
+    valid: bool,
+    /// Null where the policy is not valid.
+    revision: Option<String>,
+    diagnostics: Vec<Entry>,
+    #[serde(skip)]
+    status: Status,
+    #[serde(skip)]
+    found: Vec<Diagnostic>,
+}
+
+/// A diagnostic; `kind` is that of a warning, `path` is empty for the document itself.
+#[derive(Serialize)]
+struct Entry {
+    severity: &'static str,
+    kind: Option<&'static str>,
+    file: String,
+    line: u32,
+    column: u32,
+    path: String,
+    message: String,
+    help: Option<String>,
+}
+
+impl Check {
+    pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
+        let user = self.as_user.as_deref().map(User::find).transpose()?;
+        let policies: Vec<Checked> =
+            self.policies.iter().map(|policy| check(policy, user.as_ref())).collect();
+        let report = Report { policies };
+        let status = report.policies.iter().map(|policy| policy.status).max().unwrap_or(Status::Ok);
+        let (mut out, mut err) = (String::new(), String::new());
+        match format {
+            Format::Json => out = json(&report)?,
+            Format::Human => {
+                for policy in &report.policies {
+                    policy.found.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
+                    _ = writeln!(out, "{}", policy.summary());
+                }
+            }
+        }
+        Ok(Answer { status, out, err })
+    }
+}
+
+fn check(policy: &Path, user: Option<&User>) -> Checked {
+    let (Outcome { compiled, diagnostics: mut found }, fingerprint, read) = load(policy, unix_now());
+    if let Some(user) = user {
+        // A file that could not be read here is told already.
+        let readable_here = fingerprint.files().filter(|(_, error)| error.is_none());
+        let document = fingerprint.files().next().map(|(path, _)| path.display().to_string().into());
+        let document: Arc<str> = document.unwrap_or_default();
+        found.extend(readable_here.filter_map(|(path, _)| readable::obstacle(path, user)).map(|obstacle| {
+            Diagnostic {
+                severity: Severity::Error,
+                file: Arc::clone(&document),
+                place: Place { line: 1, column: 1 },
+                path: String::new(),
+                message: obstacle.message,
+                help: Some(obstacle.help),
+            }
+        }));
+    }
+    let valid = !found.iter().any(Diagnostic::is_error) && compiled.is_some();
+    Checked {
+        file: policy.display().to_string(),
+        valid,
+        revision: compiled.filter(|_| valid).map(|compiled| compiled.snapshot.revision.to_string()),
+        diagnostics: found.iter().map(Entry::of).collect(),
+        status: match (valid, read) {
+            (true, _) => Status::Ok,
+            (false, false) => Status::Failed,
+            (false, true) => Status::Invalid,
+        },
+        found,
+    }
+}
+
+impl Checked {
+    fn summary(&self) -> String {
+        let errors = self.found.iter().filter(|problem| problem.is_error()).count();
+        let warnings = self.found.len() - errors;
+        let mut line = match (&self.revision, self.status) {
+            (Some(revision), _) => format!("{}: valid, revision {revision}", self.file),
+            (None, Status::Failed) => return format!("{}: not checked", self.file),
+            (None, _) => format!("{}: invalid, {}", self.file, counted(errors, "error")),
+        };
+        if warnings > 0 {
+            _ = write!(line, ", {}", counted(warnings, "warning"));
+        }
+        line
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+impl Entry {
+    fn of(problem: &Diagnostic) -> Self {
+        let (severity, kind) = match problem.severity {
+            Severity::Error => ("error", None),
+            Severity::Warning(kind) => ("warning", Some(kind.name())),
+        };
+        Self {
+            severity,
+            kind,
+            file: problem.file.to_string(),
+            line: problem.place.line,
+            column: problem.place.column,
+            path: problem.path.clone(),
+            message: problem.message.clone(),
+            help: problem.help.clone(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! `tenantauth explain`: one request decided as nginx would, with every rule that took part.
+
+mod principal;
+mod render;
+mod report;
+
+use super::{Answer, Failure, Format, Status, backend_parser, json, load};
+use crate::client_ip::ClientIp;
+use crate::decision::{AccessRequest, Decision, Trace, explain};
+use crate::engine::unix_now;
+use crate::policy::snapshot::Snapshot;
+use crate::policy::{Compiled, Outcome};
+use crate::reason::Reason;
+use crate::route::{route_raw, table};
+use crate::scope::{Backend, BackendSet, Scope};
+use crate::tenant::TenantList;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgGroup, Args};
+use principal::Principal;
+use report::{Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Decides one request and shows every grant and restriction that took part.
+///
+/// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
+/// Nothing is sent anywhere. Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
+/// where the policy or the token cannot be read.
+#[derive(Args)]
+#[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
+#[command(group = ArgGroup::new("what").required(true).args(["scope", "path"]))]
+pub(super) struct Explain {
+    /// The policy: a file, or a directory that holds a `policy.yaml`.
+    #[arg(long)]
+    policy: PathBuf,
+    /// A file with the token as its header carries it, or `-` for stdin. Verified with the policy's keys.
+    #[arg(long, value_name = "FILE")]
+    token: Option<PathBuf>,
+    /// A file with a token's claims as JSON, or `-` for stdin. Not verified; `iss`, `aud`, `exp`, `sub` and `oid` may
+    /// be left out.
+    #[arg(long, value_name = "FILE")]
+    claims: Option<PathBuf>,
+    /// A principal of these groups, as the policy names them; comma-separated or repeated, empty for none.
+    #[arg(long, value_name = "GROUPS")]
+    groups: Option<Vec<String>>,
+    /// The value of X-Scope-OrgID: one tenant, or several separated by `|`.
+    #[arg(long)]
+    tenant: String,
+    /// The client's address. Without it the address is not known, which fails every restriction that applies.
+    #[arg(long, value_name = "IP", value_parser = parse_client_ip)]
+    client_ip: Option<ClientIp>,
+    /// What the request does. Without --backend it goes to its signal's backend; rules and alerts then count as for
+    /// any backend, so that restrictions for each of them apply.
+    #[arg(long, value_parser = scope_parser())]
+    scope: Option<Scope>,
+    /// The backends that the nginx server is for; comma-separated or repeated. Without it all four, as in nginx.
+    #[arg(long, value_name = "BACKEND", value_delimiter = ',', value_parser = backend_parser())]
+    backend: Vec<Backend>,
+    /// The method of the request [default: GET]
+    #[arg(long, requires = "path", value_parser = parse_method)]
+    method: Option<String>,
+    /// The path of the request, undecoded as on the wire; a query may follow.
+    #[arg(long, value_name = "/RAW/PATH")]
+    path: Option<String>,
+    /// The time of the request, as in RFC 3339. Without it the clock.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    now: Option<u64>,
+}
+
+fn scope_parser() -> impl TypedValueParser<Value = Scope> {
+    PossibleValuesParser::new(Scope::ALL.map(Scope::name))
+        .try_map(|name| Scope::from_name(&name).ok_or("unknown scope"))
+}
+
+fn parse_client_ip(text: &str) -> Result<ClientIp, &'static str> {
+    ClientIp::parse(text.as_bytes()).map_err(|_| "no address: one IPv4 or IPv6 address without port or zone")
+}
+
+/// nginx answers 400 to other methods, before tenantauth sees them.
+fn parse_method(text: &str) -> Result<String, &'static str> {
+    let legal =
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || b"-_".contains(&byte));
+    if legal { Ok(text.to_owned()) } else { Err("a method is written in capitals") }
+}
+
+fn parse_time(text: &str) -> Result<u64, &'static str> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| "write it as in RFC 3339: 2027-01-31T00:00:00Z")?;
+    u64::try_from(time.as_second()).map_err(|_| "a time before 1970")
+}
+
+/// What a request does, to which backends.
+#[derive(Clone, Copy)]
+struct Action {
+    scope: Scope,
+    backends: BackendSet,
+}
+
+impl Explain {
+    pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
+        let now = self.now.unwrap_or_else(unix_now);
+        let (Outcome { compiled, diagnostics }, _, read) = load(&self.policy, now);
+        let Some(compiled) = compiled else {
+            let mut err = String::new();
+            diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
+            let status = if read { Status::Invalid } else { Status::Failed };
+            return Ok(Answer { status, out: String::new(), err });
+        };
+        let action = self.action()?;
+        let principal = self.principal(&compiled, now)?;
+        let explanation = self.judge(&compiled, action, &principal, now);
+        let status = if explanation.allowed() { Status::Ok } else { Status::Denied };
+        let out = match format {
+            Format::Json => json(&explanation)?,
+            Format::Human => render::human(&explanation),
+        };
+        Ok(Answer { status, out, err: String::new() })
+    }
+
+    fn principal(&self, compiled: &Compiled, now: u64) -> Result<Principal, Failure> {
+        match (&self.token, &self.claims, &self.groups) {
+            (Some(file), _, _) => Principal::of_token(compiled, &principal::read(file)?, now),
+            (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now),
+            (_, _, groups) => Ok(Principal::of_groups(compiled, groups.as_deref().unwrap_or_default())),
+        }
+    }
+
+    /// The action, or why no route has it. A scope that the named backends have no route for is a wrong question.
+    fn action(&self) -> Result<Result<Action, Reason>, Failure> {
+        let named: BackendSet =
+            self.backend.iter().fold(BackendSet::EMPTY, |set, one| set.union(BackendSet::of(*one)));
+        let consulted = if named.is_empty() { BackendSet::ALL } else { named };
+        let Some(scope) = self.scope else {
+            let path = self.path.as_deref().unwrap_or_default();
+            let found = route_raw(consulted, "", self.method().as_bytes(), path.as_bytes(), None);
+            return Ok(found.map(|route| Action { scope: route.scope, backends: route.backends }));
+        };
+        if named.is_empty() {
+            return Ok(Ok(Action { scope, backends: backends_of(scope) }));
+        }
+        let backends = table()
+            .filter(|row| row.scope == Some(scope) && named.contains(row.backend))
+            .fold(BackendSet::EMPTY, |set, row| set.union(BackendSet::of(row.backend)));
+        if backends.is_empty() {
+            let names: Vec<_> = named.iter().map(Backend::name).collect();
+            return Err(Failure(format!("no route of {} needs the scope `{scope}`", names.join(", "))));
+        }
+        Ok(Ok(Action { scope, backends }))
+    }
+
+    fn method(&self) -> &str {
+        self.method.as_deref().unwrap_or("GET")
+    }
+
+    /// Every stage is looked at, so that each can be shown; the first that denies is the reason, as in nginx.
+    fn judge(
+        &self,
+        compiled: &Compiled,
+        action: Result<Action, Reason>,
+        principal: &Principal,
+        now: u64,
+    ) -> Explanation {
+        let snapshot = &compiled.snapshot;
+        let tenants = tenants(&self.tenant, action.ok().map(|action| action.scope));
+        let passed = || {
+            if self.tenant.is_empty() {
+                return Err(Reason::TenantMissing);
+            }
+            let action = action?;
+            let tenants = tenants.as_ref().map_err(|reason| *reason)?;
+            principal.refused.map_or(Ok((action, tenants)), Err)
+        };
+        let trace = match passed() {
+            Err(reason) => Trace { decision: Decision::denied(reason), tenants: Vec::new() },
+            Ok((action, tenants)) => explain(
+                snapshot,
+                &AccessRequest {
+                    groups: &principal.ids,
+                    tenants,
+                    scope: action.scope,
+                    backends: action.backends,
+                    client_ip: self.client_ip.ok_or(Reason::IpMissing),
+                    now,
+                },
+            ),
+        };
+        let decision = trace.decision;
+        Explanation {
+            decision: decision.effect(),
+            reason: decision.reason().name(),
+            answer: (!decision.is_allow()).then(|| decision.reason().sentence()),
+            grant: decision.grant.and_then(|grant| grant_name(snapshot, grant)),
+            restriction: decision.restriction.and_then(|rule| restriction_name(snapshot, rule)),
+            shadow: decision.shadow.map(|shadow| Shadow {
+                decision: "deny",
+                reason: shadow.reason.name(),
+                restriction: restriction_name(snapshot, shadow.restriction),
+            }),
+            policy: self.policy.display().to_string(),
+            revision: snapshot.revision.to_string(),
+            time: report::timestamp(now),
+            principal: principal.shown.clone(),
+            request: Asked {
+                method: self.path.is_some().then(|| self.method().to_owned()),
+                path: self.path.clone(),
+                scope: action.ok().map(|action| action.scope.name()),
+                backends: action.ok().map(|action| action.backends.iter().map(Backend::name).collect()),
+                refused: action.err().map(Reason::name),
+                client_ip: self.client_ip.map(|address| address.to_string()),
+            },
+            tenants: Tenants {
+                header: self.tenant.clone(),
+                refused: tenants.as_ref().err().map(|reason| reason.name()),
+                rules: trace
+                    .tenants
+                    .iter()
+                    .map(|found| TenantRules::of(found, snapshot, self.client_ip, now))
+                    .collect(),
+            },
+        }
+    }
+}
+
+/// The tenants of a header. Several on a write are refused, where it is known that it is one.
+fn tenants(header: &str, scope: Option<Scope>) -> Result<TenantList<'_>, Reason> {
+    if header.is_empty() {
+        return Err(Reason::TenantMissing);
+    }
+    let tenants = TenantList::parse(header.as_bytes()).map_err(|_| Reason::TenantMalformed)?;
+    if tenants.len() > 1 && scope.is_some_and(Scope::takes_one_tenant) {
+        return Err(Reason::TenantMalformed);
+    }
+    Ok(tenants)
+}
+
+/// Where requests of a scope go: a signal has one backend, rules and alerts have several.
+fn backends_of(scope: Scope) -> BackendSet {
+    match scope {
+        Scope::MetricsRead | Scope::MetricsWrite => BackendSet::of(Backend::Mimir),
+        Scope::LogsRead | Scope::LogsWrite | Scope::LogsDelete => BackendSet::of(Backend::Loki),
+        Scope::TracesRead | Scope::TracesWrite => BackendSet::of(Backend::Tempo),
+        Scope::ProfilesRead | Scope::ProfilesWrite => BackendSet::of(Backend::Pyroscope),
+        Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite => BackendSet::ALL,
+    }
+}
+
+fn grant_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {
+    let grant = snapshot.grants.get(usize::try_from(number).ok()?)?;
+    Some(RuleName { name: grant.name.to_string(), line: grant.line })
+}
+
+fn restriction_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {
+    let restriction = snapshot.restrictions.get(usize::try_from(number).ok()?)?;
+    Some(RuleName { name: restriction.name.to_string(), line: restriction.line })
+}

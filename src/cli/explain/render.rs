@@ -1,0 +1,199 @@
+//! The explanation for people: what was asked, rule by rule what was found, and at the end the decision.
+
+use super::super::plain;
+use super::report::{Explanation, GrantSeen, NetworkSeen, RestrictionSeen, TenantRules, Who};
+use std::fmt::Write as _;
+
+/// Grants of other groups that are listed; the JSON form has them all.
+const MAX_OTHER_GRANTS: usize = 10;
+/// Names listed of a rule's groups.
+const MAX_NAMES: usize = 8;
+
+// Writing to a string does not fail.
+
+pub(super) fn human(found: &Explanation) -> String {
+    let mut out = String::new();
+    _ = writeln!(out, "policy   {}, revision {}", found.policy, found.revision);
+    _ = writeln!(out, "time     {}", found.time);
+    who(&mut out, &found.principal);
+    what(&mut out, found);
+    _ = writeln!(
+        out,
+        "where    {}",
+        found.request.client_ip.as_deref().unwrap_or("not known: no --client-ip was given")
+    );
+    let refused = found.tenants.refused.map_or_else(String::new, |reason| format!(": refused ({reason})"));
+    _ = writeln!(out, "tenants  {}{refused}", plain(&found.tenants.header));
+    for tenant in &found.tenants.rules {
+        rules(&mut out, tenant, found);
+    }
+    decision(&mut out, found);
+    out
+}
+
+fn who(out: &mut String, who: &Who) {
+    let proof = match (who.source, who.verified) {
+        ("token", true) => "a verified token",
+        ("token", false) => "a token",
+        ("claims", _) => "claims, NOT VERIFIED",
+        _ => "groups as given, without a token",
+    };
+    _ = write!(out, "who      {proof}");
+    if let Some(reason) = who.refused {
+        _ = writeln!(out, ": refused ({reason})");
+        return;
+    }
+    out.push('\n');
+    if let Some(known) = &who.known {
+        for (label, value) in [
+            ("issuer", Some(&known.issuer)),
+            ("subject", known.subject.as_ref()),
+            ("object id", known.object_id.as_ref()),
+            ("user", known.user.as_ref()),
+            ("token id", known.token_id.as_ref()),
+        ] {
+            if let Some(value) = value {
+                _ = writeln!(out, "         {label}: {}", plain(value));
+            }
+        }
+    }
+    _ = writeln!(out, "         groups known to the policy: {}", everything(&who.groups));
+    if !who.unknown_groups.is_empty() {
+        _ = writeln!(out, "         groups the policy does not know: {}", everything(&who.unknown_groups));
+    }
+}
+
+fn what(out: &mut String, found: &Explanation) {
+    let asked = &found.request;
+    out.push_str("what     ");
+    if let (Some(method), Some(path)) = (&asked.method, &asked.path) {
+        _ = write!(out, "{method} {}: ", plain(path));
+    }
+    match (asked.scope, &asked.backends) {
+        (Some(scope), Some(backends)) => _ = writeln!(out, "{scope} on {}", backends.join(", ")),
+        _ => _ = writeln!(out, "refused ({})", asked.refused.unwrap_or_default()),
+    }
+}
+
+fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
+    _ = writeln!(out, "\ntenant {}", found.tenant);
+    let (others, own): (Vec<&GrantSeen>, Vec<&GrantSeen>) =
+        found.grants.iter().partition(|grant| grant.outcome == "other_groups");
+    if found.grants.is_empty() {
+        out.push_str("  no grant names this tenant\n");
+    } else {
+        out.push_str("  grants that name it\n");
+    }
+    for grant in own.into_iter().chain(others.iter().copied().take(MAX_OTHER_GRANTS)) {
+        _ = writeln!(
+            out,
+            "    {} (line {}): {}",
+            plain(&grant.name),
+            grant.line,
+            grant_outcome(grant, explanation)
+        );
+    }
+    if let Some(more @ 1..) = others.len().checked_sub(MAX_OTHER_GRANTS) {
+        _ = writeln!(out, "    and {more} more for other groups");
+    }
+    if found.restrictions.is_empty() {
+        out.push_str("  no restriction applies\n");
+    } else {
+        out.push_str("  restrictions that apply\n");
+    }
+    for restriction in &found.restrictions {
+        let outcome = restriction_outcome(restriction, explanation);
+        let shadow = if restriction.shadow { " [shadow: recorded, denies nothing]" } else { "" };
+        _ = writeln!(out, "    {} (line {}): {outcome}{shadow}", plain(&restriction.name), restriction.line);
+    }
+}
+
+fn grant_outcome(grant: &GrantSeen, explanation: &Explanation) -> String {
+    let expired = match &grant.expires {
+        Some(time) if grant.has_expired => format!("expired {time}"),
+        _ => String::new(),
+    };
+    match grant.outcome {
+        "allows" => {
+            let until = grant.expires.as_ref().map_or_else(String::new, |time| format!(" until {time}"));
+            format!("allows{until}")
+        }
+        "expired" => expired,
+        "other_scope" => {
+            let scope = explanation.request.scope.unwrap_or_default();
+            // An expired grant does not count as one for another scope: the reason is then `tenant_forbidden`.
+            let also = if expired.is_empty() { String::new() } else { format!(", and has {expired}") };
+            format!("does not cover {scope}, only {}{also}", grant.scopes.join(", "))
+        }
+        _ => format!("is for other groups: {}", list(&grant.groups)),
+    }
+}
+
+fn restriction_outcome(restriction: &RestrictionSeen, explanation: &Explanation) -> String {
+    let networks: Vec<String> = restriction.networks.iter().map(network).collect();
+    let networks = networks.join(", ");
+    match (restriction.outcome, &explanation.request.client_ip) {
+        ("satisfied", Some(client)) => {
+            let inside = restriction.networks.iter().find(|network| network.contains_client);
+            format!("satisfied, {client} is in {}", inside.map_or_else(String::new, network))
+        }
+        ("excepted", _) => {
+            let holds = |group: &&String| explanation.principal.groups.contains(group);
+            let held: Vec<String> = restriction.except_groups.iter().filter(holds).cloned().collect();
+            format!("not for members of {}", list(&held))
+        }
+        (_, Some(client)) => format!("VIOLATED, {client} is in none of {networks}"),
+        (_, None) => format!("VIOLATED, the client address is not known and must be in {networks}"),
+    }
+}
+
+/// A network by its name, with what the name stands for.
+fn network(network: &NetworkSeen) -> String {
+    match network.networks.as_slice() {
+        [only] if *only == network.name => only.clone(),
+        all => format!("{} ({})", plain(&network.name), all.join(" ")),
+    }
+}
+
+fn decision(out: &mut String, found: &Explanation) {
+    _ = writeln!(out, "\ndecision: {} ({})", found.decision, found.reason);
+    if let Some(grant) = &found.grant {
+        _ = writeln!(out, "  by grant {} (line {})", plain(&grant.name), grant.line);
+    }
+    if let Some(restriction) = &found.restriction {
+        _ = writeln!(out, "  by restriction {} (line {})", plain(&restriction.name), restriction.line);
+    }
+    if let Some(answer) = found.answer {
+        _ = writeln!(out, "  the client is told: {answer}");
+    }
+    if let Some(shadow) = &found.shadow
+        && let Some(restriction) = &shadow.restriction
+    {
+        _ = writeln!(
+            out,
+            "  shadow: would {} ({}) by restriction {} (line {})",
+            shadow.decision,
+            shadow.reason,
+            plain(&restriction.name),
+            restriction.line
+        );
+    }
+}
+
+/// All of what a principal holds: the one group that is missing is what is looked for.
+fn everything(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The first few names of a rule.
+fn list(names: &[String]) -> String {
+    let mut text = everything(names.get(..MAX_NAMES).unwrap_or(names));
+    if let Some(more @ 1..) = names.len().checked_sub(MAX_NAMES) {
+        _ = write!(text, " and {more} more");
+    }
+    text
+}

@@ -1,0 +1,222 @@
+//! What `explain` found, in the shape of its JSON form, which is stable. Members are null where they are unknown.
+
+use crate::client_ip::ClientIp;
+use crate::decision::{GrantOutcome, RestrictionOutcome, TenantTrace};
+use crate::policy::snapshot::{Grant, GroupId, Restriction, Snapshot};
+use crate::scope::Scope;
+use serde::Serialize;
+
+#[derive(Serialize)]
+pub(super) struct Explanation {
+    /// `allow` or `deny`.
+    pub(super) decision: &'static str,
+    pub(super) reason: &'static str,
+    /// What the client would be told.
+    pub(super) answer: Option<&'static str>,
+    /// The grant that allowed it.
+    pub(super) grant: Option<RuleName>,
+    /// The restriction that denied it.
+    pub(super) restriction: Option<RuleName>,
+    /// What a restriction in shadow mode would have denied.
+    pub(super) shadow: Option<Shadow>,
+    pub(super) policy: String,
+    pub(super) revision: String,
+    pub(super) time: String,
+    pub(super) principal: Who,
+    pub(super) request: Asked,
+    pub(super) tenants: Tenants,
+}
+
+impl Explanation {
+    pub(super) fn allowed(&self) -> bool {
+        self.decision == "allow"
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct RuleName {
+    pub(super) name: String,
+    pub(super) line: u32,
+}
+
+#[derive(Serialize)]
+pub(super) struct Shadow {
+    pub(super) decision: &'static str,
+    pub(super) reason: &'static str,
+    pub(super) restriction: Option<RuleName>,
+}
+
+/// Who asks.
+#[derive(Clone, Serialize)]
+pub(super) struct Who {
+    /// `token`, `claims` or `groups`.
+    pub(super) source: &'static str,
+    /// Whether a signature was verified.
+    pub(super) verified: bool,
+    /// The reason for which the token or the claims are refused.
+    pub(super) refused: Option<&'static str>,
+    /// What token or claims say.
+    pub(super) known: Option<Known>,
+    /// The groups as the policy names them, as in audit records.
+    pub(super) groups: Vec<String>,
+    /// Groups that nothing in the policy names.
+    pub(super) unknown_groups: Vec<String>,
+}
+
+impl Who {
+    pub(super) fn of(source: &'static str) -> Self {
+        Self {
+            source,
+            verified: false,
+            refused: None,
+            known: None,
+            groups: Vec::new(),
+            unknown_groups: Vec::new(),
+        }
+    }
+}
+
+#[derive(Clone, Serialize)]
+pub(super) struct Known {
+    /// The issuer's name in the policy.
+    pub(super) issuer: String,
+    pub(super) subject: Option<String>,
+    pub(super) object_id: Option<String>,
+    pub(super) user: Option<String>,
+    pub(super) token_id: Option<String>,
+}
+
+/// What is asked for, and where from.
+#[derive(Serialize)]
+pub(super) struct Asked {
+    pub(super) method: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) scope: Option<&'static str>,
+    pub(super) backends: Option<Vec<&'static str>>,
+    /// The reason for which no route serves it.
+    pub(super) refused: Option<&'static str>,
+    pub(super) client_ip: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Tenants {
+    pub(super) header: String,
+    /// The reason for which the header is refused.
+    pub(super) refused: Option<&'static str>,
+    /// Tenant by tenant in canonical order; empty where an earlier check denies.
+    pub(super) rules: Vec<TenantRules>,
+}
+
+#[derive(Serialize)]
+pub(super) struct TenantRules {
+    pub(super) tenant: String,
+    pub(super) grants: Vec<GrantSeen>,
+    pub(super) restrictions: Vec<RestrictionSeen>,
+}
+
+#[derive(Serialize)]
+pub(super) struct GrantSeen {
+    pub(super) name: String,
+    pub(super) line: u32,
+    /// `allows`, `other_scope`, `expired` or `other_groups`.
+    pub(super) outcome: &'static str,
+    pub(super) groups: Vec<String>,
+    pub(super) scopes: Vec<&'static str>,
+    pub(super) expires: Option<String>,
+    pub(super) has_expired: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct RestrictionSeen {
+    pub(super) name: String,
+    pub(super) line: u32,
+    /// `satisfied`, `violated` or `excepted`.
+    pub(super) outcome: &'static str,
+    /// It is recorded and denies nothing.
+    pub(super) shadow: bool,
+    pub(super) except_groups: Vec<String>,
+    pub(super) networks: Vec<NetworkSeen>,
+}
+
+#[derive(Serialize)]
+pub(super) struct NetworkSeen {
+    pub(super) name: String,
+    pub(super) networks: Vec<String>,
+    /// The client is inside.
+    pub(super) contains_client: bool,
+}
+
+impl TenantRules {
+    pub(super) fn of(
+        found: &TenantTrace<'_>,
+        snapshot: &Snapshot,
+        client: Option<ClientIp>,
+        now: u64,
+    ) -> Self {
+        Self {
+            tenant: found.tenant.clone(),
+            grants: found.grants.iter().map(|(grant, how)| seen_grant(grant, *how, snapshot, now)).collect(),
+            restrictions: found
+                .restrictions
+                .iter()
+                .map(|(restriction, how)| seen_restriction(restriction, *how, snapshot, client))
+                .collect(),
+        }
+    }
+}
+
+fn seen_grant(grant: &Grant, outcome: GrantOutcome, snapshot: &Snapshot, now: u64) -> GrantSeen {
+    GrantSeen {
+        name: grant.name.to_string(),
+        line: grant.line,
+        outcome: match outcome {
+            GrantOutcome::Allows => "allows",
+            GrantOutcome::OtherScope => "other_scope",
+            GrantOutcome::Expired => "expired",
+            GrantOutcome::OtherGroups => "other_groups",
+        },
+        groups: names(&grant.groups, snapshot),
+        scopes: grant.scopes.iter().map(Scope::name).collect(),
+        expires: grant.expires.map(timestamp),
+        has_expired: grant.has_expired(now),
+    }
+}
+
+fn seen_restriction(
+    restriction: &Restriction,
+    outcome: RestrictionOutcome,
+    snapshot: &Snapshot,
+    client: Option<ClientIp>,
+) -> RestrictionSeen {
+    RestrictionSeen {
+        name: restriction.name.to_string(),
+        line: restriction.line,
+        outcome: match outcome {
+            RestrictionOutcome::Satisfied => "satisfied",
+            RestrictionOutcome::Violated => "violated",
+            RestrictionOutcome::Excepted => "excepted",
+        },
+        shadow: restriction.shadow,
+        except_groups: names(&restriction.except_groups, snapshot),
+        networks: restriction
+            .network_names
+            .iter()
+            .map(|(name, networks)| NetworkSeen {
+                name: name.to_string(),
+                networks: networks.iter().map(ToString::to_string).collect(),
+                contains_client: client
+                    .is_some_and(|client| networks.iter().any(|network| network.contains(client.addr()))),
+            })
+            .collect(),
+    }
+}
+
+fn names(groups: &[GroupId], snapshot: &Snapshot) -> Vec<String> {
+    groups.iter().map(|group| snapshot.groups.name(*group).to_owned()).collect()
+}
+
+/// Unix seconds in RFC 3339.
+pub(super) fn timestamp(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
+}

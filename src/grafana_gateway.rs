@@ -1,0 +1,155 @@
+//! The Grafana Gateway: the client's address, signed, as the only cookie of its name on the way to Grafana.
+//!
+//! Needs no policy. The keys file is read by a thread of its own, so that no request waits for a disk.
+
+use crate::client_ip::signature::{self, KeyRing};
+use crate::client_ip::{ClientIp, cookie};
+use crate::policy::store;
+use crate::reason::Reason;
+use arc_swap::ArcSwapOption;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// How often the keys file is looked at.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// A change is used after two equal readings this far apart.
+const SETTLING: Duration = Duration::from_millis(500);
+const FIRST_SETTLING: Duration = Duration::from_millis(50);
+
+/// What stamps the requests of one configuration.
+pub struct Stamper {
+    cookie: Box<str>,
+    ttl: u64,
+    signing: Option<Signing>,
+}
+
+struct Signing {
+    file: PathBuf,
+    ring: ArcSwapOption<KeyRing>,
+    /// The first reading is not over.
+    loading: AtomicBool,
+    message: Mutex<Option<String>>,
+}
+
+/// A request that could not be stamped: what remains of its cookies, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotStamped {
+    /// The Cookie line without any cookie of the stamp's name; `None` where nothing is left.
+    pub cookies: Option<Vec<u8>>,
+    /// Why, for the log.
+    pub problem: &'static str,
+}
+
+impl Stamper {
+    /// A stamper of the cookie `cookie`, valid for `ttl` seconds (at most [`signature::MAX_TTL`]); without
+    /// `keys_file` it writes plain addresses.
+    ///
+    /// # Errors
+    /// The system's, where no thread can be started.
+    pub fn start(cookie: &str, keys_file: Option<&Path>, ttl: u64) -> std::io::Result<Arc<Self>> {
+        let stamper = Arc::new(Self {
+            cookie: cookie.into(),
+            ttl: ttl.min(signature::MAX_TTL),
+            signing: keys_file.map(|file| Signing {
+                file: file.into(),
+                ring: ArcSwapOption::empty(),
+                loading: AtomicBool::new(true),
+                message: Mutex::default(),
+            }),
+        });
+        if stamper.signing.is_some() {
+            let weak = Arc::downgrade(&stamper);
+            thread::Builder::new().name("tenantauth-keys".into()).spawn(move || watch(&weak))?;
+        }
+        Ok(stamper)
+    }
+
+    /// Whether the keys are being read for the first time: worth waiting for.
+    pub fn is_loading(&self) -> bool {
+        self.signing.as_ref().is_some_and(|signing| signing.loading.load(Ordering::Acquire))
+    }
+
+    /// What has to be logged, once.
+    pub fn take_message(&self) -> Option<String> {
+        let signing = self.signing.as_ref()?;
+        signing.message.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The one Cookie line of the request as it goes to Grafana.
+    ///
+    /// `lines`: all its Cookie lines, joined by `\n`. `address`: `$remote_addr`. `now`: Unix seconds.
+    ///
+    /// # Errors
+    /// [`NotStamped`] where the address is none (a unix socket) or there are no keys; the cookies of the stamp's
+    /// name are removed all the same.
+    pub fn stamp(&self, lines: &[u8], address: &[u8], now: u64) -> Result<Vec<u8>, NotStamped> {
+        let value =
+            ClientIp::parse(address).map_err(|_: Reason| "the client has no address").and_then(|client| {
+                match &self.signing {
+                    None => Ok(client.to_string()),
+                    Some(signing) => {
+                        let ring = signing.ring.load();
+                        let ring = ring.as_deref().ok_or("there are no usable keys")?;
+                        Ok(signature::sign(ring, &self.cookie, client, now.saturating_add(self.ttl)))
+                    }
+                }
+            });
+        value.map(|value| cookie::stamp(lines, &self.cookie, &value)).map_err(|problem| NotStamped {
+            cookies: match cookie::remove(lines, &self.cookie) {
+                cookie::Remaining::Nothing => None,
+                cookie::Remaining::Rewritten(rest) => Some(rest),
+                cookie::Remaining::Unchanged if lines.is_empty() => None,
+                cookie::Remaining::Unchanged => {
+                    Some(lines.iter().map(|byte| if *byte == b'\n' { b';' } else { *byte }).collect())
+                }
+            },
+            problem,
+        })
+    }
+}
+
+fn watch(stamper: &Weak<Stamper>) {
+    let mut judged: Option<Result<Vec<u8>, String>> = None;
+    let mut settling = FIRST_SETTLING;
+    loop {
+        let Some(stamper) = stamper.upgrade() else { return };
+        let Some(signing) = &stamper.signing else { return };
+        let read = store::read(&signing.file);
+        if judged.as_ref() != Some(&read) {
+            thread::sleep(settling);
+            if store::read(&signing.file) != read {
+                continue;
+            }
+            judge(signing, &read);
+            judged = Some(read);
+        }
+        settling = SETTLING;
+        signing.loading.store(false, Ordering::Release);
+        drop(stamper);
+        thread::sleep(INTERVAL);
+    }
+}
+
+/// Takes new keys, or keeps the ones in force and says why.
+fn judge(signing: &Signing, read: &Result<Vec<u8>, String>) {
+    let file = signing.file.display();
+    let ring = match read {
+        Err(error) => Err(format!("cannot read `{file}`: {error}")),
+        Ok(content) => KeyRing::parse(content).map_err(|problems| {
+            let problems: Vec<_> = problems
+                .iter()
+                .map(|problem| {
+                    format!("{file}:{}: {}; help: {}", problem.line, problem.message, problem.help)
+                })
+                .collect();
+            problems.join("; ")
+        }),
+    };
+    match ring {
+        Ok(ring) => signing.ring.store(Some(Arc::new(ring))),
+        Err(message) => *signing.message.lock().unwrap_or_else(PoisonError::into_inner) = Some(message),
+    }
+}

@@ -1,0 +1,417 @@
+//! The Lua module: the native functions that the embedded Lua code calls, one line of work each.
+//!
+//! Denials are return values. An `Err` from here is a mistake of our own Lua code, and costs a traceback.
+
+mod gateway;
+
+use crate::audit::GrafanaContext;
+use crate::engine::{Engine, Level, Options, Request, Server, unix_now};
+use crate::metrics::{Tally, bucket_of, exposition};
+use crate::reason::Reason;
+use crate::scope::{Backend, BackendSet};
+use crate::{client_ip, token};
+use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The embedded Lua code, by the names under which its parts import each other.
+const CHUNKS: [(&str, &str); 8] = [
+    ("denial", include_str!("../lua/tenantauth/denial.lua")),
+    ("enforce", include_str!("../lua/tenantauth/enforce.lua")),
+    ("environment", include_str!("../lua/tenantauth/environment.lua")),
+    ("exposition", include_str!("../lua/tenantauth/exposition.lua")),
+    ("grafana_gateway", include_str!("../lua/tenantauth/grafana_gateway.lua")),
+    ("headers", include_str!("../lua/tenantauth/headers.lua")),
+    ("options", include_str!("../lua/tenantauth/options.lua")),
+    ("worker", include_str!("../lua/tenantauth/worker.lua")),
+];
+const INIT: &str = include_str!("../lua/tenantauth/init.lua");
+
+/// The engine of this worker and the name of its shared dictionary.
+///
+/// Of the process and not of a Lua state: under `lua_code_cache off` every request has a state of its own, and
+/// all of them must be decided by the policy that init_worker named.
+static ENGINE: OnceLock<(Arc<Engine>, String)> = OnceLock::new();
+static TIMERS_STARTED: AtomicBool = AtomicBool::new(false);
+static WARNED: AtomicBool = AtomicBool::new(false);
+
+/// The code that says: the policy has changed since the headers were planned for.
+const STALE_PLAN: i64 = -1;
+/// How many values the flags take; the number of the plan stands above them.
+const FLAGS: u64 = 32;
+
+/// What `require "tenantauth"` gives.
+///
+/// # Errors
+/// Where the environment lacks something: the message says what.
+pub fn module(lua: &Lua) -> Result<Table> {
+    let native = native(lua)?;
+    let chunks = lua.create_table()?;
+    for (name, source) in CHUNKS {
+        chunks.set(name, lua.load(source).set_name(format!("=tenantauth/{name}.lua")).into_function()?)?;
+    }
+    lua.load(INIT).set_name("=tenantauth/init.lua").call((native, chunks))
+}
+
+fn engine() -> Option<&'static Arc<Engine>> {
+    ENGINE.get().map(|(engine, _)| engine)
+}
+
+fn native(lua: &Lua) -> Result<Table> {
+    let native = lua.create_table()?;
+    native.set("version", env!("CARGO_PKG_VERSION"))?;
+    add_lifecycle(lua, &native)?;
+    add_decisions(lua, &native)?;
+    add_exposition(lua, &native)?;
+    gateway::add(lua, &native)?;
+    Ok(native)
+}
+
+/// Start and state of this worker's engine.
+fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
+    native.set(
+        "start",
+        lua.create_function(
+            |_, (policy, dict, interval, fallback): (String, String, f64, Option<LuaString>)| {
+                let fallback = fallback.map(|fallback| fallback.as_bytes().to_vec());
+                Ok(start(policy, dict, interval, fallback))
+            },
+        )?,
+    )?;
+    native.set("attach", lua.create_function(|_, ()| Ok(ENGINE.get().map(|(_, dict)| dict.clone())))?)?;
+    native.set(
+        "claim_timers",
+        lua.create_function(|_, ()| Ok(!TIMERS_STARTED.swap(true, Ordering::Relaxed)))?,
+    )?;
+    native.set("claim_warning", lua.create_function(|_, ()| Ok(!WARNED.swap(true, Ordering::Relaxed)))?)?;
+    native.set(
+        "readiness",
+        lua.create_function(|_, ()| Ok(engine().map_or(1, |engine| engine.readiness() as u8)))?,
+    )?;
+    native.set(
+        "next_message",
+        lua.create_function(|_, ()| {
+            Ok(engine().and_then(|engine| engine.next_message()).map_or((None, None), |(level, message)| {
+                let level = match level {
+                    Level::Error => "error",
+                    Level::Warn => "warn",
+                    Level::Notice => "notice",
+                };
+                (Some(level), Some(message))
+            }))
+        })?,
+    )?;
+    native.set(
+        "take_last_good",
+        lua.create_function(|lua, ()| {
+            engine()
+                .and_then(|engine| engine.take_last_good())
+                .map(|bytes| lua.create_string(bytes))
+                .transpose()
+        })?,
+    )?;
+    native.set(
+        "take_reload_counts",
+        lua.create_function(|_, ()| Ok(engine().map_or((0, 0), |engine| engine.take_reload_counts())))?,
+    )?;
+    native
+        .set("revision", lua.create_function(|_, ()| Ok(engine().and_then(|engine| engine.revision())))?)?;
+    native.set(
+        "set_hash_key",
+        lua.create_function(|_, key: LuaString| {
+            if let Some(engine) = engine() {
+                engine.set_hash_key(&key.as_bytes());
+            }
+            Ok(())
+        })?,
+    )?;
+    native.set(
+        "random_key",
+        lua.create_function(|lua, ()| {
+            let key = token::digest::random_key().map_err(|_| mlua::Error::runtime("no random bytes"))?;
+            lua.create_string(key)
+        })?,
+    )
+}
+
+/// Starts this worker's engine, or finds the one that is there. Returns true, or nil and what is wrong.
+fn start(
+    policy: String,
+    dict: String,
+    interval: f64,
+    fallback: Option<Vec<u8>>,
+) -> (Option<bool>, Option<String>) {
+    let options = Options { policy: policy.into(), reload_interval: Duration::from_secs_f64(interval) };
+    if let Some((engine, other_dict)) = ENGINE.get() {
+        return if *engine.options() == options && *other_dict == dict {
+            (Some(true), None)
+        } else {
+            (None, Some("it was called before with other options".to_owned()))
+        };
+    }
+    match Engine::start(options, fallback) {
+        Ok(engine) => {
+            ENGINE.get_or_init(|| (engine, dict));
+            (Some(true), None)
+        }
+        Err(error) => (None, Some(format!("cannot start the background thread: {error}"))),
+    }
+}
+
+/// The values of one `native.enforce`, in their order.
+type EnforceArguments = (
+    usize,
+    u64,
+    LuaString,
+    LuaString,
+    LuaString,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+    Option<LuaString>,
+);
+
+/// Code, nanoseconds, bucket, record, tenants to set, cookies to set.
+type EnforceAnswer = (i64, u64, usize, Option<LuaString>, Option<LuaString>, Option<LuaString>);
+
+fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
+    let servers: Rc<RefCell<Vec<Server>>> = Rc::default();
+    native
+        .set("is_backend", lua.create_function(|_, name: String| Ok(Backend::from_name(&name).is_some()))?)?;
+    let known = Rc::clone(&servers);
+    native.set(
+        "server",
+        lua.create_function(
+            move |_, (backends, path_prefix, client_is_remote_addr): (String, String, bool)| {
+                let backends = backends
+                    .split(',')
+                    .filter_map(Backend::from_name)
+                    .fold(BackendSet::EMPTY, |all, backend| all.union(BackendSet::of(backend)));
+                let mut known = known.borrow_mut();
+                known.push(Server { backends, path_prefix, client_is_remote_addr });
+                Ok(known.len() - 1)
+            },
+        )?,
+    )?;
+    native.set(
+        "header_plan",
+        lua.create_function(|_, ()| {
+            Ok(engine().map_or((0, false, None, String::new()), |engine| {
+                let plan = engine.header_plan();
+                (plan.serial, plan.needs_remote_addr, plan.ip_header, plan.token_headers.join(","))
+            }))
+        })?,
+    )?;
+    let known = Rc::clone(&servers);
+    native.set(
+        "enforce",
+        lua.create_function(move |lua, arguments: EnforceArguments| {
+            enforce(lua, &known.borrow(), &arguments)
+        })?,
+    )?;
+    native.set(
+        "internal_error",
+        lua.create_function(
+            move |_, (server, method, request_uri, peer): (usize, LuaString, LuaString, LuaString)| {
+                let known = servers.borrow();
+                let backends = known.get(server).map_or(BackendSet::ALL, |server| server.backends);
+                Ok(crate::engine::internal_error(
+                    backends,
+                    &method.as_bytes(),
+                    &request_uri.as_bytes(),
+                    &peer.as_bytes(),
+                ))
+            },
+        )?,
+    )?;
+    native.set(
+        "counters_of",
+        lua.create_function(|lua, code: u64| {
+            Tally::counters_of(code)
+                .into_iter()
+                .map(|counter| lua.create_string(counter).map(Value::String))
+                .collect::<Result<MultiValue>>()
+        })?,
+    )?;
+    let reason_at = |number: usize| Reason::ALL.get(number).copied().unwrap_or(Reason::InternalError);
+    native.set("reason_of", lua.create_function(move |_, number: usize| Ok(reason_at(number).name()))?)?;
+    native.set(
+        "denial_of",
+        lua.create_function(|_, name: String| {
+            let reason = Reason::from_name(&name)
+                .filter(|reason| *reason != Reason::Granted)
+                .unwrap_or(Reason::InternalError);
+            Ok((reason.status(), reason.sentence()))
+        })?,
+    )
+}
+
+/// One request. A panic is a denial: the worker goes on.
+fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Result<EnforceAnswer> {
+    let started = Instant::now();
+    let (
+        server,
+        plan_and_flags,
+        method,
+        request_uri,
+        uri,
+        tenant,
+        token,
+        cookies,
+        ip_header,
+        remote_addr,
+        peer,
+        upgrade,
+        dashboard,
+        panel,
+        rule,
+        org,
+    ) = arguments;
+    let Some(server) = servers.get(*server) else { return Err(mlua::Error::runtime("no such server")) };
+    let Some(engine) = engine() else {
+        let (code, record) = crate::engine::policy_unavailable(
+            server.backends,
+            &method.as_bytes(),
+            &request_uri.as_bytes(),
+            peer.as_ref().map(LuaString::as_bytes).as_deref().unwrap_or_default(),
+        );
+        return Ok((code, 0, 0, Some(lua.create_string(record)?), None, None));
+    };
+    let (plan, flags) = (plan_and_flags / FLAGS, plan_and_flags % FLAGS);
+    let flag = |bit: u64| flags & bit != 0;
+    let bytes = |text: &Option<LuaString>| text.as_ref().map(LuaString::as_bytes);
+    let (method, request_uri, uri) = (method.as_bytes(), request_uri.as_bytes(), uri.as_bytes());
+    let (tenant, token, cookies, ip_header) = (bytes(tenant), bytes(token), bytes(cookies), bytes(ip_header));
+    let (remote_addr, peer, upgrade) = (bytes(remote_addr), bytes(peer), bytes(upgrade));
+    let (dashboard, panel, rule, org) = (bytes(dashboard), bytes(panel), bytes(rule), bytes(org));
+    let request = Request {
+        method: &method,
+        request_uri: &request_uri,
+        uri: &uri,
+        tenant: tenant.as_deref(),
+        token: token.as_deref(),
+        token_is_authorization: flag(16),
+        cookies: cookies.as_deref(),
+        ip_header: ip_header.as_deref(),
+        remote_addr: remote_addr.as_deref().unwrap_or_default(),
+        peer: peer.as_deref().unwrap_or_default(),
+        upgrade: upgrade.as_deref(),
+        grafana: GrafanaContext {
+            dashboard: dashboard.as_deref(),
+            panel: panel.as_deref(),
+            rule: rule.as_deref(),
+            org: org.as_deref(),
+        },
+        headers_truncated: flag(1),
+        tenant_repeated: flag(2),
+        token_repeated: flag(4),
+        ip_header_repeated: flag(8),
+    };
+    let answered = guarded(|| {
+        engine.enforce(server, plan, &request, |verdict| -> Result<EnforceAnswer> {
+            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let code = i64::try_from(verdict.tally.to_code()).unwrap_or(STALE_PLAN);
+            let set_tenants = verdict.tenants_rewritten || !verdict.decision.is_allow();
+            let tenants = match verdict.tenants {
+                Some(tenants) if set_tenants => Some(lua.create_string(tenants.to_string())?),
+                _ => None,
+            };
+            let cookies = match &verdict.cookies {
+                client_ip::cookie::Remaining::Unchanged => None,
+                client_ip::cookie::Remaining::Nothing => Some(lua.create_string("")?),
+                client_ip::cookie::Remaining::Rewritten(rest) => Some(lua.create_string(rest)?),
+            };
+            let record = lua.create_string(verdict.record)?;
+            Ok((code, nanoseconds, bucket_of(nanoseconds), Some(record), tenants, cookies))
+        })
+    });
+    match answered {
+        Some(Some(answer)) => answer,
+        Some(None) => Ok((STALE_PLAN, 0, 0, None, None, None)),
+        None => {
+            let (code, record) =
+                crate::engine::internal_error(server.backends, &method, &request_uri, request.peer);
+            Ok((code, 0, 0, Some(lua.create_string(record)?), None, None))
+        }
+    }
+}
+
+/// What `decide` returns, or `None` where it panicked: a denial for one request, never the end of a worker.
+fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(decide)).ok()
+}
+
+fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
+    native.set(
+        "exposition",
+        lua.create_function(|_, shared: String| {
+            let samples: Vec<(String, f64)> = shared
+                .lines()
+                .filter_map(|line| {
+                    let (value, key) = line.split_once(' ')?;
+                    Some((key.to_owned(), value.parse().ok()?))
+                })
+                .collect();
+            Ok(exposition(&samples, &engine().map(|engine| engine.gauges()).unwrap_or_default()))
+        })?,
+    )?;
+    native.set(
+        "cache_entries",
+        lua.create_function(|_, ()| Ok(engine().map_or(0, |engine| engine.gauges().cache_entries)))?,
+    )?;
+    native.set(
+        "has_keys",
+        lua.create_function(|_, ()| {
+            Ok(engine().is_some_and(|engine| engine.gauges().jwks_keys.iter().all(|(_, count)| *count > 0)))
+        })?,
+    )?;
+    native.set(
+        "status",
+        lua.create_function(|_, workers: String| {
+            let mut status =
+                engine().map_or_else(|| serde_json::json!({"serving": false}), |engine| engine.status());
+            let workers: Vec<_> = workers
+                .lines()
+                .filter_map(|line| line.split_once(' '))
+                .map(|(pid, revision)| {
+                    let revision = (!revision.is_empty()).then_some(revision);
+                    serde_json::json!({"pid": pid.parse::<u32>().ok(), "revision": revision})
+                })
+                .collect();
+            if let Some(status) = status.as_object_mut() {
+                status.insert("workers".into(), workers.into());
+            }
+            Ok(status.to_string())
+        })?,
+    )?;
+    native.set("now", lua.create_function(|_, ()| Ok(unix_now()))?)
+}
+
+#[cfg(feature = "module")]
+#[mlua::lua_module]
+fn tenantauth(lua: &Lua) -> Result<Table> {
+    module(lua).inspect_err(|error| {
+        // nginx prints an error that is not a string as "unknown reason": what is wrong has to be logged here.
+        let logged = lua.globals().get::<Table>("ngx").and_then(|ngx| {
+            let level: Value = ngx.get("ERR")?;
+            ngx.get::<mlua::Function>("log")?.call::<()>((level, format!("tenantauth: {error}")))
+        });
+        if logged.is_err() {
+            eprintln!("tenantauth: {error}");
+        }
+    })
+}
+
+#[cfg(all(test, feature = "vendored"))]
+mod tests;

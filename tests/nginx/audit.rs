@@ -1,0 +1,249 @@
+//! One JSON object a request, whatever the request was, with nothing secret in it.
+
+use crate::checks::query;
+use crate::support::client::{Client, Request};
+use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site};
+use crate::support::tokens::token;
+use serde_json::{Value, json};
+
+const KEYS: [&str; 31] = [
+    "backend",
+    "bytes_sent",
+    "client_ip",
+    "client_ip_source",
+    "decision",
+    "duration_ms",
+    "grafana",
+    "grant",
+    "groups",
+    "issuer",
+    "method",
+    "mode",
+    "owner",
+    "path",
+    "peer",
+    "policy_revision",
+    "query",
+    "reason",
+    "request_id",
+    "restriction",
+    "schema",
+    "scope",
+    "shadow",
+    "status",
+    "subject",
+    "tenants",
+    "time",
+    "token_id",
+    "upgrade",
+    "upstream_status",
+    "user",
+];
+
+fn restricted() -> Site {
+    Site::builder().policy(&format!("{POLICY}{RESTRICTIONS}{SIGNED_COOKIE}")).start()
+}
+
+/// The records so far, each with exactly the promised keys.
+fn records(site: &Site, count: usize) -> Vec<Value> {
+    let records = site.audit(count);
+    for record in &records {
+        let mut keys: Vec<&str> = record.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, KEYS, "{record}");
+        assert_eq!(record["schema"], 1);
+        let time = record["time"].as_str().unwrap();
+        // 2026-11-22T01:02:03.456Z or with an offset
+        assert!(time.len() >= 24 && &time[10..11] == "T" && &time[19..20] == ".", "{time}");
+        assert!(record["status"].is_u64() && record["bytes_sent"].is_u64(), "{record}");
+        assert!(record["duration_ms"].is_number(), "{record}");
+        assert!(record["upstream_status"].is_array() || record["upstream_status"].is_null(), "{record}");
+    }
+    records
+}
+
+#[test]
+fn an_allowed_request_is_recorded_whole() {
+    let site = restricted();
+    let request = query(&["x", "group1"], "tenant1")
+        .cookie(COOKIE_KEY.pair("203.0.113.5"))
+        .header("X-Dashboard-Uid", "dash")
+        .header("X-Panel-Id", "4")
+        .header("X-Rule-Uid", "rule")
+        .header("X-Grafana-Org-Id", "1");
+    let answer = site.send(request);
+    assert_eq!(answer.status, 200);
+    let record = records(&site, 1).remove(0);
+    for (key, value) in [
+        ("decision", json!("allow")),
+        ("reason", json!("granted")),
+        ("mode", json!("enforce")),
+        ("shadow", Value::Null),
+        ("issuer", json!("idp")),
+        ("subject", json!("user-1")),
+        ("user", json!("ada@example.test")),
+        ("token_id", json!("token-id-1")),
+        ("groups", json!(["group1"])),
+        ("tenants", json!(["tenant1"])),
+        ("scope", json!("logs:read")),
+        ("restriction", Value::Null),
+        ("owner", Value::Null),
+        ("backend", json!("loki")),
+        ("method", json!("GET")),
+        ("path", json!("/loki/api/v1/query_range")),
+        ("query", json!("query=%7Ba%3D%22b%22%7D")),
+        ("client_ip", json!("203.0.113.5")),
+        ("client_ip_source", json!("cookie")),
+        ("peer", json!("127.0.0.1")),
+        ("upgrade", json!(false)),
+        ("status", json!(200)),
+        ("upstream_status", json!([200])),
+    ] {
+        assert_eq!(record[key], value, "{key} in {record}");
+    }
+    assert_eq!(record["grafana"]["dashboard"], "dash");
+    assert_eq!(record["grafana"]["panel"], "4");
+    assert_eq!(record["grafana"]["org"], "1");
+    assert!(record["policy_revision"].is_string(), "{record}");
+    assert_eq!(record["request_id"].as_str().map(str::len), Some(32));
+}
+
+#[test]
+fn denials_are_recorded_with_what_was_known() {
+    let site = restricted();
+    let home = site.send(query(&["group1"], "tenant1").cookie(COOKIE_KEY.pair("198.18.0.5")));
+    let forbidden = site.send(query(&["group1"], "tenant2"));
+    let nobody = site.send(Request::get("/loki/api/v1/query").tenant("tenant1"));
+    let nowhere = site.send(Request::get("/nothing").tenant("tenant1").token("junk"));
+    let grantless = site.send(query(&["team-a"], "team-a").cookie(COOKIE_KEY.pair("203.0.113.5")));
+    let records = records(&site, 5);
+    for (record, answer) in records.iter().zip([&home, &forbidden, &nobody, &nowhere, &grantless]) {
+        assert_eq!(
+            record["request_id"].as_str(),
+            answer.header("X-Request-Id").or(record["request_id"].as_str())
+        );
+        if answer.status != 200 {
+            assert_eq!((&record["decision"], &record["reason"]), (&json!("deny"), &json!(answer.reason())));
+            assert_eq!(record["status"], answer.status);
+        }
+    }
+    let [home, forbidden, nobody, nowhere, granted] = &records[..] else { panic!("five records") };
+    assert_eq!(
+        (&home["restriction"], &home["client_ip"]),
+        (&json!("logs-from-office"), &json!("198.18.0.5"))
+    );
+    assert_eq!(
+        (&forbidden["user"], &forbidden["tenants"]),
+        (&json!("ada@example.test"), &json!(["tenant2"]))
+    );
+    assert_eq!((&nobody["user"], &nobody["groups"]), (&Value::Null, &Value::Null));
+    assert_eq!((&nowhere["scope"], &nowhere["path"]), (&Value::Null, &json!("/nothing")));
+    assert_eq!(granted["grant"], "team-a-writers", "{granted}");
+}
+
+#[test]
+fn hostile_bytes_make_no_second_line_and_no_broken_json() {
+    let site = Site::start();
+    let hostile: [&[u8]; 9] = [
+        b"\"}\\",
+        b"\\u0000\\n",
+        b"\x80\xff\xfe",
+        b"\xc3\x28",
+        b"\xed\xa0\x80",
+        b"\x7f\x1b[31m",
+        b"',\"decision\":\"allow",
+        b"{\"a\":1}",
+        b"\xe2\x80\xa8<script>",
+    ];
+    let mut count = 0;
+    for bytes in hostile {
+        let target = |prefix: &str| [prefix.as_bytes(), bytes].concat();
+        let base = || query(&["group1"], "tenant1");
+        for request in [
+            Request::get(target("/loki/api/v1/query?query=")).tenant("tenant1").token(&token(&["group1"])),
+            Request::get(target("/")).tenant("tenant1"),
+            base().header("X-Dashboard-Uid", bytes).header("X-Panel-Id", bytes),
+            base().header("X-Rule-Uid", bytes).header("X-Grafana-Org-Id", bytes).header("User-Agent", bytes),
+            Request::get("/loki/api/v1/query").header("X-Scope-OrgID", bytes),
+            Request::get("/loki/api/v1/query").tenant("tenant1").header("X-Id-Token", bytes),
+            base().header("Upgrade", bytes),
+        ] {
+            site.send(request);
+            count += 1;
+        }
+    }
+    let records = records(&site, count);
+    assert!(records.iter().any(|record| record["decision"] == "allow"));
+    let denied = |record: &&Value| record["decision"] == "deny";
+    assert!(records.iter().filter(denied).count() >= 3 * hostile.len());
+}
+
+#[test]
+fn nothing_secret_is_recorded() {
+    let site = restricted();
+    let good = token(&["group1"]);
+    let cookie = COOKIE_KEY.pair("203.0.113.5");
+    let request = query(&["group1"], "tenant1").cookie(format!("session=s3cret; {cookie}"));
+    site.send(request.header("Authorization", "Basic czNjcmV0").header("X-Grafana-Id", "s3cret"));
+    site.send(Request::get("/loki/api/v1/query").tenant("tenant1").token(&good).token(&good).cookie(&cookie));
+    site.send(Request::get("/loki/api/v1/query").tenant("tenant1").token("s3cret.junk.token"));
+    site.send(Request::get("/loki/api/v1/query").tenant("tenant1").token(&good).cookie("Client_Ip=s3cret"));
+    records(&site, 4);
+    let (audit, log) = (site.workspace.read("audit.jsonl"), site.log());
+    let mac = cookie.rsplit('.').next().unwrap();
+    for secret in ["s3cret", "czNjcmV0", mac, good.as_str(), good.split('.').nth(1).unwrap()] {
+        assert!(!audit.contains(secret), "{secret} in\n{audit}");
+        assert!(!log.contains(secret), "{secret} in\n{log}");
+    }
+}
+
+#[test]
+fn requests_that_nginx_refuses_itself_leave_a_record_without_a_decision() {
+    let site = Site::start();
+    let long = "x".repeat(20_000);
+    let raw = |bytes: &[u8]| {
+        let mut client = Client::connect(site.port(""));
+        client.send(bytes);
+        client.finish();
+        client.answer().status
+    };
+    let refused = [
+        raw(b"GET /loki HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        raw(b"GET /loki HTTP/1.1\r\n\r\n"),
+        raw(b"G\"ET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"),
+        raw(format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()),
+        raw(format!("GET /loki HTTP/1.1\r\nHost: a\r\nX-Id-Token: {long}\r\n\r\n").as_bytes()),
+        raw(b"TRACE /loki/api/v1/query HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ];
+    assert_eq!(refused, [400, 400, 400, 414, 400, 405]);
+    for (record, status) in records(&site, refused.len()).iter().zip(refused) {
+        assert_eq!(record["status"], status, "{record}");
+        assert_eq!((&record["decision"], &record["reason"]), (&Value::Null, &Value::Null), "{record}");
+        assert_eq!(record["peer"], "127.0.0.1");
+    }
+}
+
+#[test]
+fn variables_serve_other_directives() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / {
+            proxy_pass http://@UPSTREAM@;
+            proxy_set_header X-Seen "$tenantauth_decision,$tenantauth_reason,$tenantauth_tenants,$tenantauth_user";
+            proxy_set_header X-Subject $tenantauth_subject;
+        }"#;
+    let http = "log_format short '$status $tenantauth_decision $tenantauth_reason $tenantauth_tenants';
+        server { listen 127.0.0.1:@PORT:short@; access_log @DIR@/short.log short;
+            rewrite_by_lua_block { require(\"tenantauth\").enforce { backend = \"loki\" } }
+            location / { proxy_pass http://@UPSTREAM@; } }";
+    let site = Site::builder().server(server).http(http).start();
+    assert_eq!(site.send(query(&["group3"], "tenant2|tenant1")).status, 200);
+    let seen = site.upstream.only();
+    assert_eq!(seen.values("X-Seen"), ["allow,granted,tenant1|tenant2,ada@example.test"]);
+    assert_eq!(seen.values("X-Subject"), ["user-1"]);
+    query(&["group1"], "tenant2").send(site.port("short"));
+    let log = || site.workspace.read("short.log");
+    crate::support::wait_for("line in the short log", 5, || log().ends_with('\n').then_some(()));
+    assert_eq!(log(), "403 deny tenant_forbidden tenant2\n");
+}

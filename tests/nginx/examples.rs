@@ -1,0 +1,120 @@
+//! The shipped examples, run as they are.
+
+use crate::checks::{assert_allowed, assert_denied};
+use crate::support::client::{Client, Request};
+use crate::support::example;
+use crate::support::site::{COOKIE_KEY, Site};
+use crate::support::tokens::{claims_with, key};
+use serde_json::json;
+
+/// A token as the example's policy wants it.
+fn token(policy: &str, groups: &[&str]) -> String {
+    let document = example::shipped(policy);
+    let issuer = example::value(&document, "issuer");
+    let audience = example::value(&document, "audiences");
+    key().token(&claims_with(groups, json!({"iss": issuer, "aud": audience})))
+}
+
+#[test]
+fn minimal() {
+    let policy = "minimal-policy.yaml";
+    let site = example::start("minimal.conf", policy, "8080");
+    let ask = |tenant: &str| {
+        let request = Request::get("/loki/api/v1/query").tenant(tenant).token(&token(policy, &["group1"]));
+        request.send(site.port("8080"))
+    };
+    assert_allowed(&ask("tenant1"));
+    assert_eq!(site.upstream_of("3100").only().target(), "/loki/api/v1/query");
+    assert_denied(&ask("tenant2"), "tenant_forbidden");
+    let records = site.audit(2);
+    assert_eq!((&records[0]["decision"], &records[1]["decision"]), (&"allow".into(), &"deny".into()));
+}
+
+#[test]
+fn drop_in() {
+    let policy = "minimal-policy.yaml";
+    let site = example::start("drop-in.conf", policy, "8080");
+    let ask = |tenant: &str, groups: &[&str]| {
+        let request = Request::get("/prometheus/api/v1/query?query=up").tenant(tenant);
+        request.token(&token(policy, groups)).send(site.port("8080"))
+    };
+    assert_allowed(&ask("tenant1", &["group1"]));
+    assert_allowed(&ask("tenant1|tenant2", &["group3"]));
+    assert_eq!(site.upstream_of("9009").take().len(), 2);
+    assert_denied(&ask("tenant2", &["group1"]), "tenant_forbidden");
+    let missing = Request::get("/prometheus/api/v1/query").tenant("tenant1").send(site.port("8080"));
+    assert_denied(&missing, "token_missing");
+    assert_eq!(missing.json()["errorType"], "forbidden");
+    site.audit(4);
+}
+
+#[test]
+fn mimir_loki_tempo() {
+    let policy = "policy.yaml";
+    let site = example::start("mimir-loki-tempo.conf", policy, "8082");
+    let (sre, team) = ("0f3c9a1e-0000-4000-8000-000000000001", "0f3c9a1e-0000-4000-8000-000000000002");
+    let office = COOKIE_KEY.pair("203.0.113.5");
+    let ask = |port: &str, method: &str, path: &str, tenant: &str, group: &str, cookie: &str| {
+        let request = Request::new(method, path).tenant(tenant).token(&token(policy, &[group]));
+        let request = if cookie.is_empty() { request } else { request.cookie(cookie) };
+        request.send(site.port(port))
+    };
+    for (port, backend, path) in [
+        ("8081", "9009", "/prometheus/api/v1/query?query=up"),
+        ("8082", "3100", "/loki/api/v1/query?query=x"),
+        ("8083", "3200", "/api/search?q=x"),
+    ] {
+        assert_allowed(&ask(port, "GET", path, "team-a", team, &office));
+        let seen = site.upstream_of(backend).only();
+        assert_eq!((seen.target(), seen.has("X-Id-Token"), seen.has("Connection")), (path, false, false));
+        assert_denied(&ask(port, "GET", path, "team-a-hr", team, &office), "tenant_forbidden");
+        assert_allowed(&ask(port, "GET", path, "anyones", sre, ""));
+        assert_eq!(site.upstream_of(backend).take().len(), 1);
+    }
+    let home = COOKIE_KEY.pair("198.18.0.5");
+    assert_denied(&ask("8082", "GET", "/loki/api/v1/query", "team-a", team, &home), "ip_forbidden");
+    assert_allowed(&ask("8081", "GET", "/prometheus/api/v1/query", "team-a", team, &home));
+    assert_allowed(&ask("8081", "POST", "/api/v1/push", "team-a", team, &home));
+    site.upstream_of("9009").take();
+
+    // Live tail, and a token as large as real ones get.
+    let mut groups: Vec<String> = (0..200).map(|n| format!("ffffffff-0000-4000-8000-{n:012}")).collect();
+    groups.push(team.to_owned());
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let mut client = Client::connect(site.port("8082"));
+    let tail = Request::get("/loki/api/v1/tail?query=x").tenant("team-a").token(&token(policy, &groups));
+    client.send(&tail.cookie(&office).websocket().bytes());
+    assert_eq!(client.answer().status, 101);
+    client.send(b"line");
+    assert_eq!(client.exactly(4), b"line");
+    drop(client);
+
+    assert_eq!(Request::get("/status").send(site.port("9145")).status, 200);
+    assert!(Request::get("/metrics").send(site.port("9145")).text().contains("tenantauth_decisions_total{"));
+    site.audit(13);
+}
+
+fn gateway() -> Site {
+    example::start("grafana-gateway.conf", "policy.yaml", "8084")
+}
+
+#[test]
+fn grafana_gateway() {
+    let site = gateway();
+    let request =
+        Request::get("/d/abc").cookie("session=1; client_ip=spoof").header("X-Forwarded-For", "203.0.113.5");
+    let answer = request.send(site.port("8084"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let seen = site.upstream_of("3000").only();
+    let cookies = seen.values("Cookie");
+    let value = cookies[0].strip_prefix("session=1; Client_Ip=").unwrap_or_else(|| panic!("{cookies:?}"));
+    assert_eq!(COOKIE_KEY.open("Client_Ip", value).0, "203.0.113.5");
+    assert_eq!((cookies.len(), seen.values("Host")), (1, vec!["gateway.test".to_owned()]));
+
+    let mut client = Client::connect(site.port("8084"));
+    client.send(&Request::get("/api/live/ws").websocket().bytes());
+    assert_eq!(client.answer().status, 101);
+    client.send(b"ping");
+    assert_eq!(client.exactly(4), b"ping");
+    assert!(site.upstream_of("3000").only().values("Cookie")[0].starts_with("Client_Ip=v1."));
+}

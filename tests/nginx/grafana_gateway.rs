@@ -1,0 +1,235 @@
+//! The Grafana Gateway: one trustworthy cookie in place of whatever the browser claims.
+
+use crate::checks::{assert_allowed, query};
+use crate::support::client::{Answer, Client, Request};
+use crate::support::cookie::CookieKey;
+use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site};
+use crate::support::{now, wait_for};
+
+/// No `init_worker`, no shared dict, no `http.conf`: the gateway needs none of them.
+const BARE: &str = r#"lua_package_cpath "@DIR@/lib/tenantauth/?.so;;";"#;
+
+fn gateway(options: &str) -> Site {
+    let server = format!(
+        r#"
+        set_real_ip_from 127.0.0.1;
+        real_ip_header X-Forwarded-For;
+        location / {{
+            rewrite_by_lua_block {{ require("tenantauth").stamp_client_ip {{ {options} }} }}
+            proxy_pass http://@UPSTREAM@;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $http_connection;
+        }}"#
+    );
+    Site::builder().module(BARE).server(&server).start()
+}
+
+const SIGNED: &str = r#"keys_file = "@DIR@/client-ip.keys""#;
+
+/// The cookies that Grafana got, all in one line, the last one taken apart: name and value.
+fn stamped(site: &Site) -> (Vec<String>, String, String) {
+    let lines = site.upstream.only().values("Cookie");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let mut cookies: Vec<String> = lines[0].split("; ").map(str::to_owned).collect();
+    let last = cookies.pop().unwrap();
+    let (name, value) = last.split_once('=').unwrap();
+    (cookies, name.to_owned(), value.to_owned())
+}
+
+fn ok(answer: &Answer) {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!format!("{answer:?}").contains("Set-Cookie"), "the browser saw it: {answer:?}");
+}
+
+#[test]
+fn the_address_is_stamped_and_signed() {
+    let site = gateway(SIGNED);
+    for (forwarded, address) in [
+        ("203.0.113.5", "203.0.113.5"),
+        ("2001:db8::5", "2001:db8::5"),
+        ("", "127.0.0.1"),
+        ("junk", "127.0.0.1"),
+    ] {
+        let request = Request::get("/d/abc?x=1");
+        ok(&site.send(if forwarded.is_empty() {
+            request
+        } else {
+            request.header("X-Forwarded-For", forwarded)
+        }));
+        let (others, name, value) = stamped(&site);
+        assert_eq!((others.len(), name.as_str()), (0, "Client_Ip"));
+        let (signed, expiry) = COOKIE_KEY.open("Client_Ip", &value);
+        assert_eq!(signed, address);
+        assert!((295..=300).contains(&(expiry - now())), "{expiry}");
+    }
+}
+
+#[test]
+fn every_claimed_cookie_goes_and_the_others_stay_byte_for_byte() {
+    let site = gateway(SIGNED);
+    let cases: [(&[&[u8]], &[&str]); 9] = [
+        (&[b"a=1; Client_Ip=1.2.3.4; b=2"], &["a=1", "b=2"]),
+        (&[b"client_ip=x; CLIENT_IP=y; a=1; Client_Ip=z"], &["a=1"]),
+        (&[b"a=1; client_IP=x", b"CLIENT_ip=y; b=2", b"c=3"], &["a=1", "b=2", "c=3"]),
+        (&[b"Client_Ip=x"], &[]),
+        (&[b"Client_Ip =x; \tclient_ip\t=y; a=1"], &["a=1"]),
+        (&[b"Client_Ip; client_ip"], &[]),
+        (&[b"Client_Ip2=x; XClient_Ip=y; Client-Ip=z"], &["Client_Ip2=x", "XClient_Ip=y", "Client-Ip=z"]),
+        (&[b"s=\"q,u o=te\"; t==a=; u"], &["s=\"q,u o=te\"", "t==a=", "u"]),
+        (&[b"raw=\x80\xff%20"], &["raw=\u{80}\u{ff}%20"]),
+    ];
+    for (lines, expected) in cases {
+        let request = lines.iter().fold(Request::get("/"), |request, line| request.cookie(line));
+        ok(&site.send(request.header("X-Other", "kept")));
+        let (others, name, value) = stamped(&site);
+        assert_eq!(
+            (others, name.as_str()),
+            (expected.iter().map(|c| (*c).to_owned()).collect(), "Client_Ip")
+        );
+        assert_eq!(COOKIE_KEY.open("Client_Ip", &value).0, "127.0.0.1");
+    }
+    // Without blanks behind the semicolon, with some too many.
+    ok(&site.send(Request::get("/").cookie("a=1;Client_Ip=x;b=2;  c=3")));
+    let line = site.upstream.only().values("Cookie").remove(0);
+    let (others, stamp) = line.rsplit_once("; ").unwrap();
+    let names: Vec<&str> = others.split(';').map(str::trim).collect();
+    assert!(names == ["a=1", "b=2", "c=3"] && stamp.starts_with("Client_Ip=v1."), "{line}");
+}
+
+#[test]
+fn many_headers_hide_no_cookie() {
+    let site = gateway(SIGNED);
+    site.expect_errors();
+    let padded =
+        (0..150).fold(Request::get("/"), |request, number| request.header(&format!("X-{number}"), "x"));
+    let answer = site.send(padded.cookie("Client_Ip=203.0.113.5; a=1"));
+    match site.upstream.take().as_slice() {
+        [] => assert_eq!(answer.status, 503, "{answer:?}"),
+        seen => {
+            let cookies = seen[0].values("Cookie").join("; ");
+            assert!(
+                !cookies.contains("203.0.113.5") && cookies.matches("Client_Ip=").count() == 1,
+                "{cookies}"
+            );
+        }
+    }
+}
+
+#[test]
+fn websockets_are_stamped() {
+    let site = gateway(SIGNED);
+    let mut client = Client::connect(site.port(""));
+    client.send(&Request::get("/api/live/ws").websocket().cookie("client_ip=x; a=1").bytes());
+    assert_eq!(client.answer().status, 101);
+    client.send(b"frame");
+    assert_eq!(client.exactly(5), b"frame");
+    let (others, name, value) = stamped(&site);
+    assert_eq!((others, name.as_str()), (vec!["a=1".to_owned()], "Client_Ip"));
+    COOKIE_KEY.open("Client_Ip", &value);
+}
+
+#[test]
+fn options_are_followed() {
+    let site = gateway("unsigned = true");
+    ok(&site.send(Request::get("/").cookie("a=1; client_ip=x").header("X-Forwarded-For", "2001:db8::5")));
+    assert_eq!(site.upstream.only().values("Cookie"), ["a=1; Client_Ip=2001:db8::5"]);
+
+    let site = gateway(&format!(r#"{SIGNED}, cookie = "Where_From", ttl = 600"#));
+    ok(&site.send(Request::get("/").cookie("where_from=x; Client_Ip=y")));
+    let (others, name, value) = stamped(&site);
+    assert_eq!((others, name.as_str()), (vec!["Client_Ip=y".to_owned()], "Where_From"));
+    let (_, expiry) = COOKIE_KEY.open("Where_From", &value);
+    assert!((595..=600).contains(&(expiry - now())), "{expiry}");
+}
+
+#[test]
+fn misuse_names_the_option() {
+    for (options, name) in [
+        ("", "keys_file"),
+        (r#"keys_file = "x", unsigned = true"#, "unsigned"),
+        (r#"keys_file = "x", ttl = 601"#, "ttl"),
+        (r#"keys_file = "x", ttl = 0"#, "ttl"),
+        (r#"keys_file = "x", ttl = "300""#, "ttl"),
+        (r#"keys_file = 1"#, "keys_file"),
+        (r#"unsigned = "yes""#, "unsigned"),
+        (r#"unsigned = true, cookie = "a b""#, "cookie"),
+        (r#"unsigned = true, bogus = 1"#, "bogus"),
+    ] {
+        let site = gateway(options);
+        site.expect_errors();
+        assert_eq!(site.send(Request::get("/")).status, 500, "{options}");
+        assert!(site.upstream.take().is_empty(), "{options}");
+        let log = site.wait_for_log(name);
+        assert!(log.contains("[error]"), "{log}");
+    }
+}
+
+#[test]
+fn without_a_key_nothing_is_stamped_and_nothing_passes() {
+    let site = gateway(r#"keys_file = "@DIR@/later.keys""#);
+    site.expect_errors();
+    for broken in ["", "no line of a keys file\n", "k1:dG9vIHNob3J0\n"] {
+        if !broken.is_empty() {
+            site.workspace.write("later.keys", broken);
+        }
+        let answer = site.send(Request::get("/").cookie("Client_Ip=203.0.113.5"));
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(site.upstream.take().is_empty());
+        assert!(!site.log().contains("dG9vIHNob3J0"), "a secret in the log:\n{}", site.log());
+    }
+    site.wait_for_log("later.keys");
+    site.workspace.write("later.keys", COOKIE_KEY.line());
+    wait_for("stamp after the keys have come", 6, || {
+        (site.send(Request::get("/")).status == 200).then_some(())
+    });
+    site.upstream.take();
+    // Another first key signs soon.
+    let fresh = CookieKey::new("k2", 40);
+    site.workspace.write("later.keys", fresh.line() + &COOKIE_KEY.line());
+    wait_for("stamp by the new key", 6, || {
+        ok(&site.send(Request::get("/")));
+        stamped(&site).2.contains(".k2.").then_some(())
+    });
+}
+
+#[test]
+fn a_failure_deletes_the_cookies_even_for_an_error_page() {
+    let server = r#"
+        error_page 503 @down;
+        location @down { proxy_pass http://@UPSTREAM@; }
+        location / {
+            rewrite_by_lua_block { require("tenantauth").stamp_client_ip { keys_file = "@DIR@/none.keys" } }
+            proxy_pass http://@UPSTREAM@;
+        }"#;
+    let site = Site::builder().module(BARE).server(server).start();
+    site.expect_errors();
+    let answer = site.send(Request::get("/").cookie("a=1; Client_Ip=203.0.113.5").cookie("client_ip=y"));
+    assert_eq!(answer.status, 503, "{answer:?}");
+    for seen in site.upstream.take() {
+        assert_eq!(seen.values("Cookie"), ["a=1"], "{}", seen.head);
+    }
+}
+
+#[test]
+fn what_it_stamps_is_accepted_behind_grafana() {
+    let http = r#"server {
+        listen 127.0.0.1:@PORT:grafana@;
+        set_real_ip_from 127.0.0.1;
+        real_ip_header X-Forwarded-For;
+        location / {
+            rewrite_by_lua_block { require("tenantauth").stamp_client_ip { keys_file = "@DIR@/client-ip.keys" } }
+            proxy_pass http://@UPSTREAM:grafana@;
+        }
+    }"#;
+    let site = Site::builder().policy(&format!("{POLICY}{RESTRICTIONS}{SIGNED_COOKIE}")).http(http).start();
+    for (address, status) in [("203.0.113.5", 200), ("2001:db8::9", 200), ("198.18.0.5", 403)] {
+        ok(&Request::get("/").header("X-Forwarded-For", address).send(site.port("grafana")));
+        let cookie = site.upstream_of("grafana").only().values("Cookie").remove(0);
+        let answer = site.send(query(&["group1"], "tenant1").cookie(&cookie));
+        assert_eq!(answer.status, status, "{address}: {answer:?}");
+        if status == 200 {
+            assert_allowed(&answer);
+        }
+    }
+}

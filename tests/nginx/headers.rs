@@ -1,0 +1,212 @@
+//! Header hygiene: one line where one is meant, nothing upstream that could steer a backend, the rest untouched.
+
+use crate::checks::{assert_allowed, assert_denied, query};
+use crate::support::client::Request;
+use crate::support::site::{POLICY, SIGNED_COOKIE, Site};
+use crate::support::tokens::{claims_with, key, token};
+use serde_json::json;
+
+const REMOVED: [&str; 16] = [
+    "Authorization",
+    "X-Grafana-Id",
+    "x-grafana-id",
+    "X-DS-Authorization",
+    "x-ds-authorization",
+    "X-Prom-Label-Policy",
+    "X-PROM-LABEL-POLICY",
+    "X-Scope-UserID",
+    "X-Query-Tags",
+    "HTTP2-Settings",
+    "X-Loki-Response-Encoding-Flags",
+    "x-loki-anything",
+    "X-LOKI-",
+    "X-Mimir-Read-Consistency",
+    "x-MIMIR-other",
+    "X-Mimir-",
+];
+
+#[test]
+fn what_could_steer_a_backend_is_removed() {
+    let site = Site::builder().policy(&format!("{POLICY}{SIGNED_COOKIE}")).start();
+    let mut request = query(&["group1"], "tenant1");
+    for name in REMOVED {
+        request = request.header(name, "steer");
+        // Twice the same is no hiding place; nginx itself refuses a second Authorization.
+        request = if name == "Authorization" { request } else { request.header(name, "again") };
+    }
+    assert_allowed(&site.send(request));
+    let seen = site.upstream.only();
+    for name in REMOVED.into_iter().chain(["X-Id-Token"]) {
+        assert!(!seen.has(name), "{name} arrived:\n{}", seen.head);
+    }
+}
+
+#[test]
+fn everything_else_arrives_byte_for_byte() {
+    let site = Site::builder().policy(&format!("{POLICY}{SIGNED_COOKIE}")).start();
+    let others = [
+        ("Accept", "*/*"),
+        ("User-Agent", "Grafana/11.0 \u{7f}~"),
+        ("X-Grafana-User", "ada"),
+        ("X-Dashboard-Uid", "abc"),
+        ("X-Grafana-Org-Id", "1"),
+        ("X-LokiX", "not one of Loki's"),
+        ("X-Mimirror", "neither"),
+        ("X-Scope-OrgIDs", "nor this"),
+        ("X-Odd", "a \"quoted\\\" {value}; with, everything = in it"),
+        ("Accept-Encoding", "gzip"),
+        ("X-Twice", "1"),
+        ("x-twice", "2"),
+    ];
+    let mut request = query(&["group1"], "tenant1").header("X-Bytes", b"\x80\xfe\xff");
+    for (name, value) in others {
+        request = request.header(name, value);
+    }
+    assert_allowed(&site.send(request));
+    let seen = site.upstream.only();
+    for (name, value) in others {
+        assert!(seen.headers().contains(&(name.to_owned(), value.to_owned())), "{name} in\n{}", seen.head);
+    }
+    assert_eq!(seen.values("X-Bytes"), ["\u{80}\u{fe}\u{ff}"]);
+    assert_eq!(seen.values("X-Scope-OrgID"), ["tenant1"]);
+}
+
+#[test]
+fn only_our_cookie_is_taken_out() {
+    let site = Site::builder().policy(&format!("{POLICY}{SIGNED_COOKIE}")).start();
+    let cases: [(&[&str], &str); 8] = [
+        (&["a=1; Client_Ip=x; b=2"], "a=1; b=2"),
+        (&["Client_Ip=x; b=2"], "b=2"),
+        (&["a=1; Client_Ip=x"], "a=1"),
+        (&["Client_Ip=x"], ""),
+        (&["a=\"q,u o\"; b==; c"], "a=\"q,u o\"; b==; c"),
+        (&["a=1;b=2;  c=3;"], "a=1;b=2;  c=3;"),
+        (&["a=1", "b=2"], "a=1; b=2"),
+        (&["Client_Ip_2=x; My_Client_Ip=y"], "Client_Ip_2=x; My_Client_Ip=y"),
+    ];
+    for (lines, expected) in cases {
+        let request = lines.iter().fold(query(&["group1"], "tenant1"), |request, line| request.cookie(line));
+        assert_allowed(&site.send(request));
+        assert_eq!(site.upstream.only().values("Cookie").join("; "), expected, "{lines:?}");
+    }
+}
+
+#[test]
+fn a_second_line_is_a_denial() {
+    let site = Site::start();
+    let good = token(&["group1"]);
+    for name in ["X-Scope-OrgID", "x-scope-orgid", "X-SCOPE-ORGID"] {
+        for value in ["tenant1", "tenant2", ""] {
+            assert_denied(&site.send(query(&["group1"], "tenant1").header(name, value)), "tenant_duplicate");
+        }
+    }
+    for value in [good.as_str(), "x", ""] {
+        assert_denied(
+            &site.send(query(&["group1"], "tenant1").header("x-ID-token", value)),
+            "token_duplicate",
+        );
+    }
+    assert!(site.upstream.take().is_empty());
+    // Names are compared in any case, and an underscore is not a dash.
+    let lower =
+        Request::get("/loki/api/v1/query").header("x-scope-orgid", "tenant1").header("x-id-token", &good);
+    assert_allowed(&site.send(lower.header("X_Scope_OrgID", "tenant2")));
+    assert_eq!(site.upstream.only().values("X-Scope-OrgID"), ["tenant1"]);
+}
+
+#[test]
+fn more_headers_than_lua_can_see_are_a_denial() {
+    let site = Site::start();
+    let padded = |count: usize| {
+        let request = Request::get("/loki/api/v1/query");
+        (0..count).fold(request, |request, number| request.header(&format!("X-Pad-{number}"), "x"))
+    };
+    let finish = |request: Request| request.tenant("tenant1").token(&token(&["group1"]));
+    assert_allowed(&site.send(finish(padded(90))));
+    site.upstream.take();
+    for count in [98, 100, 101, 200] {
+        assert_denied(&site.send(finish(padded(count))), "headers_truncated");
+        // A second tenant behind the horizon changes nothing.
+        assert_denied(&site.send(finish(padded(count)).tenant("tenant2")), "headers_truncated");
+    }
+    assert!(site.upstream.take().is_empty());
+}
+
+#[test]
+fn forward_headers_keeps_what_it_names() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce {
+            backend = "loki",
+            forward_headers = { "Authorization", "x-query-tags", "X-Loki-Response-Encoding-Flags", "X-Id-Token" },
+        } }
+        location / { proxy_pass http://@UPSTREAM@; }"#;
+    let site = Site::builder().server(server).start();
+    let request = query(&["group1"], "tenant1")
+        .header("Authorization", "Basic dTpw")
+        .header("X-Query-Tags", "Source=grafana")
+        .header("X-Loki-Response-Encoding-Flags", "categorize-labels")
+        .header("X-Loki-Other", "steer")
+        .header("X-Scope-UserID", "steer");
+    assert_allowed(&site.send(request));
+    let seen = site.upstream.only();
+    assert_eq!(seen.values("Authorization"), ["Basic dTpw"]);
+    assert_eq!(seen.values("X-Query-Tags"), ["Source=grafana"]);
+    assert_eq!(seen.values("X-Loki-Response-Encoding-Flags"), ["categorize-labels"]);
+    assert!(
+        seen.has("X-Id-Token") && !seen.has("X-Loki-Other") && !seen.has("X-Scope-UserID"),
+        "{}",
+        seen.head
+    );
+}
+
+#[test]
+fn the_first_token_header_that_is_present_counts() {
+    let policy = POLICY.replace("authorizations:", "token_headers: [X-First, X-Second]\nauthorizations:");
+    let site = Site::builder().policy(&policy).start();
+    let good = token(&["group1"]);
+    let request = || Request::get("/loki/api/v1/query").tenant("tenant1");
+    assert_allowed(&site.send(request().header("X-First", &good)));
+    assert_allowed(&site.send(request().header("X-Second", &good)));
+    assert_allowed(&site.send(request().header("X-First", &good).header("X-Second", "junk")));
+    for seen in site.upstream.take() {
+        assert!(!seen.has("X-First") && !seen.has("X-Second"), "{}", seen.head);
+    }
+    assert_denied(
+        &site.send(request().header("X-First", "junk").header("X-Second", &good)),
+        "token_malformed",
+    );
+    let empty = site.send(request().header("X-First", "").header("X-Second", &good));
+    assert!(["token_missing", "token_malformed"].contains(&empty.reason()), "{empty:?}");
+    assert_denied(&site.send(request().header("X-First", &good).header("X-First", &good)), "token_duplicate");
+    assert_denied(
+        &site.send(request().header("X-First", &good).header("X-Second", "a").header("X-Second", "b")),
+        "token_duplicate",
+    );
+    // The usual header means nothing now, and neither does Authorization.
+    assert_denied(&site.send(request().token(&good)), "token_missing");
+    assert_denied(&site.send(request().header("Authorization", format!("Bearer {good}"))), "token_missing");
+}
+
+#[test]
+fn authorization_can_be_a_token_header() {
+    let policy = POLICY.replace("authorizations:", "token_headers: [Authorization]\nauthorizations:");
+    let site = Site::builder().policy(&policy).start();
+    let request = || Request::get("/loki/api/v1/query").tenant("tenant1");
+    assert_allowed(&site.send(request().header("Authorization", format!("Bearer {}", token(&["group1"])))));
+    assert!(!site.upstream.only().has("Authorization"));
+    let other = site.send(request().header("Authorization", "Basic dTpw"));
+    assert!(other.reason().starts_with("token_"), "{other:?}");
+}
+
+#[test]
+fn tokens_with_many_groups_fit_where_nginx_lets_them() {
+    let site = Site::builder().http("large_client_header_buffers 8 32k;").start();
+    let mut groups: Vec<String> =
+        (0..200).map(|number| format!("0f3c9a1e-0000-4000-8000-{number:012}")).collect();
+    groups.push("group1".to_owned());
+    let large = key().token(&claims_with(&[], json!({"groups": groups})));
+    assert!(large.len() > 10_000);
+    let request = Request::get("/loki/api/v1/query").tenant("tenant1").token(&large);
+    assert_allowed(&site.send(request.clone()));
+    assert_allowed(&site.send(request));
+}
