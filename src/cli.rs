@@ -134,7 +134,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
 
 /// Reads a policy; the flag says whether it could be read at all.
 fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, bool) {
-    let (outcome, fingerprint) = store::load(path, now);
+    let (outcome, fingerprint, _) = store::load(path, now);
     let read = fingerprint.files().next().is_some_and(|(_, error)| error.is_none());
     (outcome, fingerprint, read)
 }

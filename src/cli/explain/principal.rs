@@ -85,8 +85,7 @@ impl Principal {
     fn known(snapshot: &Snapshot, source: &'static str, issuer: usize, identity: &Identity) -> Self {
         let resolve = |raw: &[Box<str>]| snapshot.groups.of_user(issuer, raw.iter().map(|group| &**group));
         let ids = resolve(&identity.groups);
-        let is_unknown =
-            |group: &Box<str>| !names_a_group(snapshot, issuer, &resolve(std::slice::from_ref(group)));
+        let is_unknown = |group: &str| !names_a_group(snapshot, issuer, &resolve(&[group.into()]));
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let shown = Who {
             verified: source == "token",
