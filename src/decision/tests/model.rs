@@ -139,8 +139,13 @@ fn written(policy: &Policy) -> String {
 fn matches(pattern: &str, tenant: &str) -> bool {
     match pattern.chars().next() {
         None => tenant.is_empty(),
-        Some('*') => (0..=tenant.len()).any(|from| matches(pattern.get(1..).unwrap(), tenant.get(from..).unwrap())),
-        Some(_) => tenant.chars().next() == pattern.chars().next() && matches(pattern.get(1..).unwrap(), tenant.get(1..).unwrap()),
+        Some('*') => {
+            (0..=tenant.len()).any(|from| matches(pattern.get(1..).unwrap(), tenant.get(from..).unwrap()))
+        }
+        Some(_) => {
+            tenant.chars().next() == pattern.chars().next()
+                && matches(pattern.get(1..).unwrap(), tenant.get(1..).unwrap())
+        }
     }
 }
 
