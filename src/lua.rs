@@ -6,11 +6,12 @@ mod gateway;
 
 use crate::audit::GrafanaContext;
 use crate::engine::{Engine, Level, Options, Request, Server, unix_now};
-use crate::metrics::{Tally, bucket_of, exposition};
+use crate::metrics::{bucket_of, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::{client_ip, token};
-use mlua::{Lua, LuaString, MultiValue, Result, Table, Value};
+use mlua::{Lua, LuaString, Result, Table};
+
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -38,6 +39,8 @@ const INIT: &str = include_str!("../lua/tenantauth/init.lua");
 static ENGINE: OnceLock<(Arc<Engine>, String)> = OnceLock::new();
 static TIMERS_STARTED: AtomicBool = AtomicBool::new(false);
 static WARNED: AtomicBool = AtomicBool::new(false);
+/// init_worker was called and failed: its mistake must not be answered by deciding with some other policy.
+static INIT_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The code that says: the policy has changed since the headers were planned for.
 const STALE_PLAN: i64 = -1;
@@ -87,6 +90,14 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
         "claim_timers",
         lua.create_function(|_, ()| Ok(!TIMERS_STARTED.swap(true, Ordering::Relaxed)))?,
     )?;
+    native.set(
+        "set_init_failed",
+        lua.create_function(|_, failed: bool| {
+            INIT_FAILED.store(failed, Ordering::Relaxed);
+            Ok(())
+        })?,
+    )?;
+    native.set("init_failed", lua.create_function(|_, ()| Ok(INIT_FAILED.load(Ordering::Relaxed)))?)?;
     native.set("claim_warning", lua.create_function(|_, ()| Ok(!WARNED.swap(true, Ordering::Relaxed)))?)?;
     native.set(
         "readiness",
@@ -234,15 +245,6 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
                 ))
             },
         )?,
-    )?;
-    native.set(
-        "counters_of",
-        lua.create_function(|lua, code: u64| {
-            Tally::counters_of(code)
-                .into_iter()
-                .map(|counter| lua.create_string(counter).map(Value::String))
-                .collect::<Result<MultiValue>>()
-        })?,
     )?;
     let reason_at = |number: usize| Reason::ALL.get(number).copied().unwrap_or(Reason::InternalError);
     native.set("reason_of", lua.create_function(move |_, number: usize| Ok(reason_at(number).name()))?)?;
@@ -404,7 +406,7 @@ fn tenantauth(lua: &Lua) -> Result<Table> {
     module(lua).inspect_err(|error| {
         // nginx prints an error that is not a string as "unknown reason": what is wrong has to be logged here.
         let logged = lua.globals().get::<Table>("ngx").and_then(|ngx| {
-            let level: Value = ngx.get("ERR")?;
+            let level: mlua::Value = ngx.get("ERR")?;
             ngx.get::<mlua::Function>("log")?.call::<()>((level, format!("tenantauth: {error}")))
         });
         if logged.is_err() {

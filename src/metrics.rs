@@ -200,8 +200,9 @@ const METRICS: [(&str, &str, &str); 15] = [
 const CACHE_ENTRIES: (&str, &str, &str) =
     ("tenantauth_token_cache_entries", "gauge", "Verified tokens kept by the workers.");
 
-/// Key of the count of decision times in bucket `n` of the shared dictionary is this and `n`.
-pub const BUCKET_KEY: &str = "duration:";
+/// The key of a counter of requests in the shared dictionary is this and a number: `(code * 32 + bucket) * 2`, and one
+/// more where a record was handed to the log.
+pub const TALLY_KEY: &str = "tally:";
 /// Key of the sum of decision times, in nanoseconds.
 pub const SUM_KEY: &str = "duration:sum";
 
@@ -210,19 +211,74 @@ fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
+/// What the counters of requests add up to.
+#[derive(Debug, Default)]
+struct Totals {
+    counters: BTreeMap<String, f64>,
+    buckets: [f64; BUCKETS.len() + 1],
+    nanoseconds: f64,
+}
+
+impl Totals {
+    fn of(shared: &[(String, f64)]) -> Self {
+        let mut totals = Self::default();
+        for (key, value) in shared {
+            if key == SUM_KEY {
+                totals.nanoseconds += value;
+            } else if let Some(slot) = key.strip_prefix(TALLY_KEY).and_then(|slot| slot.parse::<u64>().ok()) {
+                totals.add_requests(slot, *value);
+            } else {
+                *totals.counters.entry(key.clone()).or_default() += value;
+            }
+        }
+        totals
+    }
+
+    fn add_requests(&mut self, slot: u64, value: f64) {
+        for counter in Tally::counters_of(slot >> 6) {
+            *self.counters.entry(counter).or_default() += value;
+        }
+        let bucket = usize::try_from(slot >> 1 & 0x1f).unwrap_or_default();
+        if let Some(bucket) = self.buckets.get_mut(bucket) {
+            *bucket += value;
+        }
+        if slot & 1 == 1 {
+            *self.counters.entry("tenantauth_audit_records_total".to_owned()).or_default() += value;
+        }
+    }
+
+    fn histogram(&self) -> Vec<String> {
+        const NAME: &str = "tenantauth_decision_duration_seconds";
+        let mut total = 0.0;
+        let mut lines = Vec::new();
+        for (bound, count) in BUCKETS.iter().zip(&self.buckets) {
+            total += count;
+            let (whole, rest) = (bound / 1_000_000_000, bound % 1_000_000_000);
+            let bound = format!("{whole}.{rest:09}");
+            lines.push(format!("{NAME}_bucket{{le=\"{}\"}} {total}", bound.trim_end_matches('0')));
+        }
+        total += self.buckets.last().copied().unwrap_or_default();
+        lines.push(format!("{NAME}_bucket{{le=\"+Inf\"}} {total}"));
+        lines.push(format!("{NAME}_sum {}", self.nanoseconds / 1e9));
+        lines.push(format!("{NAME}_count {total}"));
+        lines
+    }
+}
+
 /// The Prometheus text exposition, format 0.0.4.
 ///
-/// `shared`: what the shared dictionary holds, key and value: samples, and the histogram's parts. `gauges`: what
-/// the answering worker knows.
+/// `shared`: what the shared dictionary holds, key and value: counters of requests, and samples. `gauges`: what the
+/// answering worker knows.
 pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
+    let totals = Totals::of(shared);
     let mut samples: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (key, value) in shared {
+    for (key, value) in &totals.counters {
         let name = key.split('{').next().unwrap_or(key);
         if let Some((name, ..)) = METRICS.iter().chain([&CACHE_ENTRIES]).find(|(known, ..)| *known == name) {
             samples.entry(name).or_default().push(format!("{key} {value}"));
         }
     }
-    samples.insert("tenantauth_decision_duration_seconds", histogram(shared));
+    samples.insert("tenantauth_decision_duration_seconds", totals.histogram());
     let mut gauge = |name: &'static str, labels: String, value: String| {
         samples.entry(name).or_default().push(format!("{name}{labels} {value}"));
     };
@@ -264,24 +320,6 @@ pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
         }
     }
     out
-}
-
-fn histogram(shared: &[(String, f64)]) -> Vec<String> {
-    const NAME: &str = "tenantauth_decision_duration_seconds";
-    let value_of = |key: &str| shared.iter().find(|(other, _)| other == key).map_or(0.0, |(_, value)| *value);
-    let mut total = 0.0;
-    let mut lines = Vec::new();
-    for (number, bound) in BUCKETS.iter().enumerate() {
-        total += value_of(&format!("{BUCKET_KEY}{number}"));
-        let (whole, rest) = (bound / 1_000_000_000, bound % 1_000_000_000);
-        let bound = format!("{whole}.{rest:09}");
-        lines.push(format!("{NAME}_bucket{{le=\"{}\"}} {total}", bound.trim_end_matches('0')));
-    }
-    total += value_of(&format!("{BUCKET_KEY}{}", BUCKETS.len()));
-    lines.push(format!("{NAME}_bucket{{le=\"+Inf\"}} {total}"));
-    lines.push(format!("{NAME}_sum {}", value_of(SUM_KEY) / 1e9));
-    lines.push(format!("{NAME}_count {total}"));
-    lines
 }
 
 #[cfg(test)]
@@ -329,13 +367,16 @@ mod tests {
         assert_eq!(bucket_of(1_000), 0);
         assert_eq!(bucket_of(1_001), 1);
         assert_eq!(bucket_of(100_000_001), BUCKETS.len());
-        let shared =
-            [("duration:0".to_owned(), 3.0), ("duration:16".to_owned(), 1.0), (SUM_KEY.to_owned(), 5e8)];
+        let code = Tally::of(&Decision::denied(Reason::TokenMissing)).to_code();
+        let slot = |bucket: u64, audited: u64| format!("{TALLY_KEY}{}", (code * 32 + bucket) * 2 + audited);
+        let shared = [(slot(0, 1), 3.0), (slot(16, 0), 1.0), (SUM_KEY.to_owned(), 5e8)];
         let text = exposition(&shared, &Gauges::default());
         assert!(text.contains("_bucket{le=\"0.000001\"} 3\n"), "{text}");
         assert!(text.contains("_bucket{le=\"0.1\"} 3\n"), "{text}");
         assert!(text.contains("_bucket{le=\"+Inf\"} 4\n"), "{text}");
         assert!(text.contains("_sum 0.5\n") && text.contains("_count 4\n"), "{text}");
+        assert!(text.contains("reason=\"token_missing\",backend=\"any\",scope=\"none\"} 4\n"), "{text}");
+        assert!(text.contains("tenantauth_audit_records_total 3\n"), "{text}");
     }
 
     #[test]

@@ -51,15 +51,18 @@ local FLAGS = 32
 local STALE_PLAN = -1
 -- A code's lowest part is the reason; the first of the list is `granted`.
 local REASONS, GRANTED = 128, 0
+-- How many values the bucket of a duration takes.
+local BUCKETS = 32
 
 local _M = {}
 
 local servers = {}
+-- Those of configurations that name one backend and nothing else: nearly all.
+local servers_of_backend = {}
 local plan_number = -1
 local token_names, needs_remote_addr = {}, false
 local strip = {}
-local counters_of_code = {}
-local duration_keys = {}
+local slot_keys = {}
 local warned_of_http_conf = false
 
 
@@ -158,21 +161,45 @@ local function joined(value)
 end
 
 
--- The server that these options describe. A configuration's block makes a new table for each request, so it is
--- found by what the table says; every key is looked at each time, which is what finds a mistyped one.
-local function server_of(options)
-    local key = "\0\0\0"
-    if options ~= nil then
-        options_of.check(2, "enforce", options, ENFORCE_OPTIONS)
-        key = joined(options.backend) .. "\0" .. (options.path_prefix or "") .. "\0" .. (options.client_ip or "")
-            .. "\0" .. joined(options.forward_headers)
-    end
+local function uncommon_server_of(options)
+    options_of.check(3, "enforce", options, ENFORCE_OPTIONS)
+    local key = joined(options.backend) .. "\0" .. (options.path_prefix or "") .. "\0" .. (options.client_ip or "")
+        .. "\0" .. joined(options.forward_headers)
     local server = servers[key]
     if not server then
-        server = new_server(options or {})
+        server = new_server(options)
         servers[key] = server
     end
     return server
+end
+
+
+-- The server that these options describe. A configuration's block makes a new table for each request, so it is
+-- found by what the table says; every key is looked at each time, which is what finds a mistyped one.
+local function server_of(options)
+    if options == nil then
+        return uncommon_server_of({})
+    end
+    if type(options) == "table" then
+        local backend = options.backend
+        local server = servers_of_backend[backend]
+        if server then
+            local others = false
+            for name in pairs(options) do
+                if name ~= "backend" then
+                    others = true
+                end
+            end
+            if not others then
+                return server
+            end
+        elseif type(backend) == "string" and next(options) == "backend" and next(options, "backend") == nil then
+            server = uncommon_server_of(options)
+            servers_of_backend[backend] = server
+            return server
+        end
+    end
+    return uncommon_server_of(options)
 end
 
 
@@ -232,25 +259,17 @@ local function set_variables(record, tenants)
 end
 
 
+-- One counter for everything that is to be counted about a request; what it adds up to is worked out when somebody
+-- asks for metrics. The sum of durations is the one thing that needs another.
 local function count(code, nanoseconds, bucket, audited)
-    local keys = counters_of_code[code]
-    if not keys then
-        keys = { native.counters_of(code) }
-        counters_of_code[code] = keys
-    end
-    for i = 1, #keys do
-        add(keys[i], 1)
-    end
-    local key = duration_keys[bucket]
+    local slot = (code * BUCKETS + bucket) * 2 + (audited and 1 or 0)
+    local key = slot_keys[slot]
     if not key then
-        key = "duration:" .. bucket
-        duration_keys[bucket] = key
+        key = string.format("tally:%.0f", slot)
+        slot_keys[slot] = key
     end
     add(key, 1)
     add("duration:sum", nanoseconds)
-    if audited then
-        add("tenantauth_audit_records_total", 1)
-    end
 end
 
 

@@ -212,12 +212,14 @@ local INIT_OPTIONS = {
 
 
 function _M.init(options)
+    native.set_init_failed(true)
     options = options_of.check(1, "init_worker", options, INIT_OPTIONS)
     if ngx.get_phase() ~= "init_worker" then
         options_of.fail(1, "init_worker", "must be called in the init_worker phase, not in " .. ngx.get_phase())
     end
     -- The cache loader and manager processes of nginx serve no requests.
     if ngx.worker.id() == nil then
+        native.set_init_failed(false)
         return
     end
     local ok, problem = start(options.policy or DEFAULT_POLICY, options.shared_dict or DEFAULT_DICT,
@@ -225,6 +227,7 @@ function _M.init(options)
     if not ok then
         options_of.fail(1, "init_worker", problem)
     end
+    native.set_init_failed(false)
 end
 
 
@@ -238,6 +241,9 @@ function _M.ensure()
         if dict_name then
             attach_dict(dict_name)
             attached = true
+        elseif native.init_failed() then
+            -- Somebody named a policy, wrongly. It is not replaced by the default one.
+            return
         else
             -- The drop-in: nobody called init_worker. nginx passes the variable on only with `env`.
             start(os.getenv("TENANTAUTH_POLICY") or DEFAULT_POLICY, DEFAULT_DICT, 2)

@@ -57,7 +57,7 @@ pub(super) struct Explain {
     #[arg(long, value_name = "BACKEND", value_delimiter = ',', value_parser = backend_parser())]
     backend: Vec<Backend>,
     /// The method of the request [default: GET]
-    #[arg(long, requires = "path", value_parser = parse_method)]
+    #[arg(long, conflicts_with = "scope", value_parser = parse_method)]
     method: Option<String>,
     /// The path of the request, undecoded as on the wire; a query may follow.
     #[arg(long, value_name = "/RAW/PATH")]

@@ -27,7 +27,9 @@ fn minimal() {
     assert_eq!(site.upstream_of("3100").only().target(), "/loki/api/v1/query");
     assert_denied(&ask("tenant2"), "tenant_forbidden");
     let records = site.audit(2);
-    assert_eq!((&records[0]["decision"], &records[1]["decision"]), (&"allow".into(), &"deny".into()));
+    // Two workers with a buffer each: the lines come in any order.
+    let allowed = records.iter().filter(|record| record["decision"] == "allow").count();
+    assert_eq!((records.len(), allowed), (2, 1), "{records:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const MAX_INPUT: u64 = 1 << 20;
 
 /// Who asks, and what can be told of them.
 pub(super) struct Principal {
-    /// The groups in the policy; those of everyone where the token is refused.
+    /// The groups in the policy; none, not even everyone, where there is no principal.
     pub(super) ids: Box<[GroupId]>,
     /// Why there is no principal.
     pub(super) refused: Option<Reason>,
@@ -79,13 +79,16 @@ impl Principal {
 
     fn refused(source: &'static str, reason: Reason) -> Self {
         let shown = Who { refused: Some(reason.name()), ..Who::of(source) };
-        Self { ids: Box::from([EVERYONE]), refused: Some(reason), shown }
+        Self { ids: Box::default(), refused: Some(reason), shown }
     }
 
     fn known(snapshot: &Snapshot, source: &'static str, issuer: usize, identity: &Identity) -> Self {
-        let resolve = |raw: &[Box<str>]| snapshot.groups.of_user(issuer, raw.iter().map(|group| &**group));
-        let ids = resolve(&identity.groups);
-        let is_unknown = |group: &str| !names_a_group(snapshot, issuer, &resolve(&[group.into()]));
+        let raw = || identity.groups.iter().map(|group| &**group);
+        let ids = snapshot.groups.of_user(issuer, raw());
+        let is_unknown = |group: &&str| {
+            let ids = snapshot.groups.of_user(issuer, std::iter::once(*group));
+            !names_a_group(snapshot, issuer, &ids)
+        };
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let shown = Who {
             verified: source == "token",
@@ -97,12 +100,7 @@ impl Principal {
                 token_id: text(&identity.token_id),
             }),
             groups: shown_groups(snapshot, &ids),
-            unknown_groups: identity
-                .groups
-                .iter()
-                .filter(|group| is_unknown(group))
-                .map(ToString::to_string)
-                .collect(),
+            unknown_groups: raw().filter(is_unknown).map(str::to_owned).collect(),
             ..Who::of(source)
         };
         Self { ids, refused: None, shown }
