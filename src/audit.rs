@@ -217,3 +217,6 @@ fn push_text(out: &mut String, bytes: &[u8]) {
     }
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests;

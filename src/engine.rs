@@ -16,6 +16,7 @@ use crate::policy::Compiled;
 use crate::policy::diagnostic::{Diagnostic, Severity};
 use crate::policy::snapshot::GroupId;
 use crate::token::cache::TokenCache;
+use crate::token::keys::KeySet;
 use arc_swap::{ArcSwapOption, Guard};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -62,7 +63,12 @@ pub enum Level {
 /// The policy in force, with what a worker derives from it once.
 #[derive(Debug)]
 pub(crate) struct Live {
-    pub(crate) compiled: Compiled,
+    pub(crate) compiled: Arc<Compiled>,
+    /// The keys of each issuer: the policy's, or newer ones where its files have changed and the document that names
+    /// them has become unusable.
+    keys: Vec<Option<Arc<KeySet>>>,
+    /// The source of client addresses, likewise with its newest keys.
+    client_ip: Option<Source>,
     /// Different for every policy that was ever in force in this worker.
     pub(crate) serial: u32,
     /// Different whenever issuers or keys are: what was verified before has to be verified again.
@@ -146,9 +152,18 @@ impl Engine {
     /// # Errors
     /// The system's, where no thread can be started.
     pub fn start(options: Options, fallback: Option<Vec<u8>>) -> std::io::Result<Arc<Self>> {
+        Self::start_settling(options, fallback, reload::SETTLING)
+    }
+
+    /// `settling`: how long a changed file must rest before it is used.
+    fn start_settling(
+        options: Options,
+        fallback: Option<Vec<u8>>,
+        settling: Duration,
+    ) -> std::io::Result<Arc<Self>> {
         let (engine, retired) = Self::new(options);
         *lock(&engine.fallback) = fallback;
-        reload::spawn(&engine, retired)?;
+        reload::spawn(&engine, retired, settling)?;
         Ok(engine)
     }
 
@@ -208,7 +223,7 @@ impl Engine {
     pub fn header_plan(&self) -> HeaderPlan {
         let live = self.live();
         let Some(live) = live.as_deref() else { return HeaderPlan::default() };
-        let source = live.compiled.client_ip.as_ref();
+        let source = live.client_ip.as_ref();
         HeaderPlan {
             serial: live.serial,
             token_headers: live
@@ -272,7 +287,7 @@ impl Engine {
                 }
             }
             let snapshot = &live.compiled.snapshot;
-            for (name, keys) in snapshot.issuer_names.iter().zip(&live.compiled.keys) {
+            for (name, keys) in snapshot.issuer_names.iter().zip(&live.keys) {
                 gauges.jwks_keys.push((name.to_string(), keys.as_ref().map_or(0, |keys| keys.len())));
                 gauges.jwks_last_success.push((name.to_string(), live.loaded_at));
             }
@@ -302,7 +317,7 @@ impl Engine {
                     .snapshot
                     .issuer_names
                     .iter()
-                    .zip(&live.compiled.keys)
+                    .zip(&live.keys)
                     .map(|(name, keys)| serde_json::json!({
                         "name": name,
                         "keys": keys.as_ref().map_or(0, |keys| keys.len()),
@@ -322,3 +337,6 @@ fn timestamp(seconds: u64) -> Option<String> {
     let seconds = i64::try_from(seconds).ok()?;
     jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
 }
+
+#[cfg(test)]
+mod tests;

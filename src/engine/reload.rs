@@ -1,36 +1,45 @@
 //! The engine's thread: reads the policy, notices changes, compiles, swaps, releases. Touches no Lua.
 
 use super::{Engine, Level, Live, Readiness, lock, unix_now};
+use crate::client_ip::Source;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome};
+use crate::token::keys::KeySet;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::Duration;
 
 /// A change is used after two equal readings this far apart, so that a file is not read while it is written.
-const SETTLING: Duration = Duration::from_millis(500);
+pub(super) const SETTLING: Duration = Duration::from_millis(500);
 /// The same for a worker's first policy, for which requests wait.
 const FIRST_SETTLING: Duration = Duration::from_millis(50);
+/// Files are not looked at more often, whatever is configured.
+const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(super) fn spawn(engine: &Arc<Engine>, retired: mpsc::Receiver<Box<dyn Send>>) -> std::io::Result<()> {
+pub(super) fn spawn(
+    engine: &Arc<Engine>,
+    retired: mpsc::Receiver<Box<dyn Send>>,
+    settling: Duration,
+) -> std::io::Result<()> {
     let engine = Arc::downgrade(engine);
-    thread::Builder::new().name("tenantauth".into()).spawn(move || run(&engine, &retired))?;
+    thread::Builder::new().name("tenantauth".into()).spawn(move || run(&engine, &retired, settling))?;
     Ok(())
 }
 
-fn run(engine: &Weak<Engine>, retired: &mpsc::Receiver<Box<dyn Send>>) {
+fn run(engine: &Weak<Engine>, retired: &mpsc::Receiver<Box<dyn Send>>, later: Duration) {
     let mut reloader = Reloader::default();
     let mut settling = FIRST_SETTLING;
     loop {
         let Some(strong) = engine.upgrade() else { return };
-        if !reloader.look(&strong, settling) {
+        if !guarded(&strong, || reloader.look(&strong, settling)) {
             // Still changing: look again soon, but let a stream of changes not keep the thread busy.
             thread::sleep(settling);
             continue;
         }
-        settling = SETTLING;
-        let interval = strong.options.reload_interval;
+        settling = later;
+        let interval = strong.options.reload_interval.max(LEAST_INTERVAL);
         drop(strong);
         // Released here and not on the event loop; the wait for the next look is the wait for things to release.
         let mut left = interval;
@@ -47,10 +56,27 @@ fn run(engine: &Weak<Engine>, retired: &mpsc::Receiver<Box<dyn Send>>) {
     }
 }
 
+/// Without this a panic would end the thread, and with it every further change of the policy, in silence. What was
+/// half done is left as it was: a policy is put in force by its last step.
+pub(super) fn guarded(engine: &Engine, look: impl FnOnce() -> bool) -> bool {
+    panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
+        engine.tell(Level::Error, "internal error: a panic while the policy was read".to_owned());
+        if engine.live().is_none() {
+            engine.set_readiness(Readiness::NoPolicy);
+        }
+        true
+    })
+}
+
 #[derive(Default)]
 pub(super) struct Reloader {
     /// What the policy last taken or refused was made of.
     judged: Option<Fingerprint>,
+    /// It was refused, and another one is in force.
+    refused: bool,
+    /// The keys of that other one, which follow their files all the same: what a policy's author did wrong must not
+    /// keep a withdrawn key alive.
+    keys: Option<Fingerprint>,
     serial: u32,
     keys_generation: u64,
     /// Policies no longer in force, until no request holds them.
@@ -60,16 +86,37 @@ pub(super) struct Reloader {
 impl Reloader {
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
-        if self.judged.as_ref().is_some_and(|judged| judged.read_again() == *judged) {
+        let is_same = |seen: &Fingerprint| seen.read_again() == *seen;
+        if !self.judged.as_ref().is_some_and(is_same) {
+            let (outcome, fingerprint, bundle) = store::load(&engine.options.policy, unix_now());
+            thread::sleep(settling);
+            if !is_same(&fingerprint) {
+                return false;
+            }
+            self.judged = Some(fingerprint);
+            self.refused = outcome.compiled.is_none();
+            self.keys = None;
+            self.judge(engine, outcome, &bundle);
+        }
+        if !self.refused || self.keys.as_ref().is_some_and(is_same) {
             return true;
         }
-        let (outcome, fingerprint, bundle) = store::load(&engine.options.policy, unix_now());
+        let Some(live) = engine.live.load_full() else { return true };
+        let (mut keys, mut client_ip) = (live.keys.clone(), live.client_ip.clone());
+        let path = &engine.options.policy;
+        let (fingerprint, wrong) = store::refresh_keys(path, &live.compiled, &mut keys, &mut client_ip);
         thread::sleep(settling);
-        if fingerprint.read_again() != fingerprint {
+        if !is_same(&fingerprint) {
             return false;
         }
-        self.judged = Some(fingerprint);
-        self.judge(engine, outcome, &bundle);
+        self.keys = Some(fingerprint);
+        for problem in wrong {
+            engine.tell(Level::Error, format!("the keys in force are kept: {problem}"));
+        }
+        if live.keys != keys {
+            engine.tell(Level::Notice, "the keys of the policy in force were replaced".to_owned());
+        }
+        self.put_in_force(engine, Arc::clone(&live.compiled), keys, client_ip, live.warnings.clone());
         true
     }
 
@@ -104,12 +151,15 @@ impl Reloader {
         for warning in &diagnostics {
             engine.tell(Level::Warn, warning.one_line());
         }
-        self.take(engine, compiled, diagnostics);
         *lock(&engine.last_good) = Some(bundle.to_bytes());
-        let mut last = lock(&engine.last_reload);
-        last.successful = true;
-        last.success = Some(unix_now());
-        last.accepted += 1;
+        {
+            let mut last = lock(&engine.last_reload);
+            last.successful = true;
+            last.success = Some(unix_now());
+            last.accepted += 1;
+        }
+        // Last, so that whoever sees the new revision sees the rest as well.
+        self.take(engine, compiled, diagnostics);
     }
 
     /// A worker that starts while what is on disk is unusable goes on with what its predecessor decided by.
@@ -122,28 +172,39 @@ impl Reloader {
     }
 
     fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {
+        let revision = compiled.snapshot.revision.clone();
+        let (keys, client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
+        self.put_in_force(engine, Arc::new(compiled), keys, client_ip, warnings);
+        engine.set_readiness(Readiness::Ready);
+        engine.tell(Level::Notice, format!("policy revision `{revision}` is in force"));
+    }
+
+    fn put_in_force(
+        &mut self,
+        engine: &Engine,
+        compiled: Arc<Compiled>,
+        keys: Vec<Option<Arc<KeySet>>>,
+        client_ip: Option<Source>,
+        warnings: Vec<Diagnostic>,
+    ) {
         let before = engine.live.load_full();
         let same_keys = before.as_ref().is_some_and(|before| {
-            before.compiled.keys == compiled.keys
-                && before.compiled.snapshot.issuers == compiled.snapshot.issuers
+            before.keys == keys && before.compiled.snapshot.issuers == compiled.snapshot.issuers
         });
         if !same_keys {
             self.keys_generation += 1;
         }
         self.serial += 1;
-        let now = unix_now();
-        let revision = compiled.snapshot.revision.clone();
         let live = Live {
             compiled,
+            keys,
+            client_ip,
             serial: self.serial,
             keys_generation: self.keys_generation,
-            loaded_at: now,
+            loaded_at: unix_now(),
             warnings,
         };
         self.former.extend(engine.live.swap(Some(Arc::new(live))));
-        drop(before);
-        engine.set_readiness(Readiness::Ready);
-        engine.tell(Level::Notice, format!("policy revision `{revision}` is in force"));
     }
 
     /// Releases what no request holds any more.

@@ -141,7 +141,7 @@ impl Engine {
             },
             &lock(&self.hash_key),
         );
-        let source = live.and_then(|live| live.compiled.client_ip.as_ref());
+        let source = live.and_then(|live| live.client_ip.as_ref());
         let header = request.tenant.unwrap_or_default();
         Some(apply(&Verdict {
             decision,
@@ -241,7 +241,7 @@ fn judge<'a>(
     request: &Request<'a>,
     facts: &mut Facts<'a>,
 ) -> Result<Decision, Reason> {
-    let source = live.compiled.client_ip.as_ref();
+    let source = live.client_ip.as_ref();
     let now = unix_now();
 
     if request.headers_truncated {
@@ -353,7 +353,7 @@ fn resolve<'c>(
     let mut cache = CacheUse::Hit;
     let entry = tokens.get_or_insert_with(token, now, || {
         cache = CacheUse::Miss;
-        let claims = token::verify(token, &snapshot.issuers, &live.compiled.keys, now)?;
+        let claims = token::verify(token, &snapshot.issuers, &live.keys, now)?;
         let resolved = resolve_in_snapshot(live, &claims);
         Ok((claims, resolved))
     })?;

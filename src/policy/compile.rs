@@ -40,8 +40,47 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// The keys of each issuer, parallel to the snapshot's issuers.
     pub keys: Vec<Option<Arc<KeySet>>>,
+    /// The file that the keys of each issuer came from, as the policy names it; parallel to `keys`.
+    pub key_files: Vec<Option<PathBuf>>,
     /// Where client addresses come from, with the keys of a signed cookie.
     pub client_ip: Option<Source>,
+}
+
+impl Compiled {
+    /// Reads the keys again: a file that is good replaces what it gave before, any other replaces nothing.
+    ///
+    /// `keys` and `client_ip`: what is in force. Returns what is wrong with the files.
+    pub fn refresh_keys(
+        &self,
+        keys: &mut [Option<Arc<KeySet>>],
+        client_ip: &mut Option<Source>,
+        files: &mut dyn Files,
+    ) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for ((set, file), rules) in keys.iter_mut().zip(&self.key_files).zip(&self.snapshot.issuers) {
+            let Some(file) = file else { continue };
+            let read = files.read(file).and_then(|json| {
+                KeySet::from_jwks(&json, rules.algorithms).map_err(|error| error.to_string())
+            });
+            match read {
+                Ok((fresh, _)) if !fresh.is_empty() => *set = Some(Arc::new(fresh)),
+                Ok(_) => wrong.push(format!("`{}` holds no usable key", file.display())),
+                Err(error) => wrong.push(format!("`{}`: {error}", file.display())),
+            }
+        }
+        let Some(config) = &self.snapshot.client_ip else { return wrong };
+        let fresh = config.with_keys(|file| {
+            let content = files.read(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
+            KeyRing::parse(&content)
+                .map(Arc::new)
+                .map_err(|_| format!("`{}` is no keys file", file.display()))
+        });
+        match fresh {
+            Ok(fresh) => *client_ip = Some(fresh),
+            Err(error) => wrong.push(error),
+        }
+        wrong
+    }
 }
 
 /// Compiles a document that was read without an error. `None` where `problems` now holds one.
@@ -57,11 +96,16 @@ pub(super) fn compile(
     let mut issuers = Vec::new();
     let mut issuer_names = Vec::new();
     let mut keys = Vec::new();
+    let mut key_files = Vec::new();
     for entry in &document.issuers {
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
             keys.push(load_keys(entry, rules.algorithms, files, &path, problems));
+            key_files.push(match &entry.keys {
+                KeysEntry::File(file) => Some(PathBuf::from(&*file.value)),
+                _ => None,
+            });
             issuers.push(rules);
             issuer_names.push(name);
         }
@@ -82,9 +126,7 @@ pub(super) fn compile(
     warn_of_pattern_groups(document, &issuer_names, problems);
 
     let networks = NamedNetworks::new(document, problems);
-    let mut known_groups = groups_known_to_grants(document);
-    let every: Vec<String> = issuer_names.iter().map(|name| format!("{name}:*")).collect();
-    known_groups.extend(every.iter().map(|group| &**group));
+    let known_groups = groups_known_to_grants(document);
     let mut restrictions = Vec::new();
     for entry in &document.restrictions {
         restrictions.push(compile_restriction(entry, &networks, &known_groups, &mut groups, problems));
@@ -107,7 +149,7 @@ pub(super) fn compile(
     if !problems.any_error() {
         warn_of_unmatched_restrictions(document, &snapshot, problems);
     }
-    (!problems.any_error()).then_some(Compiled { snapshot, keys, client_ip: source })
+    (!problems.any_error()).then_some(Compiled { snapshot, keys, key_files, client_ip: source })
 }
 
 fn compile_issuer(

@@ -1,19 +1,26 @@
 //! Policies on disk: reading one with the files it names, and noticing when any of them changes.
 
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems};
-use super::{Files, Outcome, compile};
+use super::{Compiled, Files, Outcome, compile};
+use crate::client_ip::Source;
+use crate::token::keys::KeySet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// No document or file named by one is read beyond this.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// What was read, so that a change can be noticed: each file with its content's digest, or the error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fingerprint(Vec<(PathBuf, Result<String, String>)>);
+pub struct Fingerprint(
+    Vec<(PathBuf, Result<String, String>)>,
+    /// The directory of the owners' documents, and whether it holds any.
+    Option<(PathBuf, bool)>,
+);
 
 impl Fingerprint {
     /// The files: the document first, then those that it names, each with the reason where it could not be read.
@@ -25,7 +32,10 @@ impl Fingerprint {
     #[must_use]
     pub fn read_again(&self) -> Self {
         let digest = |path: &Path| read(path).map(|content| crate::token::digest::sha256_hex(&content));
-        Self(self.0.iter().map(|(path, _)| (path.clone(), digest(path))).collect())
+        Self(
+            self.0.iter().map(|(path, _)| (path.clone(), digest(path))).collect(),
+            self.1.as_ref().map(|(owners, _)| (owners.clone(), holds_any(owners))),
+        )
     }
 }
 
@@ -77,8 +87,9 @@ impl Bundle {
 
 impl Files for Bundle {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        // Kept under the path that was read, which ends in the path that was named.
-        let found = self.0.iter().skip(1).find(|(known, _)| known.ends_with(path));
+        let document = self.0.first().map(|(document, _)| base_of(document)).unwrap_or_default();
+        let path = document.join(path);
+        let found = self.0.iter().skip(1).find(|(known, _)| *known == path);
         found.map(|(_, content)| content.clone()).ok_or_else(|| "not kept".to_owned())
     }
 }
@@ -88,28 +99,61 @@ impl Files for Bundle {
 /// `path`: the document, or a directory that holds it as `policy.yaml`. `now`: Unix seconds. A file that cannot
 /// be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
-    let mut files = Reader { base: PathBuf::new(), seen: Fingerprint::default(), bundle: Bundle::default() };
-    let (document, in_directory) =
-        if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) };
-    files.base = document.parent().unwrap_or(Path::new("")).into();
+    let (document, in_directory) = document_of(path);
+    let mut files = Reader::beside(&document);
     let name = document.display().to_string();
-    let mut outcome = match files.read_and_remember(document.clone()) {
+    let within = if in_directory { Some(path) } else { None };
+    let mut outcome = match files.read_document(&document, within) {
         Ok(text) => compile(&name, &text, &mut files, now),
         Err(error) => failed(&name, &format!("cannot read the policy: {error}")),
     };
-    let owners = path.join("owners.d");
-    if in_directory && fs::read_dir(&owners).is_ok_and(|mut entries| entries.next().is_some()) {
-        let refused =
-            failed(&owners.display().to_string(), "documents of owners are not supported by this version");
-        outcome.compiled = None;
-        outcome.diagnostics.extend(refused.diagnostics);
+    if in_directory {
+        let owners = path.join("owners.d");
+        let any = holds_any(&owners);
+        if any {
+            let name = owners.display().to_string();
+            let refused = failed(&name, "documents of owners are not supported by this version");
+            outcome.compiled = None;
+            outcome.diagnostics.extend(refused.diagnostics);
+        }
+        files.seen.1 = Some((owners, any));
     }
     (outcome, files.seen, files.bundle)
 }
 
+/// Reads the keys of the policy in force again, whatever has become of the document at `path` since.
+///
+/// `keys` and `client_ip`: what is in force, replaced by what is good. Returns what was read, and what is wrong with
+/// it.
+pub fn refresh_keys(
+    path: &Path,
+    compiled: &Compiled,
+    keys: &mut [Option<Arc<KeySet>>],
+    client_ip: &mut Option<Source>,
+) -> (Fingerprint, Vec<String>) {
+    let mut files = Reader::beside(&document_of(path).0);
+    let wrong = compiled.refresh_keys(keys, client_ip, &mut files);
+    (files.seen, wrong)
+}
+
+/// The document of a policy, and whether the policy is a directory.
+fn document_of(path: &Path) -> (PathBuf, bool) {
+    if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) }
+}
+
+fn base_of(document: &Path) -> PathBuf {
+    document.parent().unwrap_or(Path::new("")).into()
+}
+
+fn holds_any(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
+}
+
 fn failed(file: &str, message: &str) -> Outcome {
     let mut problems = Problems::of(file);
-    problems.error(Place { line: 1, column: 1 }, &At::Root, message);
+    problems
+        .error(Place { line: 1, column: 1 }, &At::Root, message)
+        .help("check the path, and that nginx's worker user may read it");
     Outcome { compiled: None, diagnostics: problems.into_sorted() }
 }
 
@@ -126,7 +170,23 @@ struct Reader {
 }
 
 impl Reader {
-    fn read_and_remember(&mut self, path: PathBuf) -> Result<Vec<u8>, String> {
+    fn beside(document: &Path) -> Self {
+        Self { base: base_of(document), seen: Fingerprint::default(), bundle: Bundle::default() }
+    }
+
+    /// `within`: the directory that it must not lead out of.
+    fn read_document(&mut self, document: &Path, within: Option<&Path>) -> Result<Vec<u8>, String> {
+        let content = self.read_path(document.to_owned());
+        if let (Ok(_), Some(directory)) = (&content, within) {
+            let leads_to = document.canonicalize().map_err(words)?;
+            if !leads_to.starts_with(directory.canonicalize().map_err(words)?) {
+                return Err(format!("it leads out of the directory, to `{}`", leads_to.display()));
+            }
+        }
+        content
+    }
+
+    fn read_path(&mut self, path: PathBuf) -> Result<Vec<u8>, String> {
         let content = read(&path);
         let digest =
             content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
@@ -140,8 +200,12 @@ impl Reader {
 
 impl Files for Reader {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        self.read_and_remember(self.base.join(path))
+        self.read_path(self.base.join(path))
     }
+}
+
+fn words(error: std::io::Error) -> String {
+    error.to_string().to_lowercase()
 }
 
 /// A regular file's content. Anything else (a directory, a device, a FIFO that would block) is refused.
@@ -149,7 +213,6 @@ impl Files for Reader {
 /// # Errors
 /// The reason in words.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let words = |error: std::io::Error| error.to_string().to_lowercase();
     let metadata = fs::metadata(path).map_err(words)?;
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());

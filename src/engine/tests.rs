@@ -1,0 +1,206 @@
+//! An engine on real files, with its thread and the real clock.
+
+mod files;
+mod keys;
+mod order;
+mod reload;
+
+use super::*;
+use crate::client_ip::ClientIp;
+use crate::client_ip::signature::{self, KeyRing};
+use crate::metrics::CacheUse;
+use crate::reason::Reason;
+use crate::scope::{Backend, BackendSet};
+use crate::token::algorithm::Algorithm;
+use crate::token::fixtures::{jwk, token, with};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicU32;
+use std::thread;
+use std::time::Instant;
+
+/// Changes are promised to be in force after so long.
+const PROMISED: Duration = Duration::from_secs(5);
+const SECRET: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+
+/// A directory of its own, gone with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("tenantauth-engine-{}-{number}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn options(&self, policy: &str) -> Options {
+        Options { policy: self.path(policy), reload_interval: Duration::from_millis(100) }
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).unwrap();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn key_set(keys: &[(&str, Algorithm)]) -> String {
+    let keys: Vec<Value> =
+        keys.iter().map(|(kid, algorithm)| with(jwk(*algorithm), "kid", json!(kid))).collect();
+    json!({"keys": keys}).to_string()
+}
+
+/// A policy of one issuer without leeway, and what follows.
+fn policy(tail: &str) -> String {
+    format!(
+        "version: 1\n\
+         issuers:\n\
+         - name: entra\n  \
+           issuer: https://issuer.example\n  \
+           audiences: [grafana]\n  \
+           jwks_file: jwks.json\n  \
+           algorithms: [RS256, ES256]\n  \
+           leeway: 0s\n\
+         {tail}"
+    )
+}
+
+/// A directory with keys and a policy, and an engine that watches it.
+struct Site {
+    scratch: Scratch,
+    engine: Arc<Engine>,
+}
+
+const TAIL: &str = "grants: [{ name: readers, groups: [a], tenants: [t, u] }]\n";
+
+impl Site {
+    fn start(tail: &str) -> Self {
+        let scratch = Scratch::new();
+        scratch.write("policy.yaml", &policy(tail));
+        let site = Self::start_in(scratch, "policy.yaml");
+        site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+        site
+    }
+
+    fn start_in(scratch: Scratch, policy: &str) -> Self {
+        Self::start_with(scratch, policy, None)
+    }
+
+    fn start_with(scratch: Scratch, policy: &str, fallback: Option<Vec<u8>>) -> Self {
+        scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256), ("e", Algorithm::Es256)]));
+        scratch.write("ip.keys", &format!("k1:{SECRET}\n"));
+        // A shorter rest than in nginx: these tests write each file at once.
+        let settling = Duration::from_millis(100);
+        Self { engine: Engine::start_settling(scratch.options(policy), fallback, settling).unwrap(), scratch }
+    }
+
+    /// Returns how long it took.
+    fn wait_for(&self, what: &str, is_so: impl Fn(&Self) -> bool) -> Duration {
+        let started = Instant::now();
+        while !is_so(self) {
+            assert!(started.elapsed() < 4 * PROMISED, "{what}: {:?}", self.messages());
+            thread::sleep(Duration::from_millis(20));
+        }
+        started.elapsed()
+    }
+
+    fn wait_for_reason(&self, request: &Request<'_>, wanted: Reason) {
+        let took = self.wait_for(wanted.name(), |site| site.reason(request) == wanted);
+        assert!(took < PROMISED, "{wanted} after {took:?}");
+    }
+
+    fn change(&self, tail: &str) {
+        let before = self.engine.revision();
+        self.scratch.write("policy.yaml", &policy(tail));
+        let took = self.wait_for("the changed policy", |site| site.engine.revision() != before);
+        assert!(took < PROMISED, "{took:?}");
+    }
+
+    fn seen<T>(&self, server: &Server, request: &Request<'_>, look: impl Fn(&Verdict<'_>) -> T) -> T {
+        loop {
+            let plan = u64::from(self.engine.header_plan().serial);
+            // Between the two calls the policy may change: then the headers are read again.
+            if let Some(seen) = self.engine.enforce(server, plan, request, &look) {
+                return seen;
+            }
+        }
+    }
+
+    fn reason(&self, request: &Request<'_>) -> Reason {
+        self.seen(&loki(), request, |verdict| verdict.decision.reason())
+    }
+
+    fn cache(&self, request: &Request<'_>) -> CacheUse {
+        self.seen(&loki(), request, |verdict| verdict.tally.cache)
+    }
+
+    /// All messages that wait, each with its level.
+    fn messages(&self) -> Vec<(Level, String)> {
+        std::iter::from_fn(|| self.engine.next_message()).collect()
+    }
+
+    fn errors(&self) -> Vec<String> {
+        let messages = self.messages().into_iter();
+        messages.filter(|(level, _)| *level == Level::Error).map(|(_, text)| text).collect()
+    }
+
+    /// Long enough for a change to be noticed and judged, were it one.
+    fn let_it_look(&self) {
+        thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn loki() -> Server {
+    Server {
+        backends: BackendSet::of(Backend::Loki),
+        path_prefix: String::new(),
+        client_is_remote_addr: false,
+    }
+}
+
+fn claims() -> Value {
+    let now = unix_now();
+    json!({
+        "iss": "https://issuer.example", "aud": "grafana", "sub": "s-1", "exp": now + 3600, "groups": ["a"],
+        "preferred_username": "ada",
+    })
+}
+
+fn signed(kid: &str, claims: &Value) -> String {
+    let (algorithm, name) = match kid {
+        "e" => (Algorithm::Es256, "ES256"),
+        _ => (Algorithm::Rs256, "RS256"),
+    };
+    token(algorithm, &json!({"alg": name, "kid": kid}).to_string(), &claims.to_string())
+}
+
+/// A query of tenant `t` that the policy allows.
+fn query(token: &str) -> Request<'_> {
+    Request {
+        method: b"GET",
+        request_uri: b"/loki/api/v1/query?query=%7Bx%3D%22y%22%7D",
+        uri: b"/loki/api/v1/query",
+        tenant: Some(b"t"),
+        token: Some(token.as_bytes()),
+        remote_addr: b"192.0.2.1",
+        peer: b"192.0.2.1",
+        ..Request::default()
+    }
+}
+
+fn stamp(keys: &str, address: &str, expires: u64) -> String {
+    let ring = KeyRing::parse(keys.as_bytes()).unwrap();
+    let address = ClientIp::parse(address.as_bytes()).unwrap();
+    format!("Client_Ip={}", signature::sign(&ring, "Client_Ip", address, expires))
+}

@@ -1,0 +1,156 @@
+//! What is never frozen into the cache of tokens: keys, times, issuers, groups.
+
+use super::*;
+
+#[test]
+fn a_cached_token_dies_with_its_key() {
+    let site = Site::start(TAIL);
+    let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
+    for token in [&gone, &stays] {
+        assert_eq!(site.reason(&query(token)), Reason::Granted);
+        assert_eq!(site.cache(&query(token)), CacheUse::Hit);
+    }
+    site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    site.wait_for_reason(&query(&gone), Reason::TokenKeyUnknown);
+    assert_eq!(site.reason(&query(&stays)), Reason::Granted);
+    // A set without one usable key is a failed refresh, which keeps the old one.
+    site.scratch.write("jwks.json", r#"{"keys": []}"#);
+    site.wait_for("the complaint", |site| {
+        site.errors().iter().any(|text| text.contains("there is no usable key"))
+    });
+    assert_eq!(site.reason(&query(&stays)), Reason::Granted);
+    // The same key id, another key.
+    site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Rs256), ("r", Algorithm::Rs256)]));
+    site.wait_for_reason(&query(&stays), Reason::TokenKeyUnknown);
+    assert_eq!(site.reason(&query(&gone)), Reason::Granted);
+}
+
+#[test]
+fn a_key_is_withdrawn_even_while_the_policy_is_broken() {
+    let site = Site::start(&format!(
+        "client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [192.0.2.1] }}]\n"
+    ));
+    let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
+    let keys = format!("k1:{SECRET}\n");
+    let cookie = stamp(&keys, "192.0.2.1", unix_now() + 300);
+    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    assert_eq!([site.reason(&of(&gone)), site.reason(&of(&stays))], [Reason::Granted; 2]);
+    let revision = site.engine.revision();
+    site.scratch.write("policy.yaml", &policy("grant: []\n"));
+    site.wait_for("the complaint", |site| site.errors().iter().any(|text| text.contains("unknown key")));
+
+    site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    site.wait_for_reason(&of(&gone), Reason::TokenKeyUnknown);
+    assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+    // So are the keys of cookies.
+    site.scratch.write("ip.keys", &format!("k2:{}\n", SECRET.replace('M', "N")));
+    site.wait_for_reason(&of(&stays), Reason::IpSignature);
+    // What is broken replaces nothing.
+    site.scratch.write("jwks.json", "{}");
+    fs::remove_file(site.scratch.path("ip.keys")).unwrap();
+    site.wait_for("the complaint", |site| {
+        let errors = site.errors();
+        errors
+            .iter()
+            .any(|text| text.contains("the keys in force are kept: `jwks.json`: has no array `keys`"))
+            && errors.iter().any(|text| text.contains("`ip.keys`: no such file"))
+    });
+    assert_eq!(site.reason(&of(&stays)), Reason::IpSignature);
+    assert_eq!(site.engine.revision(), revision);
+    assert!(!site.engine.gauges().last_reload_successful);
+}
+
+#[test]
+fn times_are_compared_at_every_request() {
+    let site = Site::start(TAIL);
+    let now = unix_now();
+    let short = signed("r", &with(claims(), "exp", json!(now + 3)));
+    let later = signed("r", &with(claims(), "nbf", json!(now + 3)));
+    assert_eq!(site.reason(&query(&short)), Reason::Granted);
+    assert_eq!(site.reason(&query(&later)), Reason::TokenNotYetValid);
+    assert_eq!(site.cache(&query(&short)), CacheUse::Hit);
+    site.wait_for("the end", |_| unix_now() >= now + 3);
+    assert_eq!(site.reason(&query(&short)), Reason::TokenExpired);
+    assert_eq!(site.reason(&query(&later)), Reason::Granted);
+
+    // A grant and a cookie expire likewise.
+    let now = unix_now();
+    let expires = jiff::Timestamp::from_second(i64::try_from(now + 3).unwrap()).unwrap();
+    site.change(&format!(
+        "client_ip: {{ keys_file: ip.keys }}\n\
+         grants:\n\
+         - {{ groups: [a], tenants: [t], expires: {expires} }}\n\
+         - {{ groups: [a], tenants: [u] }}\n\
+         restrictions: [{{ networks: [192.0.2.1] }}]\n"
+    ));
+    let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", now + 3);
+    let good = signed("r", &claims());
+    let on_t = Request { cookies: Some(cookie.as_bytes()), ..query(&good) };
+    let on_u = Request { tenant: Some(b"u"), ..on_t };
+    assert_eq!([site.reason(&on_t), site.reason(&on_u)], [Reason::Granted; 2]);
+    site.wait_for("the end", |_| unix_now() >= now + 3);
+    assert_eq!([site.reason(&on_t), site.reason(&on_u)], [Reason::TenantForbidden, Reason::IpExpired]);
+}
+
+#[test]
+fn a_cached_token_is_judged_by_the_issuers_of_today() {
+    let site = Site::start(TAIL);
+    let good = signed("r", &claims());
+    assert_eq!(site.reason(&query(&good)), Reason::Granted);
+    let change = |from: &str, to: &str| {
+        let before = site.engine.revision();
+        let text = policy(TAIL);
+        assert!(text.contains(from));
+        site.scratch.write("policy.yaml", &text.replace(from, to));
+        site.wait_for("the change", |site| site.engine.revision() != before);
+        site.reason(&query(&good))
+    };
+    assert_eq!(change("audiences: [grafana]", "audiences: [other]"), Reason::TokenAudience);
+    assert_eq!(change("audiences: [grafana]", "audiences: [other, grafana]"), Reason::Granted);
+    assert_eq!(change("issuer.example", "issuer.test"), Reason::TokenIssuer);
+    assert_eq!(change("[RS256, ES256]", "[ES256]"), Reason::TokenUnsupported);
+    assert_eq!(change("leeway: 0s", "leeway: 0s\n  groups_claim: /realm/roles"), Reason::GroupsMissing);
+    assert_eq!(change("leeway: 0s", "leeway: 1s"), Reason::Granted);
+}
+
+#[test]
+fn groups_are_resolved_in_the_policy_that_decides() {
+    let site = Site::start(TAIL);
+    let good = signed("r", &with(claims(), "groups", json!(["a", "b"])));
+    assert_eq!(site.reason(&query(&good)), Reason::Granted);
+    let record = |site: &Site| {
+        let record = site.seen(&loki(), &query(&good), |verdict| verdict.record.to_owned());
+        serde_json::from_str::<Value>(&format!("{{{record}}}")).unwrap()
+    };
+    assert_eq!(record(&site)["groups"], json!(["a"]));
+    // Other rules in front, so that every number changes its meaning.
+    site.change("grants:\n- { groups: [x, y, z, b], tenants: [w] }\n- { groups: [q], tenants: [t] }\n");
+    assert_eq!(site.cache(&query(&good)), CacheUse::Hit, "verified once, resolved again");
+    assert_eq!(site.reason(&query(&good)), Reason::TenantForbidden);
+    assert_eq!(record(&site)["groups"], json!(["b"]));
+    // The name of an alias is no raw group any more.
+    site.change(&format!("group_names: {{ a: [elsewhere], team: [b] }}\n{TAIL}"));
+    assert_eq!(site.reason(&query(&good)), Reason::TenantForbidden);
+    assert_eq!(record(&site)["groups"], json!(["team"]));
+    site.change(&format!("group_names: {{ team: [b] }}\n{}", TAIL.replace("[a]", "[team]")));
+    assert_eq!(site.reason(&query(&good)), Reason::Granted);
+}
+
+#[test]
+fn the_keys_of_cookies_follow_their_file() {
+    let site = Site::start(&format!(
+        "client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [192.0.2.1] }}]\n"
+    ));
+    let good = signed("r", &claims());
+    let (old, new) = (format!("k1:{SECRET}\n"), format!("k2:{}\n", SECRET.replace('M', "N")));
+    let expires = unix_now() + 300;
+    let (by_old, by_new) = (stamp(&old, "192.0.2.1", expires), stamp(&new, "192.0.2.1", expires));
+    let of = |cookie: &str| site.reason(&Request { cookies: Some(cookie.as_bytes()), ..query(&good) });
+    assert_eq!([of(&by_old), of(&by_new)], [Reason::Granted, Reason::IpSignature]);
+    site.scratch.write("ip.keys", &format!("{new}{old}"));
+    site.wait_for("the new key", |_| of(&by_new) == Reason::Granted);
+    assert_eq!(of(&by_old), Reason::Granted);
+    site.scratch.write("ip.keys", &new);
+    site.wait_for("the end of the old key", |_| of(&by_old) == Reason::IpSignature);
+    assert_eq!(of(&by_new), Reason::Granted);
+}

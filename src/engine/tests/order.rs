@@ -1,0 +1,176 @@
+//! The promised order of checks: a request that is wrong everywhere is repaired step by step.
+
+use super::*;
+
+#[test]
+fn reasons_come_in_the_promised_order() {
+    let site = Site::start(
+        "client_ip: { keys_file: ip.keys }\n\
+         grants:\n\
+         - { groups: [a], tenants: [t], scopes: ['logs:write'] }\n\
+         - { groups: [a, b], tenants: [u] }\n\
+         restrictions: [{ networks: [192.0.2.0/24] }]\n",
+    );
+    let now = unix_now();
+    let twice = "Client_Ip=x; a=b\nClient_Ip=y";
+    let malformed = "Client_Ip=x";
+    let outside = stamp(&format!("k1:{SECRET}\n"), "198.51.100.1", now + 60);
+    let inside = stamp(&format!("k1:{SECRET}\n"), "192.0.2.9", now + 60);
+    let old = stamp(&format!("k1:{SECRET}\n"), "192.0.2.9", now - 1);
+    let forged = stamp(&format!("k1:{}\n", SECRET.replace('M', "N")), "192.0.2.9", now + 60);
+    let unsupported = token(Algorithm::Rs256, r#"{"alg":"RS384","kid":"r"}"#, &claims().to_string());
+    let unknown_key = token(Algorithm::Rs256, r#"{"alg":"RS256","kid":"z"}"#, &claims().to_string());
+    let with_claim = |name: &str, value: Value| signed("r", &with(claims(), name, value));
+    let stranger = with_claim("iss", json!("https://other.example"));
+    let mut tampered = signed("r", &claims());
+    let last = tampered.pop().unwrap();
+    tampered.push(if last == 'A' { 'Q' } else { 'A' });
+    let signature_of_another = {
+        let other = signed("r", &with(claims(), "sub", json!("s-2")));
+        let (signed, _) = tampered.rsplit_once('.').unwrap();
+        format!("{signed}.{}", other.rsplit_once('.').unwrap().1)
+    };
+    let expired = signed("r", &with(with(claims(), "exp", json!(now - 1)), "aud", json!("other")));
+    let early = signed("r", &with(with(claims(), "nbf", json!(now + 600)), "aud", json!("other")));
+    let audience = signed("r", &with(with(claims(), "aud", json!("other")), "groups", Value::Null));
+    let no_groups = with_claim("groups", Value::Null);
+    let bad_groups = with_claim("groups", json!("a"));
+    let overage = signed("r", &with(with(claims(), "groups", Value::Null), "hasgroups", json!(true)));
+    let nobody = with_claim("groups", json!([]));
+    let good = signed("r", &claims());
+
+    // Wrong in every way at once.
+    let mut request = Request {
+        headers_truncated: true,
+        tenant: Some(b""),
+        tenant_repeated: true,
+        token: None,
+        token_repeated: true,
+        cookies: Some(twice.as_bytes()),
+        request_uri: b"/loki/api/v1/unknown",
+        uri: b"/loki/api/v1/unknown",
+        ..query("")
+    };
+    type Repair<'a> = Box<dyn Fn(&mut Request<'a>) + 'a>;
+    let of_token = |token: &'static str| -> Repair<'_> {
+        Box::new(move |request| request.token = Some(token.as_bytes()))
+    };
+    fn tokens<'a>(token: &'a str) -> Repair<'a> {
+        Box::new(move |request| request.token = Some(token.as_bytes()))
+    }
+    fn cookies<'a>(cookies: &'a str) -> Repair<'a> {
+        Box::new(move |request| request.cookies = Some(cookies.as_bytes()))
+    }
+    let steps: Vec<(Reason, Repair<'_>)> = vec![
+        (Reason::HeadersTruncated, Box::new(|_| ())),
+        (Reason::TenantDuplicate, Box::new(|request| request.headers_truncated = false)),
+        (Reason::TenantMissing, Box::new(|request| request.tenant_repeated = false)),
+        (Reason::TenantMissing, Box::new(|request| request.tenant = None)),
+        (Reason::TokenDuplicate, Box::new(|request| request.tenant = Some(b"w|x:y"))),
+        (Reason::IpDuplicate, Box::new(|request| request.token_repeated = false)),
+        (Reason::RouteUnknown, cookies(malformed)),
+        (Reason::PathAmbiguous, Box::new(|request| request.request_uri = b"/loki/api/v1//push")),
+        (
+            Reason::TenantMalformed,
+            Box::new(|request| {
+                request.request_uri = b"/loki/api/v1/query";
+                request.uri = b"/loki/api/v1/query";
+            }),
+        ),
+        (Reason::TokenMissing, Box::new(|request| request.tenant = Some(b"w"))),
+        (Reason::TokenMalformed, of_token("")),
+        (Reason::TokenMalformed, of_token("a.b")),
+        (Reason::TokenUnsupported, tokens(&unsupported)),
+        (Reason::TokenIssuer, tokens(&stranger)),
+        (Reason::TokenKeyUnknown, tokens(&unknown_key)),
+        (Reason::TokenSignature, tokens(&signature_of_another)),
+        (Reason::TokenExpired, tokens(&expired)),
+        (Reason::TokenNotYetValid, tokens(&early)),
+        (Reason::TokenAudience, tokens(&audience)),
+        (Reason::GroupsMissing, tokens(&no_groups)),
+        (Reason::GroupsMalformed, tokens(&bad_groups)),
+        (Reason::GroupsOverage, tokens(&overage)),
+        (Reason::TenantForbidden, tokens(&nobody)),
+        (Reason::TenantForbidden, tokens(&good)),
+        (Reason::TenantForbidden, Box::new(|request| request.tenant = Some(b"t|w"))),
+        (Reason::ScopeForbidden, Box::new(|request| request.tenant = Some(b"u|t"))),
+        (Reason::IpMalformed, Box::new(|request| request.tenant = Some(b"u"))),
+        (Reason::IpMissing, Box::new(|request| request.cookies = Some(b"a=b"))),
+        (Reason::IpMissing, Box::new(|request| request.cookies = None)),
+        (Reason::IpSignature, cookies(&forged)),
+        (Reason::IpExpired, cookies(&old)),
+        (Reason::IpForbidden, cookies(&outside)),
+        (Reason::Granted, cookies(&inside)),
+    ];
+    for (number, (expected, repair)) in steps.iter().enumerate() {
+        repair(&mut request);
+        assert_eq!(site.reason(&request), *expected, "step {number}");
+    }
+
+    // A write of several tenants is malformed, before anybody is asked for a token.
+    request.request_uri = b"/loki/api/v1/push";
+    request.uri = b"/loki/api/v1/push";
+    request.method = b"POST";
+    request.token = None;
+    request.tenant = Some(b"t|u");
+    assert_eq!(site.reason(&request), Reason::TenantMalformed);
+    request.tenant = Some(b"t");
+    assert_eq!(site.reason(&request), Reason::TokenMissing);
+    request.token = Some(good.as_bytes());
+    assert_eq!(site.reason(&request), Reason::Granted);
+}
+
+#[test]
+fn without_a_policy_nothing_else_is_looked_at() {
+    let scratch = Scratch::new();
+    let site = Site::start_in(scratch, "policy.yaml");
+    let wrong = Request { headers_truncated: true, tenant_repeated: true, ..query("x") };
+    assert_eq!(site.reason(&wrong), Reason::PolicyUnavailable);
+    site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
+    assert_eq!(site.reason(&wrong), Reason::PolicyUnavailable);
+    let record = site.seen(&loki(), &query("secret-token"), |verdict| verdict.record.to_owned());
+    let record: Value = serde_json::from_str(&format!("{{{record}}}")).unwrap();
+    assert_eq!((&record["reason"], &record["query"]), (&json!("policy_unavailable"), &Value::Null));
+}
+
+#[test]
+fn authorization_counts_only_as_a_bearer_token() {
+    let site = Site::start(&format!("token_headers: [Authorization]\n{TAIL}"));
+    let plan = site.engine.header_plan();
+    assert_eq!((plan.token_headers, plan.ip_header), (vec!["authorization".to_owned()], None));
+    let good = signed("r", &claims());
+    let of = |header: String| {
+        let request = Request { token: Some(header.as_bytes()), token_is_authorization: true, ..query("") };
+        site.reason(&request)
+    };
+    assert_eq!(of(format!("Bearer {good}")), Reason::Granted);
+    assert_eq!(of(format!("bEARER   {good}")), Reason::Granted);
+    for bad in
+        [good.clone(), format!("Basic {good}"), format!("Bearer{good}"), "Bearer".into(), String::new()]
+    {
+        assert_eq!(of(bad), Reason::TokenMalformed);
+    }
+}
+
+#[test]
+fn a_bad_address_is_recorded_always_and_denies_only_where_a_restriction_applies() {
+    let site = Site::start(
+        "client_ip: { keys_file: ip.keys }\n\
+         grants: [{ groups: [a], tenants: [t, u] }]\n\
+         restrictions: [{ tenants: [u], networks: [192.0.2.0/24] }]\n",
+    );
+    let good = signed("r", &claims());
+    let request = Request { cookies: Some(b"Client_Ip=nonsense; a=b"), ..query(&good) };
+    let (reason, found) =
+        site.seen(&loki(), &request, |verdict| (verdict.decision.reason(), verdict.tally.client_ip));
+    assert_eq!(reason, Reason::Granted);
+    assert_eq!(found.map(|(_, why)| why), Some(Some(Reason::IpMalformed)));
+    assert_eq!(site.reason(&Request { tenant: Some(b"u"), ..request }), Reason::IpMalformed);
+    // A server whose clients connect directly needs no cookie.
+    let direct = Server { client_is_remote_addr: true, ..loki() };
+    let request = Request { tenant: Some(b"u"), ..query(&good) };
+    let reason = |request: &Request<'_>| site.seen(&direct, request, |verdict| verdict.decision.reason());
+    assert_eq!(reason(&request), Reason::Granted);
+    assert_eq!(reason(&Request { remote_addr: b"198.51.100.1", ..request }), Reason::IpForbidden);
+    assert_eq!(reason(&Request { remote_addr: b"unix:", ..request }), Reason::IpMissing);
+}

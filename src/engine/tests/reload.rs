@@ -1,0 +1,191 @@
+//! Policies come, change, break and are repaired.
+
+use super::*;
+
+#[test]
+fn a_broken_policy_changes_nothing_and_is_told_with_its_place() {
+    let site = Site::start(TAIL);
+    let good = signed("r", &claims());
+    let revision = site.engine.revision();
+    site.messages();
+    site.scratch.write("policy.yaml", &policy("grants: [{ groups: [a], tenants: [*] }]\ngrant: []\n"));
+    site.wait_for("the refusal", |site| !site.engine.gauges().last_reload_successful);
+    let file = site.scratch.path("policy.yaml");
+    let file = file.display();
+    assert_eq!(
+        site.errors(),
+        [
+            format!(
+                "{file}:9:35: grants[0].tenants[0]: `*` is read as a YAML alias, which is not supported; \
+                 help: quote it: \"*\""
+            ),
+            format!("{file}:10:1: grant: unknown key `grant`; help: did you mean `grants`?"),
+            format!(
+                "the policy was refused, the last good revision `{}` stays in force",
+                revision.as_ref().unwrap()
+            ),
+        ]
+    );
+    assert_eq!(site.reason(&query(&good)), Reason::Granted);
+    assert_eq!((site.engine.revision(), site.engine.readiness()), (revision, Readiness::Ready));
+    assert_eq!(site.engine.take_reload_counts(), (1, 1));
+    site.let_it_look();
+    assert_eq!(site.errors(), [""; 0], "a problem is told once");
+
+    // The same problem again in another text is told again; then it is repaired.
+    site.scratch.write("policy.yaml", "version: 1\n");
+    site.wait_for("another refusal", |site| !site.errors().is_empty());
+    site.change(&TAIL.replace("[a]", "[z]"));
+    assert_eq!(site.reason(&query(&good)), Reason::TenantForbidden);
+    assert!(site.engine.gauges().last_reload_successful);
+    assert_eq!(site.engine.take_reload_counts(), (1, 1));
+    // And back to what was in force before it broke.
+    site.change(TAIL);
+    assert_eq!(site.reason(&query(&good)), Reason::Granted);
+}
+
+#[test]
+fn a_worker_waits_for_a_policy_that_is_not_there_yet() {
+    let site = Site::start_in(Scratch::new(), "policy.yaml");
+    site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
+    assert_eq!(site.engine.header_plan(), HeaderPlan::default());
+    let errors = site.errors();
+    let file = site.scratch.path("policy.yaml");
+    assert!(
+        errors[0].starts_with(&format!("{}:1:1: cannot read the policy: no such file", file.display())),
+        "{errors:?}"
+    );
+    assert_eq!(errors[1], "the policy was refused and none is in force: every request is denied");
+    site.scratch.write("policy.yaml", "version: 2\n");
+    site.wait_for("a refusal", |site| !site.errors().is_empty());
+    assert_eq!(site.engine.readiness(), Readiness::NoPolicy);
+    site.scratch.write("policy.yaml", &policy(TAIL));
+    let took = site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    assert!(took < PROMISED);
+    assert_eq!(site.reason(&query(&signed("r", &claims()))), Reason::Granted);
+    // Taken away again: the last good one stays.
+    fs::remove_file(&file).unwrap();
+    site.wait_for("the refusal", |site| !site.engine.gauges().last_reload_successful);
+    assert_eq!(site.reason(&query(&signed("r", &claims()))), Reason::Granted);
+}
+
+#[test]
+fn a_missing_key_file_is_awaited_too() {
+    let scratch = Scratch::new();
+    let tail = "client_ip: { keys_file: late/ip.keys }\n".to_owned() + TAIL;
+    scratch.write("policy.yaml", &policy(&tail));
+    let site = Site::start_in(scratch, "policy.yaml");
+    site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
+    assert!(site.errors()[0].contains("client_ip.keys_file: cannot read `late/ip.keys`: no such file"));
+    fs::create_dir(site.scratch.path("late")).unwrap();
+    site.scratch.write("late/ip.keys", &format!("k1:{SECRET}\n"));
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+}
+
+#[test]
+fn a_policy_is_not_read_while_it_is_written() {
+    let Site { scratch, engine } = Site::start(TAIL);
+    drop(engine);
+    let engine = Engine::start(scratch.options("policy.yaml"), None).unwrap();
+    let site = Site { scratch, engine };
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    site.messages();
+    let before = site.engine.revision();
+    let text = policy(&TAIL.replace("[a]", "[a, b]"));
+    // In place, in pieces that are no policy, each sooner than a file counts as finished.
+    for end in [10, 40, 90, 120, text.len() - 1, text.len()] {
+        site.scratch.write("policy.yaml", text.get(..end).unwrap());
+        thread::sleep(Duration::from_millis(150));
+    }
+    site.wait_for("the policy", |site| site.engine.revision() != before);
+    assert_eq!(site.errors(), [""; 0]);
+    assert_eq!(site.engine.take_reload_counts(), (2, 0));
+}
+
+#[test]
+fn a_request_that_was_read_under_another_policy_is_read_again() {
+    let site = Site::start(TAIL);
+    let good = signed("r", &claims());
+    let plan = u64::from(site.engine.header_plan().serial);
+    let decide =
+        |plan| site.engine.enforce(&loki(), plan, &query(&good), |verdict| verdict.decision.reason());
+    assert_eq!(decide(plan), Some(Reason::Granted));
+    site.change("grants: [{ groups: [a], tenants: ['t*'] }]\ntoken_headers: [X-Other]\n");
+    assert_eq!([decide(plan), decide(0)], [None, None]);
+    let plan = site.engine.header_plan();
+    assert_eq!(plan.token_headers, ["x-other"]);
+    assert_eq!(decide(u64::from(plan.serial)), Some(Reason::Granted));
+}
+
+#[test]
+fn a_successor_goes_on_with_the_last_good_policy_and_the_keys_of_today() {
+    let site = Site::start(&format!(
+        "client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [192.0.2.1] }}]\n"
+    ));
+    let bundle = site.engine.take_last_good().unwrap();
+    assert_eq!(site.engine.take_last_good(), None);
+    let revision = site.engine.revision();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy.yaml", "broken\n");
+    let site = Site::start_with(scratch, "policy.yaml", Some(bundle));
+    // Between the two, a key was withdrawn.
+    site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    site.wait_for("the last good policy", |site| site.engine.readiness() == Readiness::Ready);
+    assert_eq!(site.engine.revision(), revision);
+    let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
+    let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
+    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    site.wait_for_reason(&of(&gone), Reason::TokenKeyUnknown);
+    assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+    assert!(!site.engine.gauges().last_reload_successful);
+    for nonsense in [&b"x"[..], b"", &[0; 16], &[255; 40]] {
+        let scratch = Scratch::new();
+        let site = Site::start_with(scratch, "policy.yaml", Some(nonsense.to_vec()));
+        site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
+    }
+}
+
+#[test]
+fn a_panic_of_the_thread_is_told_and_survived() {
+    let (engine, _retired) =
+        Engine::new(Options { policy: PathBuf::new(), reload_interval: Duration::from_millis(100) });
+    assert!(super::super::reload::guarded(&engine, || panic!("deliberate, in a test")));
+    assert_eq!(engine.readiness(), Readiness::NoPolicy);
+    let (level, text) = engine.next_message().unwrap();
+    assert_eq!((level, &*text), (Level::Error, "internal error: a panic while the policy was read"));
+    assert!(!super::super::reload::guarded(&engine, || false));
+}
+
+#[test]
+fn what_is_shown_holds_no_secret() {
+    let site = Site::start(&format!(
+        "client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [0.0.0.0/0], mode: shadow }}]\n"
+    ));
+    let part = SECRET.get(..20).unwrap();
+    let good = signed("r", &claims());
+    let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
+    let request = Request { cookies: Some(cookie.as_bytes()), ..query(&good) };
+    let record = site.seen(&loki(), &request, |verdict| {
+        assert!(verdict.decision.is_allow());
+        format!("{verdict:?}")
+    });
+    site.scratch.write("ip.keys", &format!("k1:{SECRET}\nk1:{SECRET}\nbad:{part}\n"));
+    site.wait_for("the refusal", |site| !site.engine.gauges().last_reload_successful);
+    let status = site.engine.status();
+    assert_eq!(status["serving"], true);
+    assert_eq!(status["issuers"], json!([{"name": "entra", "keys": 2}]));
+    assert_eq!(status["warnings"].as_array().unwrap().len(), 2);
+    assert_eq!(status["token_cache_entries"], 1);
+    assert_eq!(status["last_reload_successful"], false);
+    let gauges = site.engine.gauges();
+    assert_eq!(gauges.jwks_keys, [("entra".to_owned(), 2)]);
+    assert_eq!(gauges.cache_entries, 1);
+    let modulus = jwk(Algorithm::Rs256)["n"].as_str().unwrap().to_owned();
+    let value = cookie.strip_prefix("Client_Ip=").unwrap();
+    let shown = format!("{status} {gauges:?} {record} {:?}", site.messages());
+    for secret in [part, good.rsplit('.').next().unwrap(), good.split('.').nth(1).unwrap(), value, &modulus] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+    assert!(!shown.contains(value.rsplit('.').next().unwrap()));
+}
