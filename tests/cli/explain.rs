@@ -84,7 +84,7 @@ fn explain_shows_every_rule_that_took_part() {
     room.explain(args).says(2, &[
         "policy   policy.yaml, revision ",
         "time     2026-06-01T12:00:00Z\n",
-        "groups known to the policy: entra:*, team-a\n",
+        "groups known to the policy: team-a\n",
         "groups the policy does not know: unheard\n",
         "what     GET /loki/api/v1/query?query=1: logs:read on loki\n",
         "where    198.18.0.5\n",
