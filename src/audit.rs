@@ -11,6 +11,7 @@ use crate::tenant::TenantList;
 use crate::token::claims::Identity;
 use crate::token::digest::keyed_hash;
 use std::fmt::Write;
+use std::net::IpAddr;
 
 /// Longest part of a request (path, query, claimed header) that a record keeps, in bytes.
 const MAX_PART: usize = 4096;
@@ -123,7 +124,7 @@ pub fn render(out: &mut String, record: &Record<'_>, hash_key: &[u8]) {
     push_query(out, record, hash_key);
     out.push_str(",\"client_ip\":");
     match record.client_ip {
-        Some(client_ip) => _ = write!(out, "\"{client_ip}\""),
+        Some(client_ip) => push_address(out, client_ip.addr()),
         None => out.push_str("null"),
     }
     out.push_str(",\"client_ip_source\":");
@@ -161,6 +162,27 @@ fn push_query(out: &mut String, record: &Record<'_>, hash_key: &[u8]) {
     }
 }
 
+/// An address in quotes. IPv4 digit by digit: the formatting machinery costs more than the rest of a record.
+fn push_address(out: &mut String, address: IpAddr) {
+    out.push('"');
+    match address {
+        IpAddr::V4(v4) => {
+            for (number, octet) in v4.octets().into_iter().enumerate() {
+                if number > 0 {
+                    out.push('.');
+                }
+                for divisor in [100, 10, 1] {
+                    if octet >= divisor || divisor == 1 {
+                        out.push(char::from(b'0' + octet / divisor % 10));
+                    }
+                }
+            }
+        }
+        IpAddr::V6(v6) => _ = write!(out, "{v6}"),
+    }
+    out.push('"');
+}
+
 /// A name of ours, which needs no escaping.
 fn push_name(out: &mut String, name: Option<&str>) {
     match name {
@@ -194,8 +216,9 @@ fn push_list<'t>(out: &mut String, texts: impl Iterator<Item = &'t str>) {
 /// Appends any bytes as a JSON string: at most [`MAX_PART`] of them, what is not UTF-8 replaced, on one line.
 fn push_text(out: &mut String, bytes: &[u8]) {
     let bytes = bytes.get(..MAX_PART).unwrap_or(bytes);
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    if bytes.iter().all(plain)
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    // Not `all`: a loop without an early end is compiled to vector instructions.
+    if bytes.iter().fold(true, |all, byte| all & plain(*byte))
         && let Ok(text) = std::str::from_utf8(bytes)
     {
         out.push('"');

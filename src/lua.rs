@@ -5,12 +5,13 @@
 mod gateway;
 
 use crate::audit::GrafanaContext;
+use crate::client_ip::cookie::Remaining;
 use crate::engine::{Engine, Level, Options, Request, Server, unix_now};
 use crate::metrics::{bucket_of, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
-use crate::{client_ip, token};
-use mlua::{Lua, LuaString, Result, Table};
+use crate::token;
+use mlua::{BString, Lua, LuaString, Result, Table};
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -173,28 +174,34 @@ fn start(
     }
 }
 
-/// The values of one `native.enforce`, in their order.
+/// The values of one `native.enforce`, in their order. Copies on purpose: mlua's handles to Lua strings cost several
+/// times as much as copying even a whole token.
 type EnforceArguments = (
     usize,
     u64,
-    LuaString,
-    LuaString,
-    LuaString,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
-    Option<LuaString>,
+    BString,
+    BString,
+    BString,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
+    Option<BString>,
 );
 
-/// Code, nanoseconds, bucket, record, tenants to set, cookies to set.
-type EnforceAnswer = (i64, u64, usize, Option<LuaString>, Option<LuaString>, Option<LuaString>);
+/// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set.
+type EnforceAnswer = (i64, u64, usize, Option<String>, Option<String>, u8, Option<LuaString>);
+
+/// What to do with the Cookie header of an allowed request.
+const KEEP_COOKIES: u8 = 0;
+const REMOVE_COOKIES: u8 = 1;
+const SET_COOKIES: u8 = 2;
 
 fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     let servers: Rc<RefCell<Vec<Server>>> = Rc::default();
@@ -259,6 +266,10 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     )
 }
 
+fn bytes(text: &Option<BString>) -> Option<&[u8]> {
+    text.as_ref().map(|text| text.as_slice())
+}
+
 /// One request. A panic is a denial: the worker goes on.
 fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Result<EnforceAnswer> {
     let started = Instant::now();
@@ -281,71 +292,59 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         org,
     ) = arguments;
     let Some(server) = servers.get(*server) else { return Err(mlua::Error::runtime("no such server")) };
-    let Some(engine) = engine() else {
-        let (code, record) = crate::engine::policy_unavailable(
-            server.backends,
-            &method.as_bytes(),
-            &request_uri.as_bytes(),
-            peer.as_ref().map(LuaString::as_bytes).as_deref().unwrap_or_default(),
-        );
-        return Ok((code, 0, 0, Some(lua.create_string(record)?), None, None));
-    };
     let (plan, flags) = (plan_and_flags / FLAGS, plan_and_flags % FLAGS);
     let flag = |bit: u64| flags & bit != 0;
-    let bytes = |text: &Option<LuaString>| text.as_ref().map(LuaString::as_bytes);
-    let (method, request_uri, uri) = (method.as_bytes(), request_uri.as_bytes(), uri.as_bytes());
-    let (tenant, token, cookies, ip_header) = (bytes(tenant), bytes(token), bytes(cookies), bytes(ip_header));
-    let (remote_addr, peer, upgrade) = (bytes(remote_addr), bytes(peer), bytes(upgrade));
-    let (dashboard, panel, rule, org) = (bytes(dashboard), bytes(panel), bytes(rule), bytes(org));
+    let undecided = |(code, record): (i64, String)| Ok((code, 0, 0, Some(record), None, KEEP_COOKIES, None));
     let request = Request {
-        method: &method,
-        request_uri: &request_uri,
-        uri: &uri,
-        tenant: tenant.as_deref(),
-        token: token.as_deref(),
+        method,
+        request_uri,
+        uri,
+        tenant: bytes(tenant),
+        token: bytes(token),
         token_is_authorization: flag(16),
-        cookies: cookies.as_deref(),
-        ip_header: ip_header.as_deref(),
-        remote_addr: remote_addr.as_deref().unwrap_or_default(),
-        peer: peer.as_deref().unwrap_or_default(),
-        upgrade: upgrade.as_deref(),
+        cookies: bytes(cookies),
+        ip_header: bytes(ip_header),
+        remote_addr: bytes(remote_addr).unwrap_or_default(),
+        peer: bytes(peer).unwrap_or_default(),
+        upgrade: bytes(upgrade),
         grafana: GrafanaContext {
-            dashboard: dashboard.as_deref(),
-            panel: panel.as_deref(),
-            rule: rule.as_deref(),
-            org: org.as_deref(),
+            dashboard: bytes(dashboard),
+            panel: bytes(panel),
+            rule: bytes(rule),
+            org: bytes(org),
         },
         headers_truncated: flag(1),
         tenant_repeated: flag(2),
         token_repeated: flag(4),
         ip_header_repeated: flag(8),
     };
+    let Some(engine) = engine() else {
+        return undecided(crate::engine::policy_unavailable(
+            server.backends,
+            method,
+            request_uri,
+            request.peer,
+        ));
+    };
     let answered = guarded(|| {
         engine.enforce(server, plan, &request, |verdict| -> Result<EnforceAnswer> {
             let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let code = i64::try_from(verdict.tally.to_code()).unwrap_or(STALE_PLAN);
             let set_tenants = verdict.tenants_rewritten || !verdict.decision.is_allow();
-            let tenants = match verdict.tenants {
-                Some(tenants) if set_tenants => Some(lua.create_string(tenants.to_string())?),
-                _ => None,
+            let tenants = verdict.tenants.filter(|_| set_tenants).map(ToString::to_string);
+            let (cookies, rest) = match &verdict.cookies {
+                Remaining::Unchanged => (KEEP_COOKIES, None),
+                Remaining::Nothing => (REMOVE_COOKIES, None),
+                Remaining::Rewritten(rest) => (SET_COOKIES, Some(lua.create_string(rest)?)),
             };
-            let cookies = match &verdict.cookies {
-                client_ip::cookie::Remaining::Unchanged => None,
-                client_ip::cookie::Remaining::Nothing => Some(lua.create_string("")?),
-                client_ip::cookie::Remaining::Rewritten(rest) => Some(lua.create_string(rest)?),
-            };
-            let record = lua.create_string(verdict.record)?;
-            Ok((code, nanoseconds, bucket_of(nanoseconds), Some(record), tenants, cookies))
+            let record = Some(verdict.record.to_owned());
+            Ok((code, nanoseconds, bucket_of(nanoseconds), record, tenants, cookies, rest))
         })
     });
     match answered {
         Some(Some(answer)) => answer,
-        Some(None) => Ok((STALE_PLAN, 0, 0, None, None, None)),
-        None => {
-            let (code, record) =
-                crate::engine::internal_error(server.backends, &method, &request_uri, request.peer);
-            Ok((code, 0, 0, Some(lua.create_string(record)?), None, None))
-        }
+        Some(None) => Ok((STALE_PLAN, 0, 0, None, None, KEEP_COOKIES, None)),
+        None => undecided(crate::engine::internal_error(server.backends, method, request_uri, request.peer)),
     }
 }
 
@@ -400,8 +399,11 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
     native.set("now", lua.create_function(|_, ()| Ok(unix_now()))?)
 }
 
+// Without the check mlua runs everything that makes a Lua string under a protected call of its own, at several times
+// the cost of the string. What it guards against is Lua running out of memory, which ends an nginx worker in any case:
+// ngx_http_lua itself makes its strings unprotected. A worker that ends is replaced, and lets nothing through.
 #[cfg(feature = "module")]
-#[mlua::lua_module]
+#[mlua::lua_module(skip_memory_check)]
 fn tenantauth(lua: &Lua) -> Result<Table> {
     module(lua).inspect_err(|error| {
         // nginx prints an error that is not a string as "unknown reason": what is wrong has to be logged here.

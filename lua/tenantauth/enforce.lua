@@ -15,6 +15,7 @@ local get_method = ngx.req.get_method
 local set_header = ngx.req.set_header
 local clear_header = ngx.req.clear_header
 local get_phase = ngx.get_phase
+local is_internal = ngx.req.is_internal
 local get_request = base.get_request
 local bor = require("bit").bor
 local match = string.match
@@ -26,7 +27,6 @@ local add = worker.add
 local read_headers = headers.read
 local role_of = headers.role
 local value_of = headers.value
-local tuning_name = headers.tuning_name
 
 -- Roles of headers. Token headers are TOKEN + their place in the policy's list.
 local TENANT, COOKIE, UPGRADE, IP, DASHBOARD, PANEL, RULE, ORG, STRIP, TOKEN = 1, 2, 3, 4, 5, 6, 7, 8, 9, 100
@@ -51,6 +51,8 @@ local FLAGS = 32
 local STALE_PLAN = -1
 -- A code's lowest part is the reason; the first of the list is `granted`.
 local REASONS, GRANTED = 128, 0
+-- What to do with the cookies; 0 is to leave them.
+local REMOVE_COOKIES, SET_COOKIES = 1, 2
 -- How many values the bucket of a duration takes.
 local BUCKETS = 32
 
@@ -238,15 +240,19 @@ end
 -- === Applying a decision
 
 
-local function assign(record, tenants)
+local function assign_record(record)
     ngx_var.tenantauth_record = record
-    ngx_var.tenantauth_tenants = tenants
+end
+
+
+local function assign_denied_tenants(tenants)
+    ngx_var.tenantauth_denied_tenants = tenants
 end
 
 
 -- Hands the record to nginx. False where http.conf, which declares the variables, is not included.
-local function set_variables(record, tenants)
-    if pcall(assign, record, tenants) then
+local function set_record(record)
+    if pcall(assign_record, record) then
         return true
     end
     if not warned_of_http_conf then
@@ -256,6 +262,14 @@ local function set_variables(record, tenants)
         end
     end
     return false
+end
+
+
+-- The tenants of a request that goes no further; of an allowed one they are in its header.
+local function set_denied_tenants(tenants)
+    if tenants then
+        pcall(assign_denied_tenants, tenants)
+    end
 end
 
 
@@ -300,7 +314,7 @@ local function deny_internal(server, why)
     local code, record = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
     -- A subrequest shares the variables of its main request, whose record stays.
-    local audited = not ngx.is_subrequest and set_variables(record, "")
+    local audited = not ngx.is_subrequest and set_record(record)
     count(code, 0, 0, audited)
     return deny(server, "internal_error")
 end
@@ -312,8 +326,8 @@ local token_values = {}
 
 
 -- Reads the headers and asks the engine. Returns the engine's answer (a code, the time it took, the bucket of that
--- time, the audit record, the tenants where they are to be set, the cookies where they are to be set), the tenant
--- header as it came, and how many names stand in `strip`.
+-- time, the audit record, the tenants where they are to be set, what to do with the cookies and what remains of
+-- them), and how many names stand in `strip`.
 local function ask(server, r)
     local plan = server.plan
     if plan == nil or server.plan_number ~= plan_number then
@@ -334,7 +348,6 @@ local function ask(server, r)
     for index = 0, total - 1 do
         local role, name = role_of(plan, elements, index)
         if role == nil then
-            name = tuning_name(elements, index)
             if name and not forwarded[name] then
                 stripped = stripped + 1
                 strip[stripped] = name
@@ -393,22 +406,22 @@ local function ask(server, r)
     local remote_addr = (needs_remote_addr or server.client_is_remote_addr) and ngx_var.remote_addr or nil
     -- The realip module, where it is compiled in, knows who really connected.
     local peer = ngx_var.realip_remote_addr or ngx_var.remote_addr
-    local code, nanoseconds, bucket, record, tenants, cookie = native_enforce(server.number,
+    local code, nanoseconds, bucket, record, tenants, cookies_to, rest = native_enforce(server.number,
         plan_number * FLAGS + flags, get_method(), ngx_var.request_uri, ngx_var.uri, tenant, token or nil, cookies,
         ip, remote_addr, peer, upgrade, dashboard, panel, rule, org)
-    return code, nanoseconds, bucket, record, tenants, cookie, tenant, stripped
+    return code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped
 end
 
 
 -- Lets an allowed request go on as it was authorised: canonical tenants, no credentials.
-local function apply(tenants, cookie, stripped)
+local function apply(tenants, cookies_to, rest, stripped)
     if tenants then
         set_header("X-Scope-OrgID", tenants)
     end
-    if cookie == "" then
+    if cookies_to == REMOVE_COOKIES then
         clear_header("Cookie")
-    elseif cookie then
-        set_header("Cookie", cookie)
+    elseif cookies_to == SET_COOKIES then
+        set_header("Cookie", rest)
     end
     for i = 1, stripped do
         clear_header(strip[i])
@@ -440,26 +453,31 @@ function _M.enforce(options)
     if ngx.is_subrequest then
         return deny_internal(server, "a subrequest cannot be decided")
     end
-    local earlier = ngx_var.tenantauth_record
-    if earlier and earlier ~= "" then
-        return refuse_again(server, earlier)
+    -- Looked at only here: a request that was not redirected has not been decided.
+    if is_internal() then
+        local earlier = ngx_var.tenantauth_record
+        if earlier and earlier ~= "" then
+            return refuse_again(server, earlier)
+        end
     end
-    local ok, code, nanoseconds, bucket, record, tenants, cookie, tenant, stripped = pcall(ask, server, get_request())
+    local ok, code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped =
+        pcall(ask, server, get_request())
     if ok and code == STALE_PLAN then
         -- The policy changed since the headers were planned for.
         plan_number = -1
-        ok, code, nanoseconds, bucket, record, tenants, cookie, tenant, stripped = pcall(ask, server, get_request())
+        ok, code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped =
+            pcall(ask, server, get_request())
     end
     if not ok or code == STALE_PLAN then
         return deny_internal(server, "the decision failed: " .. tostring(code))
     end
     local allowed = code % REASONS == GRANTED
-    local audited = set_variables(record, tenants or allowed and tenant or "")
-    count(code, nanoseconds, bucket, audited)
+    count(code, nanoseconds, bucket, set_record(record))
     if not allowed then
+        set_denied_tenants(tenants)
         return deny(server, reason_of(code % REASONS))
     end
-    return apply(tenants, cookie, stripped)
+    return apply(tenants, cookies_to, rest, stripped)
 end
 
 

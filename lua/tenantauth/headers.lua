@@ -11,6 +11,8 @@ require "resty.core.request"
 local C = ffi.C
 local ffi_str = ffi.string
 local ffi_cast = ffi.cast
+local band = require("bit").band
+local sub = string.sub
 local get_string_buf = base.get_string_buf
 
 local elements_type = ffi.typeof("ngx_http_lua_ffi_table_elt_t *")
@@ -24,17 +26,20 @@ local MAX_HEADERS = 100
 local _M = {}
 
 
--- A cheap key that tells most names apart: length, first and last byte.
+local SHAPES = 8192
+local shapes_type = ffi.typeof("uint8_t[?]")
+
+-- A small number that tells most names apart, from length, first and last byte.
 local function shape_of(length, first, last)
-    return length * 65536 + first * 256 + last
+    return band(length * 256 + first * 32 + last, SHAPES - 1)
 end
 
 
 -- A set of names to look for. `roles`: lower-case name -> anything but nil.
 function _M.plan(roles)
-    local shapes = {}
+    local shapes = shapes_type(SHAPES)
     for name in pairs(roles) do
-        shapes[shape_of(#name, name:byte(1), name:byte(#name))] = true
+        shapes[shape_of(#name, name:byte(1), name:byte(#name))] = 1
     end
     return { shapes = shapes, roles = roles }
 end
@@ -59,7 +64,8 @@ function _M.read(r)
 end
 
 
--- The role of element `index`, and its lower-case name; nil where no plan knows it.
+-- The role of element `index`, and its lower-case name. Of a name that the plan does not know the role is nil; the
+-- name is then given only if it begins with `x-loki-` or `x-mimir-`.
 function _M.role(plan, elements, index)
     local key = elements[index].key
     local length = key.len
@@ -67,26 +73,20 @@ function _M.role(plan, elements, index)
         return nil
     end
     local data = key.data
-    if plan.shapes[length * 65536 + data[0] * 256 + data[length - 1]] then
+    local first = data[0]
+    if plan.shapes[band(length * 256 + first * 32 + data[length - 1], SHAPES - 1)] ~= 0 then
         local name = ffi_str(data, length)
-        return plan.roles[name], name
+        local role = plan.roles[name]
+        if role then
+            return role, name
+        end
     end
-    return nil
-end
-
-
--- The lower-case name of element `index` if it begins with `x-loki-` or `x-mimir-`.
-function _M.tuning_name(elements, index)
-    local key = elements[index].key
-    local length, data = key.len, key.data
-    if length < 7 or data[0] ~= 120 or data[1] ~= 45 then
-        return nil
-    end
-    if data[2] == 108 and ffi_str(data, 7) == "x-loki-" then
-        return ffi_str(data, length)
-    end
-    if data[2] == 109 and length >= 8 and ffi_str(data, 8) == "x-mimir-" then
-        return ffi_str(data, length)
+    -- "x" and "-", then "l" or "m".
+    if first == 120 and length > 7 and data[1] == 45 and (data[2] == 108 or data[2] == 109) then
+        local name = ffi_str(data, length)
+        if sub(name, 1, 7) == "x-loki-" or sub(name, 1, 8) == "x-mimir-" then
+            return nil, name
+        end
     end
     return nil
 end

@@ -254,8 +254,18 @@ fn judge<'a>(
     if request.token_repeated {
         return Err(Reason::TokenDuplicate);
     }
+    // Found before anything is decided, so that a bad value is recorded always; it denies where a restriction applies.
+    facts.client_ip = find_client_ip(source, server, request, now, cookies);
+    let client_ip = facts.client_ip.map_or(Err(Reason::IpMissing), |(_, found)| found);
     // Whatever the source is: two such cookies are never innocent.
-    if request.cookies.is_some_and(|lines| cookie::find(lines, cookie_name(source)) == cookie::Found::Many) {
+    let repeated = match facts.client_ip {
+        Some((IpSource::Cookie, found)) => found == Err(Reason::IpDuplicate),
+        _ => {
+            let found = |lines| cookie::find(lines, cookie_name(source));
+            request.cookies.is_some_and(|lines| found(lines) == cookie::Found::Many)
+        }
+    };
+    if repeated {
         return Err(Reason::IpDuplicate);
     }
 
@@ -273,12 +283,6 @@ fn judge<'a>(
     if tenants.len() > 1 && route.scope.takes_one_tenant() {
         return Err(Reason::TenantMalformed);
     }
-
-    // Found before the token is looked at, so that a bad value is recorded always; it denies where a restriction
-    // applies.
-    facts.client_ip = find_client_ip(source, server, request, now, cookies);
-    let client_ip = facts.client_ip.map_or(Err(Reason::IpMissing), |(_, found)| found);
-
     facts.tenants = Some(tenants.clone());
 
     let token = request.token.ok_or(Reason::TokenMissing)?;

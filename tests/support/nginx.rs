@@ -26,6 +26,8 @@ impl Nginx {
     pub(crate) fn start(workspace: &Workspace, configuration: &str, workers: usize, port: u16) -> Self {
         let file = workspace.write("nginx.conf", configuration);
         let mut command = Command::new(binary());
+        // nginx reads `NGINX` itself: as the sockets that it inherits from another one.
+        command.env_remove("NGINX");
         command.arg("-p").arg(workspace.path("")).arg("-e").arg(workspace.path("error.log"));
         command.arg("-c").arg(file).arg("-g").arg(format!("daemon off; {}{}", user(), modules()));
         // Seen by workers only where the configuration says `env TENANTAUTH_POLICY;`.
@@ -96,12 +98,14 @@ fn user() -> &'static str {
     if root { "user root; " } else { "" }
 }
 
-/// Where Lua is a dynamic module, as in Debian, the lines that load it; none for OpenResty.
+/// Where Lua is a dynamic module, as in Debian, the lines that load it; none where it is built in, as in OpenResty.
 fn modules() -> String {
     let names = ["ndk_http_module.so", "ngx_http_lua_module.so"];
     let built = Command::new(binary()).arg("-V").output().map(|output| output.stderr).unwrap_or_default();
     let built = String::from_utf8_lossy(&built);
-    if built.contains("ngx_lua") {
+    let mut added = built.split_whitespace().filter_map(|word| word.strip_prefix("--add-module="));
+    // OpenResty's name for the module, and that of its repository.
+    if added.any(|path| path.contains("ngx_lua") || path.contains("lua-nginx-module")) {
         return String::new();
     }
     let place = built.split("--modules-path=").nth(1).and_then(|rest| rest.split_whitespace().next());
