@@ -1,6 +1,5 @@
 //! The load, and what it costs.
 
-use crate::common::cores;
 use crate::support::workspace::Workspace;
 use std::fmt::Write;
 use std::fs;
@@ -30,28 +29,42 @@ pub(crate) fn wrk(workspace: &Workspace, target: &str, headers: &[(&str, String)
         writeln!(script, "wrk.headers[\"{name}\"] = [[{value}]]").expect("a string takes everything");
     }
     let script = workspace.write("load.lua", script + REPORT);
-    let mut command = if cores() > 1 {
-        // Beside the backend, away from the worker that is measured.
-        let mut command = Command::new("taskset");
-        command.args(["-c", "1", "wrk"]);
-        command
-    } else {
-        Command::new("wrk")
-    };
+    let mut command = Command::new("taskset");
+    command.args(["-c", &core().to_string(), "wrk"]);
     command
         .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"])
         .arg(script)
         .arg(target);
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("cannot start wrk (Debian: apt install wrk util-linux): {error}"));
+    let output =
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("cannot start taskset: {error}"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let counted = said.lines().find_map(|line| line.strip_prefix("requests=")?.split_once(" errors="));
     match counted.map(|(requests, errors)| (requests.parse::<u64>(), errors)) {
         Some((Ok(requests), "0")) if requests > 0 => requests,
-        _ => panic!("wrk failed:\n{said}{}", String::from_utf8_lossy(&output.stderr)),
+        _ => {
+            panic!("wrk failed (Debian: apt install wrk):\n{said}{}", String::from_utf8_lossy(&output.stderr))
+        }
     }
+}
+
+/// The core on which everything runs: the last that we may use, since interrupts like the first.
+///
+/// One for all, so that a request costs a worker the same whoever else is busy: to wake a process on another core
+/// takes a worker several microseconds if that core sleeps and next to nothing if it does not, and behind a slow
+/// worker it sleeps more often. Measured on two cores, whatever makes a worker slower seems to cost half as much
+/// again.
+pub(crate) fn core() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    list.and_then(|list| list.trim().rsplit([',', '-']).next()?.parse().ok()).unwrap_or_default()
+}
+
+/// Moves a process with all its threads to [`core`].
+pub(crate) fn pin(pid: u32) {
+    let output =
+        Command::new("taskset").args(["-a", "-p", "-c", &core().to_string(), &pid.to_string()]).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot start taskset: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The time that all threads of a process have spent on a processor, in user and kernel mode together.

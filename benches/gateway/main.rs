@@ -1,7 +1,7 @@
 //! What the gateway costs: CPU time a request of the one nginx worker, with tenantauth and without it, in one run on
 //! one machine. Rows 1 and 2 of the targets; `benches/README.md` says how to read it.
 //!
-//! `ROUNDS` (12) slices of `SECONDS` (2) are measured of each server. Ends with status 1 only where it could not
+//! `ROUNDS` (24) slices of `SECONDS` (1) are measured of each server. Ends with status 1 only where it could not
 //! measure: a missed target is a result.
 #![allow(
     clippy::expect_used,
@@ -18,7 +18,7 @@ mod servers;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use common::{Comparison, Spread, cores, machine, option, print_comparisons};
+use common::{Comparison, Spread, machine, option, print_comparisons};
 use servers::{Farm, Server};
 use std::process::ExitCode;
 
@@ -74,7 +74,7 @@ fn measure(farm: &Farm, rounds: usize, seconds: usize) -> [Costs; 4] {
 }
 
 fn run() {
-    let (rounds, seconds) = (option("ROUNDS", 12), option("SECONDS", 2));
+    let (rounds, seconds) = (option("ROUNDS", 24), option("SECONDS", 1));
     let farm = Farm::start();
     farm.prove();
     let costs = measure(&farm, rounds, seconds);
@@ -90,13 +90,14 @@ fn run() {
         );
         Comparison { what: what.to_owned(), ratio: Spread::of(ratios), target: Some(target), absolute }
     });
-    println!("\n{rounds} rounds of {seconds} s a server, {} connections", load::CONNECTIONS);
+    println!(
+        "\n{rounds} rounds of {seconds} s a server, {} connections, all on core {}",
+        load::CONNECTIONS,
+        load::core()
+    );
     print_comparisons(&comparisons);
     println!("\nmachine   {}", machine());
     println!("versions  {}", farm.versions());
-    if cores() < 2 {
-        println!("caution   one core for nginx, its backend and the load: the figures are of little worth");
-    }
 }
 
 fn main() -> ExitCode {

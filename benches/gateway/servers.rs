@@ -1,9 +1,8 @@
 //! The servers under measurement: two nginx of the same build with one worker each, one with tenantauth and one
 //! without, and a third as their backend.
 
-use crate::common::cores;
 use crate::common::typical::{HOME, OFFICE, PATH, POLICY, QUERY, headers, token};
-use crate::load::{cpu_time, wrk};
+use crate::load::{cpu_time, pin, wrk};
 use crate::support::client::{Answer, Request};
 use crate::support::nginx::{Nginx, install};
 use crate::support::site::{COOKIE_KEY, TEMPORARY};
@@ -39,7 +38,6 @@ impl Server {
 /// weighs.
 const FRONT: &str = r#"
 worker_processes 1;
-@PIN@
 error_log @DIR@/error.log warn;
 pid @DIR@/nginx.pid;
 events { worker_connections 1024; }
@@ -96,7 +94,6 @@ const ADMIN: &str = r#"
 
 const BACKEND: &str = r#"
 worker_processes 1;
-@PIN@
 error_log @DIR@/error.log warn;
 pid @DIR@/nginx.pid;
 events { worker_connections 1024; }
@@ -146,17 +143,21 @@ impl Front {
             .replace("@QUIET@", &quiet.to_string())
             .replace("@LOGGED@", &logged.to_string())
             .replace("@ADMIN_PORT@", &admin.to_string());
-        let nginx = Nginx::start(&workspace, &fill(&configuration, &workspace, 0), 1, quiet);
-        let worker = *nginx.workers().first().expect("a worker");
+        let (nginx, worker) = start(&workspace, &configuration, quiet);
         Self { workspace, quiet, logged, admin, worker, _nginx: nginx }
     }
 }
 
-/// Placeholders that every configuration has. `core`: where the worker belongs, if there are several.
-fn fill(configuration: &str, workspace: &Workspace, core: usize) -> String {
-    let mask = ["01", "10"][core];
-    let pin = if cores() > 1 { format!("worker_cpu_affinity {mask};") } else { String::new() };
-    configuration.replace("@PIN@", &pin).replace("@TEMPORARY@", TEMPORARY).replace("@DIR@", workspace.text())
+fn fill(configuration: &str, workspace: &Workspace) -> String {
+    configuration.replace("@TEMPORARY@", TEMPORARY).replace("@DIR@", workspace.text())
+}
+
+/// Starts nginx, and moves its only worker to the core of the measurement.
+fn start(workspace: &Workspace, configuration: &str, port: u16) -> (Nginx, u32) {
+    let nginx = Nginx::start(workspace, &fill(configuration, workspace), 1, port);
+    let worker = *nginx.workers().first().expect("a worker");
+    pin(worker);
+    (nginx, worker)
 }
 
 /// Everything that runs.
@@ -173,8 +174,7 @@ impl Farm {
     pub(crate) fn start() -> Self {
         let workspace = Workspace::new();
         let port = free_port();
-        let configuration = fill(&BACKEND.replace("@PORT@", &port.to_string()), &workspace, 1);
-        let backend = Nginx::start(&workspace, &configuration, 1, port);
+        let (backend, _) = start(&workspace, &BACKEND.replace("@PORT@", &port.to_string()), port);
         Self {
             plain: Front::start(port, false),
             enforcing: Front::start(port, true),
