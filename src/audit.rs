@@ -12,6 +12,7 @@ use crate::token::claims::Identity;
 use crate::token::digest::keyed_hash;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Longest part of a request (path, query, claimed header) that a record keeps, in bytes.
 const MAX_PART: usize = 4096;
@@ -72,10 +73,46 @@ pub struct Record<'a> {
     pub grafana: GrafanaContext<'a>,
 }
 
-/// Appends the members of the record, without braces, to `out`. `hash_key`: the key of hashed queries.
-pub fn render(out: &mut String, record: &Record<'_>, hash_key: &[u8]) {
+/// The time of a record. Formatting a date costs more than the rest of a record, so that of a second is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    now: Duration,
+    second: u64,
+    text: String,
+}
+
+impl Clock {
+    /// Sets the time of the next record: the time since the Unix epoch.
+    pub fn set(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// Appends the time in UTC as RFC 3339 with milliseconds.
+    fn push_to(&mut self, out: &mut String) {
+        let second = self.now.as_secs();
+        if self.second != second || self.text.is_empty() {
+            let time =
+                i64::try_from(second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+            self.text = time.unwrap_or_default().to_string();
+            self.second = second;
+        }
+        out.push_str(self.text.trim_end_matches('Z'));
+        out.push('.');
+        let milliseconds = self.now.subsec_millis();
+        for divisor in [100, 10, 1] {
+            out.push(char::from_digit(milliseconds / divisor % 10, 10).unwrap_or('0'));
+        }
+        out.push('Z');
+    }
+}
+
+/// Appends the members of the record, without braces, to `out`; `time` and `decision` come first. `hash_key`: the key
+/// of hashed queries.
+pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key: &[u8]) {
     let decision = record.decision;
-    out.push_str("\"decision\":\"");
+    out.push_str("\"time\":\"");
+    clock.push_to(out);
+    out.push_str("\",\"decision\":\"");
     out.push_str(decision.effect());
     out.push_str("\",\"reason\":\"");
     out.push_str(decision.reason().name());

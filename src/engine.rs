@@ -9,6 +9,7 @@ mod request;
 
 pub use request::{Request, Server, Verdict, internal_error, policy_unavailable};
 
+use crate::audit::Clock;
 use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
@@ -104,6 +105,7 @@ struct Worker {
     tokens: TokenCache<Resolved>,
     cookies: VerifiedCookieCache,
     record: String,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +142,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The clock, in Unix seconds.
 pub fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_epoch().as_secs()
+}
+
+/// The clock, since the Unix epoch; zero where it stands before that.
+fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Engine {
@@ -177,6 +184,7 @@ impl Engine {
                 tokens: TokenCache::new(MAX_TOKENS, MAX_TOKEN_BYTES),
                 cookies: VerifiedCookieCache::default(),
                 record: String::new(),
+                clock: Clock::default(),
             }),
             messages: Mutex::default(),
             last_reload: Mutex::default(),

@@ -432,7 +432,7 @@ end
 -- An internal redirect of a request that was decided, or a second `enforce`: denied, with the first reason if it
 -- had been denied. Its record stays as it is.
 local function refuse_again(server, record)
-    local reason = match(record, '^"decision":"deny","reason":"([a-z_]+)"')
+    local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
     if reason then
         return deny(server, reason)
     end
@@ -456,7 +456,7 @@ function _M.enforce(options)
     -- Looked at only here: a request that was not redirected has not been decided.
     if is_internal() then
         local earlier = ngx_var.tenantauth_record
-        if earlier and earlier ~= "" then
+        if earlier and not match(earlier, '^[^,]*,"decision":null') then
             return refuse_again(server, earlier)
         end
     end

@@ -82,7 +82,7 @@ function _M.role(plan, elements, index)
         end
     end
     -- "x" and "-", then "l" or "m".
-    if first == 120 and length > 7 and data[1] == 45 and (data[2] == 108 or data[2] == 109) then
+    if first == 120 and length >= 7 and data[1] == 45 and (data[2] == 108 or data[2] == 109) then
         local name = ffi_str(data, length)
         if sub(name, 1, 7) == "x-loki-" or sub(name, 1, 8) == "x-mimir-" then
             return nil, name

@@ -10,9 +10,10 @@ use crate::token::fixtures::{NOW, rules};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The promised keys, less those that nginx adds: `schema`, `time`, `request_id`, `status`, `upstream_status`,
-/// `bytes_sent`, `duration_ms`.
-const KEYS: [&str; 23] = [
+/// The promised keys, less those that nginx adds: `schema`, `request_id`, `status`, `upstream_status`, `bytes_sent`,
+/// `duration_ms`.
+const KEYS: [&str; 24] = [
+    "time",
     "decision",
     "reason",
     "mode",
@@ -60,7 +61,9 @@ fn record<'a>(decision: &'a Decision) -> Record<'a> {
 /// The record as nginx completes it, read by a strict reader.
 fn rendered(record: &Record<'_>, key: &[u8]) -> Value {
     let mut line = String::new();
-    render(&mut line, record, key);
+    let mut clock = Clock::default();
+    clock.set(Duration::from_millis(1_800_000_000_042));
+    render(&mut line, record, &mut clock, key);
     assert!(line.chars().all(|c| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')), "{line:?}");
     let whole = format!("{{{line}}}");
     let value: Value = serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"));
@@ -86,6 +89,7 @@ fn a_request_of_which_nothing_is_known() {
     assert_eq!(
         rendered(&record(&decision), b"k"),
         json!({
+            "time": "2027-01-15T08:00:00.042Z",
             "decision": "deny", "reason": "policy_unavailable", "mode": "enforce", "shadow": null,
             "issuer": null, "subject": null, "user": null, "token_id": null, "groups": null,
             "tenants": null, "scope": null, "grant": null, "restriction": null, "owner": null,
@@ -142,6 +146,7 @@ fn a_request_of_which_everything_is_known() {
     assert_eq!(
         rendered(&record, b"k"),
         json!({
+            "time": "2027-01-15T08:00:00.042Z",
             "decision": "allow", "reason": "granted", "mode": "enforce",
             "shadow": {"decision": "deny", "reason": "ip_forbidden"},
             "issuer": "entra", "subject": "s-1", "user": "a\"d\\a@x", "token_id": "j-1",
@@ -280,4 +285,20 @@ proptest! {
             prop_assert_eq!(&found["query"], &query.as_deref().map_or(Value::Null, text));
         }
     }
+}
+
+#[test]
+fn a_second_is_formatted_once_and_its_milliseconds_each_time() {
+    let mut clock = Clock::default();
+    let mut at = |milliseconds: u64| {
+        let mut out = String::new();
+        clock.set(Duration::from_millis(milliseconds));
+        clock.push_to(&mut out);
+        out
+    };
+    assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
+    assert_eq!(at(999), "1970-01-01T00:00:00.999Z");
+    assert_eq!(at(1_000), "1970-01-01T00:00:01.000Z");
+    assert_eq!(at(951_782_400_007), "2000-02-29T00:00:00.007Z");
+    assert_eq!(at(500), "1970-01-01T00:00:00.500Z");
 }

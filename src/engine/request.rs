@@ -1,7 +1,7 @@
 //! One request: from what nginx knows about it to a verdict. Runs on the event loop.
 
-use super::{Engine, Live, Resolved, Worker, lock, unix_now};
-use crate::audit::{self, GrafanaContext, PrincipalMembers, Record};
+use super::{Engine, Live, Resolved, Worker, lock, since_epoch};
+use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record};
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
 use crate::decision::{AccessRequest, Decision, decide};
@@ -102,7 +102,9 @@ impl Engine {
             return None;
         }
         let mut worker = lock(&self.worker);
-        let Worker { tokens, cookies, record } = &mut *worker;
+        let Worker { tokens, cookies, record, clock } = &mut *worker;
+        let now = since_epoch();
+        clock.set(now);
         let mut facts =
             Facts { tenants: None, route: None, members: None, client_ip: None, cache: CacheUse::Unused };
         let decision = match live {
@@ -112,7 +114,8 @@ impl Engine {
                     // Without the thread there is nobody to send it to, and it is dropped here.
                     _ = self.retired.send(Box::new(retired));
                 }
-                judge(live, tokens, cookies, server, request, &mut facts).unwrap_or_else(Decision::denied)
+                judge(live, tokens, cookies, server, request, now.as_secs(), &mut facts)
+                    .unwrap_or_else(Decision::denied)
             }
         };
 
@@ -139,6 +142,7 @@ impl Engine {
                 upgrade: request.upgrade.is_some(),
                 grafana: request.grafana,
             },
+            clock,
             &lock(&self.hash_key),
         );
         let source = live.and_then(|live| live.client_ip.as_ref());
@@ -193,6 +197,8 @@ fn undecided(
     let decision = Decision::denied(reason);
     let (path, _) = split_query(request_uri);
     let mut record = String::new();
+    let mut clock = Clock::default();
+    clock.set(since_epoch());
     audit::render(
         &mut record,
         &Record {
@@ -211,6 +217,7 @@ fn undecided(
             upgrade: false,
             grafana: GrafanaContext::default(),
         },
+        &mut clock,
         &[],
     );
     let tally = Tally { backends, ..Tally::of(&decision) };
@@ -239,10 +246,10 @@ fn judge<'a>(
     cookies: &mut VerifiedCookieCache,
     server: &Server,
     request: &Request<'a>,
+    now: u64,
     facts: &mut Facts<'a>,
 ) -> Result<Decision, Reason> {
     let source = live.client_ip.as_ref();
-    let now = unix_now();
 
     if request.headers_truncated {
         return Err(Reason::HeadersTruncated);
