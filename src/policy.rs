@@ -12,6 +12,7 @@
 mod compile;
 pub mod diagnostic;
 mod document;
+mod groups;
 mod index;
 mod node;
 mod reader;

@@ -1,21 +1,20 @@
 //! Document and the files it names -> snapshot and key material. References are followed here, and everything is
 //! checked that needs more than one value to be judged.
 
+mod client_ip;
+mod issuers;
+
 use super::diagnostic::{Path, Place, Problems, WarningKind};
-use super::document::{
-    ClientIpEntry, ClientIpSourceEntry, Document, GrantEntry, IssuerEntry, KeysEntry, NetworkEntry,
-    RestrictionEntry,
-};
+use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
 use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
+use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
-use crate::client_ip::{CookieKeys, Source, SourceConfig};
-use crate::network::{Network, NetworkSet};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
-use crate::token::algorithm::{Algorithm, AlgorithmSet};
-use crate::token::claims::{ClaimPath, GroupsFormat, IssuerRules};
 use crate::token::keys::KeySet;
+use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
+use issuers::{compile_issuer, load_keys, refuse_repeated_issuers};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
 use std::sync::Arc;
@@ -152,186 +151,6 @@ pub(super) fn compile(
     (!problems.any_error()).then_some(Compiled { snapshot, keys, key_files, client_ip: source })
 }
 
-fn compile_issuer(
-    entry: &IssuerEntry,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<(Box<str>, IssuerRules)> {
-    let (name, place) = match &entry.name {
-        Some(name) => (name.value.clone(), name.place),
-        None => match host_of(&entry.issuer.value) {
-            Some(host) => (host.into(), entry.issuer.place),
-            None => {
-                problems
-                    .error(
-                        entry.issuer.place,
-                        &path.key("name"),
-                        "missing key `name`: the issuer has no host to be named by",
-                    )
-                    .help("add `name:`");
-                return None;
-            }
-        },
-    };
-    if &*name == "service" {
-        problems
-            .error(place, &path.key("name"), "`service` is reserved for service accounts")
-            .help("give the issuer another name");
-    }
-    let mut algorithms = Vec::new();
-    for written in &entry.algorithms {
-        match Algorithm::from_name(&written.value) {
-            Some(algorithm) => algorithms.push(algorithm),
-            None => {
-                let names: Vec<_> = Algorithm::ALL.into_iter().map(Algorithm::name).collect();
-                problems
-                    .error(
-                        written.place,
-                        &path.key("algorithms").item(written.number),
-                        format!("unknown or refused algorithm `{}`", written.value),
-                    )
-                    .help(format!("one of {}; HMAC is never accepted", names.join(", ")));
-            }
-        }
-    }
-    if entry.algorithms.is_empty() {
-        algorithms.push(Algorithm::Rs256);
-    }
-    let groups_claim = match &entry.groups_claim {
-        None => ClaimPath::parse("groups").ok()?,
-        Some(written) => match ClaimPath::parse(&written.value) {
-            Ok(claim) => claim,
-            Err(error) => {
-                problems
-                    .error(written.place, &path.key("groups_claim"), format!("`{}` {error}", written.value))
-                    .help("write a claim's name, or a JSON Pointer like `/realm_access/roles`");
-                return None;
-            }
-        },
-    };
-    let groups_format = match &entry.groups_format {
-        None => GroupsFormat::List,
-        Some(written) => match GroupsFormat::from_name(&written.value) {
-            Some(format) => format,
-            None => {
-                problems
-                    .error(
-                        written.place,
-                        &path.key("groups_format"),
-                        format!("unknown value `{}`", written.value),
-                    )
-                    .help("it must be one of `list`, `space`, `string`");
-                return None;
-            }
-        },
-    };
-    Some((
-        name,
-        IssuerRules {
-            issuer: entry.issuer.value.clone(),
-            audiences: entry.audiences.iter().map(|audience| audience.value.clone()).collect(),
-            algorithms: algorithms.into_iter().collect(),
-            groups_claim,
-            groups_format,
-            user_claim: entry.user_claim.clone().unwrap_or_else(|| "preferred_username".into()),
-            leeway: entry.leeway,
-        },
-    ))
-}
-
-/// The host of an `https://host:port/path` issuer.
-fn host_of(issuer: &str) -> Option<&str> {
-    let (_, rest) = issuer.split_once("://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    // The colons of an IPv6 address stand in brackets; those of the port do not.
-    let (host, _) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port),
-        _ => (authority, ""),
-    };
-    (!host.is_empty()).then_some(host)
-}
-
-fn load_keys(
-    entry: &IssuerEntry,
-    algorithms: AlgorithmSet,
-    files: &mut dyn Files,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) -> Option<Arc<KeySet>> {
-    let (place, key, name, json) = match &entry.keys {
-        KeysEntry::File(file) => match files.read(path::Path::new(&*file.value)) {
-            Ok(json) => (file.place, "jwks_file", format!("`{}`", file.value), json),
-            Err(error) => {
-                let path = path.key("jwks_file");
-                problems
-                    .error(file.place, &path, format!("cannot read `{}`: {error}", file.value))
-                    .help(HELP_READ);
-                return None;
-            }
-        },
-        KeysEntry::Inline(json) => {
-            (json.place, "jwks", "the key set".to_owned(), json.value.to_string().into_bytes())
-        }
-        KeysEntry::Missing => return None,
-    };
-    let path = path.key(key);
-    match KeySet::from_jwks(&json, algorithms) {
-        Err(error) => {
-            problems
-                .error(place, &path, format!("{name} {error}"))
-                .help("it must be a JSON Web Key Set: `{\"keys\": [...]}`");
-            None
-        }
-        Ok((set, reports)) => {
-            for report in reports {
-                if let Some(why) = report.refused {
-                    let kid = report.kid.unwrap_or_default();
-                    problems
-                        .warning(
-                            WarningKind::KeyRefused,
-                            place,
-                            &path,
-                            format!("the key `{}` is not used: {why}", kid.escape_debug()),
-                        )
-                        .help("the issuer's other keys are used");
-                }
-            }
-            if set.is_empty() {
-                problems
-                    .error(place, &path, "there is no usable key: nobody's token could be verified")
-                    .help("write the public keys that the issuer signs with");
-            }
-            Some(Arc::new(set))
-        }
-    }
-}
-
-fn refuse_repeated_issuers(document: &Document, problems: &mut Problems) {
-    let list = Path::Root.key("issuers");
-    let (mut issuers, mut names) = (HashMap::new(), HashMap::new());
-    for entry in &document.issuers {
-        let path = list.item(entry.number);
-        let mut refuse = |first: Option<Place>, what: &str, key, place| {
-            if let Some(first) = first {
-                problems
-                    .error(
-                        place,
-                        &path.key(key),
-                        format!("{what} is given twice, first in line {}", first.line),
-                    )
-                    .help("remove one of them");
-            }
-        };
-        let issuer = &entry.issuer;
-        let first = issuers.insert(&*issuer.value, issuer.place);
-        refuse(first, &format!("the issuer `{}`", issuer.value), "issuer", issuer.place);
-        if let Some(name) = &entry.name {
-            let first = names.insert(&*name.value, name.place);
-            refuse(first, &format!("the name `{}`", name.value), "name", name.place);
-        }
-    }
-}
-
 fn refuse_repeated_names(document: &Document, problems: &mut Problems) {
     let grants = document.grants.iter().map(|grant| ("grants", &grant.path, &grant.name));
     let restrictions = document.restrictions.iter().map(|rule| ("restrictions", &rule.path, &rule.name));
@@ -444,75 +263,6 @@ fn warn_of_pattern_groups(document: &Document, issuers: &[Box<str>], problems: &
     }
 }
 
-/// The networks that a policy names, and a complaint for each name that leads nowhere.
-struct NamedNetworks<'d> {
-    named: HashMap<&'d str, Box<[Network]>>,
-}
-
-impl<'d> NamedNetworks<'d> {
-    fn new(document: &'d Document, problems: &mut Problems) -> Self {
-        let mut named = HashMap::new();
-        for (name, networks) in &document.networks {
-            let list = Path::Root.key("networks");
-            for network in networks {
-                let name = list.key(&name.value);
-                warn_of_open_network(network.value, network.place, &name.item(network.number), problems);
-            }
-            named.insert(&*name.value, networks.iter().map(|network| network.value).collect());
-        }
-        Self { named }
-    }
-
-    fn resolve(
-        &self,
-        entries: &[At<NetworkEntry>],
-        path: &Path<'_>,
-        problems: &mut Problems,
-    ) -> Box<[(Box<str>, Box<[Network]>)]> {
-        let mut resolved = Vec::new();
-        for entry in entries {
-            let path = path.item(entry.number);
-            match &entry.value {
-                NetworkEntry::Written(network) => {
-                    warn_of_open_network(*network, entry.place, &path, problems);
-                    resolved.push((network.to_string().into(), Box::from([*network])));
-                }
-                NetworkEntry::Named(name) => match self.named.get(&**name) {
-                    Some(networks) => resolved.push((name.clone(), networks.clone())),
-                    None => {
-                        let mut known: Vec<_> = self.named.keys().copied().collect();
-                        known.sort_unstable();
-                        let problem = problems.error(
-                            entry.place,
-                            &path,
-                            format!("the network `{name}` is not defined"),
-                        );
-                        problem.help(if known.is_empty() {
-                            format!("define it: `networks: {{ {name}: [203.0.113.0/24] }}`")
-                        } else {
-                            format!("defined networks: {}", known.join(", "))
-                        });
-                    }
-                },
-            }
-        }
-        resolved.into()
-    }
-}
-
-fn warn_of_open_network(network: Network, place: Place, path: &Path<'_>, problems: &mut Problems) {
-    if network.is_everything() {
-        problems
-            .warning(
-                WarningKind::OpenNetwork,
-                place,
-                path,
-                format!("`{network}` is every address: it restricts nothing"),
-            )
-            .help("name the networks that are meant");
-    }
-}
-
 /// Every group that something other than a restriction names.
 fn groups_known_to_grants(document: &Document) -> HashSet<&str> {
     let granted = document.grants.iter().flat_map(|grant| &grant.groups);
@@ -576,87 +326,6 @@ fn compile_restriction(
         network_names,
         shadow: entry.shadow.is_some(),
     }
-}
-
-fn compile_client_ip(
-    document: &Document,
-    networks: &NamedNetworks<'_>,
-    problems: &mut Problems,
-) -> Option<SourceConfig> {
-    let Some(ClientIpEntry { place, source }) = &document.client_ip else {
-        if let Some(first) = document.restrictions.first()
-            && !document.has_client_ip
-        {
-            problems
-                .error(
-                    first.place,
-                    &Path::Root.key(&first.path),
-                    "a restriction needs `client_ip`: where a user's address comes from",
-                )
-                .help("add `client_ip: { source: cookie, keys_file: /etc/tenantauth/client-ip.keys }`");
-        }
-        return None;
-    };
-    let section = Path::Root.key("client_ip");
-    Some(match source {
-        ClientIpSourceEntry::RemoteAddr => Source::RemoteAddr,
-        ClientIpSourceEntry::Cookie { name, keys_file, unsigned } => {
-            if let Some(place) = unsigned {
-                problems
-                    .warning(
-                        WarningKind::UnsignedCookie,
-                        *place,
-                        &section.key("unsigned"),
-                        "the address in the cookie is not proven: whoever reaches this nginx past the Grafana Gateway chooses it",
-                    )
-                    .help("make a key with `tenantauth keygen` and name its file in `keys_file`");
-            }
-            let keys = match keys_file {
-                Some(file) => CookieKeys::Signed(PathBuf::from(&*file.value)),
-                None => CookieKeys::Unsigned,
-            };
-            Source::Cookie { name: name.clone(), keys }
-        }
-        ClientIpSourceEntry::Header { name, trusted_peers } => {
-            if document.token_headers.iter().any(|header| header.value.eq_ignore_ascii_case(name)) {
-                problems
-                    .error(*place, &section.key("source"), format!("`{name}` carries the token"))
-                    .help("name the header in which a proxy writes the address");
-            }
-            let peers = networks.resolve(trusted_peers, &section.key("trusted_peers"), problems);
-            let trusted_peers: NetworkSet =
-                peers.iter().flat_map(|(_, networks)| networks.iter().copied()).collect();
-            Source::Header { name: name.clone(), trusted_peers }
-        }
-    })
-}
-
-fn load_client_ip(
-    document: &Document,
-    config: Option<&SourceConfig>,
-    files: &mut dyn Files,
-    problems: &mut Problems,
-) -> Option<Source> {
-    let place = match document.client_ip.as_ref().map(|entry| &entry.source) {
-        Some(ClientIpSourceEntry::Cookie { keys_file: Some(file), .. }) => file.place,
-        _ => Place::default(),
-    };
-    let section = Path::Root.key("client_ip");
-    let path = section.key("keys_file");
-    let source = config?.with_keys(|file| {
-        let content = files.read(file).map_err(|error| {
-            problems
-                .error(place, &path, format!("cannot read `{}`: {error}", file.display()))
-                .help(HELP_READ);
-        })?;
-        KeyRing::parse(&content).map(Arc::new).map_err(|errors| {
-            for error in errors {
-                let message = format!("{}:{}: {}", file.display(), error.line, error.message);
-                problems.error(place, &path, message).help(error.help);
-            }
-        })
-    });
-    source.ok()
 }
 
 fn warn_of_unmatched_restrictions(document: &Document, snapshot: &Snapshot, problems: &mut Problems) {

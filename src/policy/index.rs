@@ -4,7 +4,7 @@
 //! looked up once for each length that such a prefix has; so many patterns cost as little as one. Within what is
 //! found, rules are sorted by group, so a tenant with thousands of rules costs a binary search a group.
 
-use super::snapshot::GroupId;
+use super::groups::GroupId;
 use crate::tenant::TenantPattern;
 use hashbrown::HashMap;
 

@@ -1,0 +1,162 @@
+//! Networks by name, and where a user's address comes from.
+
+use super::{Files, HELP_READ};
+use crate::client_ip::signature::KeyRing;
+use crate::client_ip::{CookieKeys, Source, SourceConfig};
+use crate::network::{Network, NetworkSet};
+use crate::policy::diagnostic::{Path, Place, Problems, WarningKind};
+use crate::policy::document::{ClientIpEntry, ClientIpSourceEntry, Document, NetworkEntry};
+use crate::policy::reader::At;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The networks that a policy names, and a complaint for each name that leads nowhere.
+pub(super) struct NamedNetworks<'d> {
+    named: HashMap<&'d str, Box<[Network]>>,
+}
+
+impl<'d> NamedNetworks<'d> {
+    pub(super) fn new(document: &'d Document, problems: &mut Problems) -> Self {
+        let mut named = HashMap::new();
+        for (name, networks) in &document.networks {
+            let list = Path::Root.key("networks");
+            for network in networks {
+                let name = list.key(&name.value);
+                warn_of_open_network(network.value, network.place, &name.item(network.number), problems);
+            }
+            named.insert(&*name.value, networks.iter().map(|network| network.value).collect());
+        }
+        Self { named }
+    }
+
+    pub(super) fn resolve(
+        &self,
+        entries: &[At<NetworkEntry>],
+        path: &Path<'_>,
+        problems: &mut Problems,
+    ) -> Box<[(Box<str>, Box<[Network]>)]> {
+        let mut resolved = Vec::new();
+        for entry in entries {
+            let path = path.item(entry.number);
+            match &entry.value {
+                NetworkEntry::Written(network) => {
+                    warn_of_open_network(*network, entry.place, &path, problems);
+                    resolved.push((network.to_string().into(), Box::from([*network])));
+                }
+                NetworkEntry::Named(name) => match self.named.get(&**name) {
+                    Some(networks) => resolved.push((name.clone(), networks.clone())),
+                    None => {
+                        let mut known: Vec<_> = self.named.keys().copied().collect();
+                        known.sort_unstable();
+                        let problem = problems.error(
+                            entry.place,
+                            &path,
+                            format!("the network `{name}` is not defined"),
+                        );
+                        problem.help(if known.is_empty() {
+                            format!("define it: `networks: {{ {name}: [203.0.113.0/24] }}`")
+                        } else {
+                            format!("defined networks: {}", known.join(", "))
+                        });
+                    }
+                },
+            }
+        }
+        resolved.into()
+    }
+}
+
+pub(super) fn warn_of_open_network(network: Network, place: Place, path: &Path<'_>, problems: &mut Problems) {
+    if network.is_everything() {
+        problems
+            .warning(
+                WarningKind::OpenNetwork,
+                place,
+                path,
+                format!("`{network}` is every address: it restricts nothing"),
+            )
+            .help("name the networks that are meant");
+    }
+}
+
+pub(super) fn compile_client_ip(
+    document: &Document,
+    networks: &NamedNetworks<'_>,
+    problems: &mut Problems,
+) -> Option<SourceConfig> {
+    let Some(ClientIpEntry { place, source }) = &document.client_ip else {
+        if let Some(first) = document.restrictions.first()
+            && !document.has_client_ip
+        {
+            problems
+                .error(
+                    first.place,
+                    &Path::Root.key(&first.path),
+                    "a restriction needs `client_ip`: where a user's address comes from",
+                )
+                .help("add `client_ip: { source: cookie, keys_file: /etc/tenantauth/client-ip.keys }`");
+        }
+        return None;
+    };
+    let section = Path::Root.key("client_ip");
+    Some(match source {
+        ClientIpSourceEntry::RemoteAddr => Source::RemoteAddr,
+        ClientIpSourceEntry::Cookie { name, keys_file, unsigned } => {
+            if let Some(place) = unsigned {
+                problems
+                    .warning(
+                        WarningKind::UnsignedCookie,
+                        *place,
+                        &section.key("unsigned"),
+                        "the address in the cookie is not proven: whoever reaches this nginx past the Grafana Gateway chooses it",
+                    )
+                    .help("make a key with `tenantauth keygen` and name its file in `keys_file`");
+            }
+            let keys = match keys_file {
+                Some(file) => CookieKeys::Signed(PathBuf::from(&*file.value)),
+                None => CookieKeys::Unsigned,
+            };
+            Source::Cookie { name: name.clone(), keys }
+        }
+        ClientIpSourceEntry::Header { name, trusted_peers } => {
+            if document.token_headers.iter().any(|header| header.value.eq_ignore_ascii_case(name)) {
+                problems
+                    .error(*place, &section.key("source"), format!("`{name}` carries the token"))
+                    .help("name the header in which a proxy writes the address");
+            }
+            let peers = networks.resolve(trusted_peers, &section.key("trusted_peers"), problems);
+            let trusted_peers: NetworkSet =
+                peers.iter().flat_map(|(_, networks)| networks.iter().copied()).collect();
+            Source::Header { name: name.clone(), trusted_peers }
+        }
+    })
+}
+
+pub(super) fn load_client_ip(
+    document: &Document,
+    config: Option<&SourceConfig>,
+    files: &mut dyn Files,
+    problems: &mut Problems,
+) -> Option<Source> {
+    let place = match document.client_ip.as_ref().map(|entry| &entry.source) {
+        Some(ClientIpSourceEntry::Cookie { keys_file: Some(file), .. }) => file.place,
+        _ => Place::default(),
+    };
+    let section = Path::Root.key("client_ip");
+    let path = section.key("keys_file");
+    let source = config?.with_keys(|file| {
+        let content = files.read(file).map_err(|error| {
+            problems
+                .error(place, &path, format!("cannot read `{}`: {error}", file.display()))
+                .help(HELP_READ);
+        })?;
+        KeyRing::parse(&content).map(Arc::new).map_err(|errors| {
+            for error in errors {
+                let message = format!("{}:{}: {}", file.display(), error.line, error.message);
+                problems.error(place, &path, message).help(error.help);
+            }
+        })
+    });
+    source.ok()
+}

@@ -1,0 +1,191 @@
+//! Issuers and their keys.
+
+use super::{Files, HELP_READ};
+use crate::policy::diagnostic::{Path, Place, Problems, WarningKind};
+use crate::policy::document::{Document, IssuerEntry, KeysEntry};
+use crate::token::algorithm::{Algorithm, AlgorithmSet};
+use crate::token::claims::{ClaimPath, GroupsFormat, IssuerRules};
+use crate::token::keys::KeySet;
+use std::collections::HashMap;
+use std::path;
+use std::sync::Arc;
+
+pub(super) fn compile_issuer(
+    entry: &IssuerEntry,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Box<str>, IssuerRules)> {
+    let (name, place) = match &entry.name {
+        Some(name) => (name.value.clone(), name.place),
+        None => match host_of(&entry.issuer.value) {
+            Some(host) => (host.into(), entry.issuer.place),
+            None => {
+                problems
+                    .error(
+                        entry.issuer.place,
+                        &path.key("name"),
+                        "missing key `name`: the issuer has no host to be named by",
+                    )
+                    .help("add `name:`");
+                return None;
+            }
+        },
+    };
+    if &*name == "service" {
+        problems
+            .error(place, &path.key("name"), "`service` is reserved for service accounts")
+            .help("give the issuer another name");
+    }
+    let mut algorithms = Vec::new();
+    for written in &entry.algorithms {
+        match Algorithm::from_name(&written.value) {
+            Some(algorithm) => algorithms.push(algorithm),
+            None => {
+                let names: Vec<_> = Algorithm::ALL.into_iter().map(Algorithm::name).collect();
+                problems
+                    .error(
+                        written.place,
+                        &path.key("algorithms").item(written.number),
+                        format!("unknown or refused algorithm `{}`", written.value),
+                    )
+                    .help(format!("one of {}; HMAC is never accepted", names.join(", ")));
+            }
+        }
+    }
+    if entry.algorithms.is_empty() {
+        algorithms.push(Algorithm::Rs256);
+    }
+    let groups_claim = match &entry.groups_claim {
+        None => ClaimPath::parse("groups").ok()?,
+        Some(written) => match ClaimPath::parse(&written.value) {
+            Ok(claim) => claim,
+            Err(error) => {
+                problems
+                    .error(written.place, &path.key("groups_claim"), format!("`{}` {error}", written.value))
+                    .help("write a claim's name, or a JSON Pointer like `/realm_access/roles`");
+                return None;
+            }
+        },
+    };
+    let groups_format = match &entry.groups_format {
+        None => GroupsFormat::List,
+        Some(written) => match GroupsFormat::from_name(&written.value) {
+            Some(format) => format,
+            None => {
+                problems
+                    .error(
+                        written.place,
+                        &path.key("groups_format"),
+                        format!("unknown value `{}`", written.value),
+                    )
+                    .help("it must be one of `list`, `space`, `string`");
+                return None;
+            }
+        },
+    };
+    Some((
+        name,
+        IssuerRules {
+            issuer: entry.issuer.value.clone(),
+            audiences: entry.audiences.iter().map(|audience| audience.value.clone()).collect(),
+            algorithms: algorithms.into_iter().collect(),
+            groups_claim,
+            groups_format,
+            user_claim: entry.user_claim.clone().unwrap_or_else(|| "preferred_username".into()),
+            leeway: entry.leeway,
+        },
+    ))
+}
+
+/// The host of an `https://host:port/path` issuer.
+pub(super) fn host_of(issuer: &str) -> Option<&str> {
+    let (_, rest) = issuer.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    // The colons of an IPv6 address stand in brackets; those of the port do not.
+    let (host, _) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port),
+        _ => (authority, ""),
+    };
+    (!host.is_empty()).then_some(host)
+}
+
+pub(super) fn load_keys(
+    entry: &IssuerEntry,
+    algorithms: AlgorithmSet,
+    files: &mut dyn Files,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Arc<KeySet>> {
+    let (place, key, name, json) = match &entry.keys {
+        KeysEntry::File(file) => match files.read(path::Path::new(&*file.value)) {
+            Ok(json) => (file.place, "jwks_file", format!("`{}`", file.value), json),
+            Err(error) => {
+                let path = path.key("jwks_file");
+                problems
+                    .error(file.place, &path, format!("cannot read `{}`: {error}", file.value))
+                    .help(HELP_READ);
+                return None;
+            }
+        },
+        KeysEntry::Inline(json) => {
+            (json.place, "jwks", "the key set".to_owned(), json.value.to_string().into_bytes())
+        }
+        KeysEntry::Missing => return None,
+    };
+    let path = path.key(key);
+    match KeySet::from_jwks(&json, algorithms) {
+        Err(error) => {
+            problems
+                .error(place, &path, format!("{name} {error}"))
+                .help("it must be a JSON Web Key Set: `{\"keys\": [...]}`");
+            None
+        }
+        Ok((set, reports)) => {
+            for report in reports {
+                if let Some(why) = report.refused {
+                    let kid = report.kid.unwrap_or_default();
+                    problems
+                        .warning(
+                            WarningKind::KeyRefused,
+                            place,
+                            &path,
+                            format!("the key `{}` is not used: {why}", kid.escape_debug()),
+                        )
+                        .help("the issuer's other keys are used");
+                }
+            }
+            if set.is_empty() {
+                problems
+                    .error(place, &path, "there is no usable key: nobody's token could be verified")
+                    .help("write the public keys that the issuer signs with");
+            }
+            Some(Arc::new(set))
+        }
+    }
+}
+
+pub(super) fn refuse_repeated_issuers(document: &Document, problems: &mut Problems) {
+    let list = Path::Root.key("issuers");
+    let (mut issuers, mut names) = (HashMap::new(), HashMap::new());
+    for entry in &document.issuers {
+        let path = list.item(entry.number);
+        let mut refuse = |first: Option<Place>, what: &str, key, place| {
+            if let Some(first) = first {
+                problems
+                    .error(
+                        place,
+                        &path.key(key),
+                        format!("{what} is given twice, first in line {}", first.line),
+                    )
+                    .help("remove one of them");
+            }
+        };
+        let issuer = &entry.issuer;
+        let first = issuers.insert(&*issuer.value, issuer.place);
+        refuse(first, &format!("the issuer `{}`", issuer.value), "issuer", issuer.place);
+        if let Some(name) = &entry.name {
+            let first = names.insert(&*name.value, name.place);
+            refuse(first, &format!("the name `{}`", name.value), "name", name.place);
+        }
+    }
+}
