@@ -20,6 +20,7 @@ mod support;
 
 use common::{Comparison, Spread, machine, option, print_comparisons};
 use servers::{Farm, Server};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// A pair of servers that differ in tenantauth alone.
@@ -67,9 +68,10 @@ fn measure(farm: &Farm, rounds: usize, seconds: usize) -> [Costs; 4] {
         for server in order {
             costs[server as usize].push(farm.slice(server, seconds));
         }
-        eprint!("\rround {} of {rounds} ", round + 1);
+        if std::io::stderr().is_terminal() {
+            eprint!("\rround {} of {rounds} ", round + 1);
+        }
     }
-    eprintln!();
     costs
 }
 
