@@ -417,5 +417,6 @@ fn tenantauth(lua: &Lua) -> Result<Table> {
     })
 }
 
-#[cfg(all(test, feature = "vendored"))]
+#[cfg(test)]
+#[cfg(feature = "vendored")]
 mod tests;
