@@ -73,7 +73,7 @@ test: setup-test lint build
 
 bench: setup-bench build
 	$(CARGO) bench --profile measure --locked --bench micro
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile measure --locked --bench gateway
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile dev --locked --bench gateway
 
 clean:
 	$(CARGO) clean
