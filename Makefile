@@ -11,7 +11,7 @@ LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
 
-.PHONY: help build install demo test bench lint setup-demo setup-test clean
+.PHONY: help build install demo test bench lint setup-test setup-bench clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -42,16 +42,13 @@ install:
 	  install -m 0644 $$file $(SHARE)/examples/.new && mv -f $(SHARE)/examples/.new $(SHARE)/examples/$$(basename $$file) || exit 1; \
 	done
 
-setup-demo:
-	@./setup.sh nginx lua prometheus
-
 setup-test:
 	@./setup.sh nginx lua prometheus
 
 setup-bench:
 	@./setup.sh nginx lua wrk
 
-demo: setup-demo build
+demo: setup-test build
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
 
 lint:

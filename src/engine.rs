@@ -76,6 +76,8 @@ pub(crate) struct Live {
     keys_generation: u64,
     /// Unix seconds.
     loaded_at: u64,
+    /// Unix seconds: when the files of the keys were last read and could be used.
+    keys_read_at: u64,
     warnings: Vec<Diagnostic>,
 }
 
@@ -115,6 +117,8 @@ struct LastReload {
     success: Option<u64>,
     accepted: u64,
     rejected: u64,
+    /// Why the policy on disk is not the one in force, a line each.
+    problems: Vec<String>,
 }
 
 /// The policy decision point of one worker.
@@ -297,7 +301,7 @@ impl Engine {
             let snapshot = &live.compiled.snapshot;
             for (name, keys) in snapshot.issuer_names.iter().zip(&live.keys) {
                 gauges.jwks_keys.push((name.to_string(), keys.as_ref().map_or(0, |keys| keys.len())));
-                gauges.jwks_last_success.push((name.to_string(), live.loaded_at));
+                gauges.jwks_last_success.push((name.to_string(), live.keys_read_at));
             }
             gauges.grant_expiries = snapshot
                 .grants
@@ -320,6 +324,7 @@ impl Engine {
             "revision": live.map(|live| &*live.compiled.snapshot.revision),
             "loaded_at": live.and_then(|live| timestamp(live.loaded_at)),
             "last_reload_successful": last.successful,
+            "problems": last.problems,
             "issuers": live.map_or_else(Vec::new, |live| {
                 live.compiled
                     .snapshot

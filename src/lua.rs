@@ -327,6 +327,8 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         ));
     };
     let answered = guarded(|| {
+        #[cfg(test)]
+        tests_panic(request_uri);
         engine.enforce(server, plan, &request, |verdict| -> Result<EnforceAnswer> {
             let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let code = i64::try_from(verdict.tally.to_code()).unwrap_or(STALE_PLAN);
@@ -346,6 +348,12 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         Some(None) => Ok((STALE_PLAN, 0, 0, None, None, KEEP_COOKIES, None)),
         None => undecided(crate::engine::internal_error(server.backends, method, request_uri, request.peer)),
     }
+}
+
+/// Stands for a mistake of ours that only one request meets.
+#[cfg(test)]
+fn tests_panic(request_uri: &[u8]) {
+    assert_ne!(request_uri, b"/panic", "deliberate, in a test");
 }
 
 /// What `decide` returns, or `None` where it panicked: a denial for one request, never the end of a worker.

@@ -5,8 +5,9 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 
 make -s install DESTDIR="$root" PREFIX=/opt/ta
+examples=$(cd nginx && ls -d examples/*)
 for file in lib/tenantauth/tenantauth.so bin/tenantauth share/tenantauth/http.conf share/tenantauth/auth.lua \
-    share/tenantauth/examples/minimal.conf; do
+    $(printf 'share/tenantauth/%s ' $examples); do
     [ -f "$root/opt/ta/$file" ] || { echo "not installed: $file" >&2; exit 1; }
 done
 "$root/opt/ta/bin/tenantauth" --version | grep -q '^tenantauth 0\.'

@@ -12,7 +12,7 @@ function _M.send(status, reason, sentence, json)
     local body
     if json then
         -- Neither the sentences nor the identifiers hold anything that JSON escapes.
-        body = '{"status":"error","errorType":"forbidden","error":"' .. text .. '"}'
+        body = '{"status":"error","errorType":"forbidden","error":"' .. text .. '"}\n'
     else
         body = text .. "\n"
     end

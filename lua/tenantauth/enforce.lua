@@ -303,7 +303,7 @@ end
 
 local function deny(server, reason)
     local status, sentence = native.denial_of(reason)
-    ngx_log(ngx.INFO, "tenantauth: denied: ", reason)
+    ngx_log(ngx.INFO, "tenantauth: denied: ", reason, "; request ", ngx_var.request_id or "")
     return denial.send(status, reason, sentence, wants_json(server))
 end
 
@@ -453,8 +453,9 @@ function _M.enforce(options)
     if ngx.is_subrequest then
         return deny_internal(server, "a subrequest cannot be decided")
     end
-    -- Looked at only here: a request that was not redirected has not been decided.
-    if is_internal() then
+    -- Looked at only here: otherwise this is the first time that the request comes by. (In the access phase it may
+    -- have been decided in the rewrite phase.)
+    if phase == "access" or is_internal() then
         local earlier = ngx_var.tenantauth_record
         if earlier and not match(earlier, '^[^,]*,"decision":null') then
             return refuse_again(server, earlier)

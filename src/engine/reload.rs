@@ -1,11 +1,9 @@
 //! The engine's thread: reads the policy, notices changes, compiles, swaps, releases. Touches no Lua.
 
 use super::{Engine, Level, Live, Readiness, lock, unix_now};
-use crate::client_ip::Source;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome};
-use crate::token::keys::KeySet;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
@@ -110,13 +108,25 @@ impl Reloader {
             return false;
         }
         self.keys = Some(fingerprint);
+        // A file that could not be used leaves its keys as old as they are.
+        let keys_read_at = if wrong.is_empty() { unix_now() } else { live.keys_read_at };
         for problem in wrong {
             engine.tell(Level::Error, format!("the keys in force are kept: {problem}"));
         }
         if live.keys != keys {
             engine.tell(Level::Notice, "the keys of the policy in force were replaced".to_owned());
         }
-        self.put_in_force(engine, Arc::clone(&live.compiled), keys, client_ip, live.warnings.clone());
+        self.put_in_force(
+            engine,
+            Live {
+                compiled: Arc::clone(&live.compiled),
+                keys,
+                client_ip,
+                keys_read_at,
+                warnings: live.warnings.clone(),
+                ..*live
+            },
+        );
         true
     }
 
@@ -143,6 +153,8 @@ impl Reloader {
             let mut last = lock(&engine.last_reload);
             last.successful = false;
             last.rejected += 1;
+            last.problems =
+                diagnostics.iter().filter(|problem| problem.is_error()).map(Diagnostic::one_line).collect();
             if in_force.is_none() {
                 engine.set_readiness(Readiness::NoPolicy);
             }
@@ -157,6 +169,7 @@ impl Reloader {
             last.successful = true;
             last.success = Some(unix_now());
             last.accepted += 1;
+            last.problems.clear();
         }
         // Last, so that whoever sees the new revision sees the rest as well.
         self.take(engine, compiled, diagnostics);
@@ -173,37 +186,38 @@ impl Reloader {
 
     fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {
         let revision = compiled.snapshot.revision.clone();
+        let now = unix_now();
         let (keys, client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
-        self.put_in_force(engine, Arc::new(compiled), keys, client_ip, warnings);
+        let compiled = Arc::new(compiled);
+        self.put_in_force(
+            engine,
+            Live {
+                compiled,
+                keys,
+                client_ip,
+                serial: 0,
+                keys_generation: 0,
+                loaded_at: now,
+                keys_read_at: now,
+                warnings,
+            },
+        );
         engine.set_readiness(Readiness::Ready);
         engine.tell(Level::Notice, format!("policy revision `{revision}` is in force"));
     }
 
-    fn put_in_force(
-        &mut self,
-        engine: &Engine,
-        compiled: Arc<Compiled>,
-        keys: Vec<Option<Arc<KeySet>>>,
-        client_ip: Option<Source>,
-        warnings: Vec<Diagnostic>,
-    ) {
+    /// Swaps `live` in, under the next serial and the generation that its keys belong to.
+    fn put_in_force(&mut self, engine: &Engine, mut live: Live) {
         let before = engine.live.load_full();
         let same_keys = before.as_ref().is_some_and(|before| {
-            before.keys == keys && before.compiled.snapshot.issuers == compiled.snapshot.issuers
+            before.keys == live.keys && before.compiled.snapshot.issuers == live.compiled.snapshot.issuers
         });
         if !same_keys {
             self.keys_generation += 1;
         }
         self.serial += 1;
-        let live = Live {
-            compiled,
-            keys,
-            client_ip,
-            serial: self.serial,
-            keys_generation: self.keys_generation,
-            loaded_at: unix_now(),
-            warnings,
-        };
+        live.serial = self.serial;
+        live.keys_generation = self.keys_generation;
         self.former.extend(engine.live.swap(Some(Arc::new(live))));
     }
 

@@ -134,6 +134,13 @@ fn an_engine_decides_for_every_lua_state_of_its_process() {
         assert!(record.contains(r#""tenants":["tenant1"]"#), "{record}");
         drop(lua);
     }
+    // A panic is a denial of its request, and the next one is decided as if nothing had been.
+    eval::<()>(&lua, "plan = native.header_plan()");
+    let (code, _, _, record): (i64, u64, usize, String) =
+        eval(&lua, &ask.replace("'/loki/api/v1/query', '/loki", "'/panic', '/loki"));
+    assert_eq!(code % 128, Reason::InternalError as i64, "{record}");
+    assert_eq!(eval::<i64>(&lua, ask) % 128, Reason::Granted as i64);
+
     // Called from a coroutine that is collected right away, as nginx does with every request.
     eval::<()>(&lua, "plan = native.header_plan()");
     eval::<()>(

@@ -48,7 +48,8 @@ fn enforce_names_the_option_that_is_wrong() {
 fn init_worker_names_the_option_that_is_wrong() {
     for (options, name) in [
         (r#"policy = "@DIR@/policy.yaml", bogus = 1"#, "bogus"),
-        (r#"policy = 1"#, "policy"),
+        (r#"policy = 1"#, "option `policy` must be a string"),
+        (r#"policy = "@DIR@/policy.yaml", state_dir = "/tmp""#, "option `state_dir` is not supported"),
         (r#"policy = "@DIR@/policy.yaml", shared_dict = true"#, "shared_dict"),
         (r#"policy = "@DIR@/policy.yaml", reload_interval = "2""#, "reload_interval"),
         (r#"policy = "@DIR@/policy.yaml", reload_interval = 0"#, "reload_interval"),
@@ -59,6 +60,8 @@ fn init_worker_names_the_option_that_is_wrong() {
         site.expect_errors();
         let log = site.wait_for_log(name);
         assert!(log.contains("[error]"), "{options}:\n{log}");
+        // Where in the configuration it stands.
+        assert!(log.contains("init_worker_by_lua(nginx.conf:"), "{options}:\n{log}");
         assert_denied(&site.send(query(&["group1"], "tenant1")), "policy_unavailable");
         assert!(site.upstream.take().is_empty(), "{options}");
     }

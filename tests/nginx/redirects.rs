@@ -125,3 +125,21 @@ fn subrequests_are_denied_and_their_location_is_logged() {
     assert_allowed(&site.send(request("/loki/api/v1/index/volume_range")));
     assert_eq!((site.upstream_of("free").take().len(), site.upstream.take().len()), (1, 1));
 }
+
+#[test]
+fn a_second_enforce_is_denied_and_the_record_stays() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki", forward_headers = { "X-Id-Token" } } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / {
+            access_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+            proxy_pass http://@UPSTREAM@;
+        }
+    "#;
+    let site = Site::builder().server(server).start();
+    site.expect_errors();
+    assert_denied(&site.send(query(&["group1"], "tenant1")), "internal_error");
+    assert!(site.upstream.take().is_empty());
+    let records = site.audit(1);
+    assert_eq!((&records[0]["decision"], &records[0]["reason"]), (&"allow".into(), &"granted".into()));
+}

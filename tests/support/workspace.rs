@@ -85,7 +85,7 @@ impl Workspace {
 
     fn tell_janitor(&self, line: &str) {
         if let Some(mut stdin) = self.janitor.stdin.as_ref() {
-            // A janitor that is gone can only mean that the whole session is being ended.
+            // A janitor that is gone can only mean that the whole process group is being ended.
             let _ = writeln!(stdin, "{line}");
         }
     }

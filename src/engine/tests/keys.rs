@@ -14,10 +14,16 @@ fn a_cached_token_dies_with_its_key() {
     site.wait_for_reason(&query(&gone), Reason::TokenKeyUnknown);
     assert_eq!(site.reason(&query(&stays)), Reason::Granted);
     // A set without one usable key is a failed refresh, which keeps the old one.
+    let ages = || (site.engine.gauges().jwks_last_success, site.engine.status()["loaded_at"].clone());
+    let before = ages();
+    // The ages are in seconds: one has to pass for a wrong one to be seen.
+    std::thread::sleep(Duration::from_millis(1100));
     site.scratch.write("jwks.json", r#"{"keys": []}"#);
     site.wait_for("the complaint", |site| {
         site.errors().iter().any(|text| text.contains("there is no usable key"))
     });
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(ages(), before, "a refresh that failed makes nothing younger");
     assert_eq!(site.reason(&query(&stays)), Reason::Granted);
     // The same key id, another key.
     site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Rs256), ("r", Algorithm::Rs256)]));
