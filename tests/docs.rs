@@ -16,6 +16,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tenantauth::policy::{self, Files};
 use tenantauth::reason::Reason;
 
@@ -170,6 +171,108 @@ fn every_metric_is_listed() {
     let exposed: BTreeSet<String> = quoted.map(str::to_owned).collect();
     let listed: BTreeSet<String> = named_in_table("docs/operations.md", "tenantauth_").into_iter().collect();
     assert_eq!(listed, exposed);
+}
+
+/// The part of the reference under a heading, up to the next one.
+fn reference(heading: &str) -> String {
+    let page = fs::read_to_string(repository("docs/reference.md")).unwrap();
+    let (_, rest) = page.split_once(&format!("\n{heading}\n")).expect(heading);
+    rest.split("\n#").next().unwrap().to_owned()
+}
+
+/// The names in the first cells of the tables under a heading of the reference; none stands there twice.
+fn named_under(heading: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for row in reference(heading).lines().filter_map(|line| line.strip_prefix("| `")) {
+        let name = row.split('`').next().unwrap();
+        assert!(names.insert(name.to_owned()), "`{name}` stands twice under `{heading}`");
+    }
+    names
+}
+
+/// The list of strings in a source file that begins with `mark`, which stands there once.
+fn list(source: &str, mark: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository(source)).unwrap();
+    assert_eq!(text.matches(mark).count(), 1, "{source}: `{mark}`");
+    let body = text.split(mark).nth(1).unwrap().split(']').next().unwrap();
+    body.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reference_has_every_key_of_the_policy() {
+    const SECTIONS: [(&str, &str, &str); 8] = [
+        ("src/policy/document.rs", "const SERVED: [&str; 11] = [", ""),
+        ("src/policy/document.rs", "const UNSERVED: [&str; 5] = [", ""),
+        ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; 3] = [", "issuers[]."),
+        ("src/policy/document.rs", "problems.fields(node, &path, &[", "audit."),
+        ("src/policy/document/issuers.rs", "const SERVED: [&str; 10] = [", "issuers[]."),
+        ("src/policy/document/networks.rs", "const KNOWN: [&str; 5] = [", "client_ip."),
+        ("src/policy/document/rules.rs", "const KNOWN: [&str; 6] = [", "grants[]."),
+        ("src/policy/document/rules.rs", "const KNOWN: [&str; 8] =\n        [", "restrictions[]."),
+    ];
+    let mut known = BTreeSet::new();
+    for (source, mark, prefix) in SECTIONS {
+        let keys = list(source, mark);
+        known.extend(keys.iter().map(|key| format!("{prefix}{key}")));
+    }
+    assert_eq!(named_under("## Policy"), known);
+    // A mapping with keys of its own that was added since would be missing above.
+    let sources = ["document.rs", "document/issuers.rs", "document/networks.rs", "document/rules.rs"];
+    let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
+    assert_eq!(read.concat().matches("problems.fields(").count(), 6);
+}
+
+#[test]
+fn the_reference_has_every_option() {
+    for (source, table, heading) in [
+        ("worker", "INIT_OPTIONS", "### `init_worker`"),
+        ("enforce", "ENFORCE_OPTIONS", "### `enforce`"),
+        ("grafana_gateway", "STAMP_OPTIONS", "### `stamp_client_ip`"),
+    ] {
+        let text = fs::read_to_string(repository(&format!("lua/tenantauth/{source}.lua"))).unwrap();
+        let (_, rest) = text.split_once(&format!("local {table} = {{\n")).expect(table);
+        let lines = rest.split_once("\n}").unwrap().0.lines();
+        let options: BTreeSet<String> =
+            lines.map(|line| line.split_once(" = ").unwrap().0.trim().to_owned()).collect();
+        assert_eq!(named_under(heading), options);
+    }
+    let removed = reference("### Removed headers").to_lowercase();
+    let text = fs::read_to_string(repository("lua/tenantauth/enforce.lua")).unwrap();
+    let stripped = text.split_once("local STRIPPED = {").unwrap().1.split_once('}').unwrap().0;
+    for name in stripped.split('"').skip(1).step_by(2) {
+        assert!(removed.contains(&format!("`{name}`")), "`{name}` is removed too");
+    }
+}
+
+#[test]
+fn the_reference_has_the_variables_of_the_snippet() {
+    let snippet = fs::read_to_string(repository("nginx/http.conf")).unwrap();
+    let variables = named_under("## nginx variables");
+    assert_eq!(variables.len(), 6);
+    for variable in variables {
+        assert!(snippet.contains(&format!(" {variable} {{")), "`{variable}`");
+    }
+}
+
+#[test]
+fn the_reference_has_every_flag() {
+    let mut flags = BTreeSet::new();
+    for arguments in
+        [&["--help"][..], &["check", "-h"], &["explain", "-h"], &["keygen", "-h"], &["routes", "-h"]]
+    {
+        let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(arguments).output().unwrap();
+        assert!(help.status.success(), "{arguments:?}");
+        let help = String::from_utf8(help.stdout).unwrap();
+        let options =
+            help.lines().filter_map(|line| line.split_once("--").filter(|_| line.starts_with("  ")));
+        // Before a flag stands nothing but its short form.
+        let options = options.filter(|(before, _)| before.trim().len() <= 3);
+        flags.extend(options.map(|(_, flag)| {
+            let end = flag.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(flag.len());
+            format!("--{}", &flag[..end])
+        }));
+    }
+    assert_eq!(named_under("## Command line"), flags);
 }
 
 #[cfg(feature = "module")]
