@@ -81,6 +81,11 @@ pub struct NetworkSet {
 }
 
 impl NetworkSet {
+    /// Whether every address of a family lies in it.
+    pub fn is_everything(&self) -> bool {
+        *self.v4 == [(0, u32::MAX)] || *self.v6 == [(0, u128::MAX)]
+    }
+
     /// Whether the address lies in any of the networks. An IPv4-mapped address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -168,6 +173,15 @@ mod tests {
         assert!(!set.contains(address("::ffff:11.1.2.3")));
         let v6: NetworkSet = [network("::/0")].into_iter().collect();
         assert!(!v6.contains(address("10.0.0.1")), "a family says nothing about the other");
+    }
+
+    #[test]
+    fn networks_that_are_everything_together_are_found() {
+        let set = |texts: &[&str]| -> NetworkSet { texts.iter().map(|text| network(text)).collect() };
+        assert!(set(&["0.0.0.0/1", "10.0.0.0/8", "128.0.0.0/1"]).is_everything());
+        assert!(set(&["::/1", "8000::/1", "10.0.0.0/8"]).is_everything());
+        assert!(!set(&["0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3"]).is_everything());
+        assert!(!set(&[]).is_everything());
     }
 
     #[test]

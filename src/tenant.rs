@@ -189,6 +189,12 @@ impl TenantPattern {
         true
     }
 
+    /// Whether every tenant that `other` matches is matched here too. Never a wrong yes: a star of `other` can only be
+    /// swallowed by a star.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.matches(&other.0)
+    }
+
     /// Whether some tenant could match both patterns.
     pub fn overlaps(&self, other: &Self) -> bool {
         let (left, right) = (self.0.as_bytes(), other.0.as_bytes());
@@ -350,6 +356,17 @@ mod tests {
         fn matching_agrees_with_the_obvious_model(pattern in "[ab*]{1,8}", tenant in "[ab]{1,10}") {
             if let Ok(parsed) = TenantPattern::parse(&pattern) {
                 prop_assert_eq!(parsed.matches(&tenant), slow_match(pattern.as_bytes(), tenant.as_bytes()));
+            }
+        }
+
+        #[test]
+        fn what_covers_matches_all_that_is_covered(
+            left in "[ab*]{1,5}", right in "[ab*]{1,5}", tenant in "[ab]{1,8}",
+        ) {
+            let (left, right) = (TenantPattern::parse(&left), TenantPattern::parse(&right));
+            let (Ok(left), Ok(right)) = (left, right) else { return Ok(()) };
+            if left.covers(&right) && right.matches(&tenant) {
+                prop_assert!(left.matches(&tenant), "{} {} {}", left, right, tenant);
             }
         }
 

@@ -23,7 +23,11 @@ function _M.send(status, reason, sentence, json)
     header["Cache-Control"] = "no-store"
     header["X-Tenantauth-Reason"] = reason
     header["X-Request-Id"] = request_id
-    if ngx.req.get_method() ~= "HEAD" then
+    -- Sent before the exit, with or without a body: an answer that has begun is not replaced by an error_page, whose
+    -- location may go upstream.
+    if ngx.req.get_method() == "HEAD" then
+        ngx.send_headers()
+    else
         ngx.print(body)
     end
     return ngx.exit(status)

@@ -38,6 +38,8 @@ local CONTEXT = {
     ["x-grafana-org-id"] = ORG,
 }
 
+local SPELLINGS = { "x_scope_orgid", "x-scope_orgid", "x_scope-orgid" }
+
 -- Removed before the request goes on, beside the token headers and everything that tunes Loki or Mimir.
 local STRIPPED = {
     "authorization", "x-grafana-id", "x-ds-authorization", "x-prom-label-policy", "x-scope-userid",
@@ -219,6 +221,11 @@ local function make_plan(server)
     local roles = { ["x-scope-orgid"] = TENANT, ["cookie"] = COOKIE, ["upgrade"] = UPGRADE }
     for name, role in pairs(CONTEXT) do
         roles[name] = role
+    end
+    -- With `underscores_in_headers on` these reach nginx's $http_x_scope_orgid, which http.conf reads; no backend
+    -- knows them.
+    for _, name in ipairs(SPELLINGS) do
+        roles[name] = STRIP
     end
     for _, name in ipairs(STRIPPED) do
         if not server.forwarded[name] then

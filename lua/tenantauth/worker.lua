@@ -122,6 +122,8 @@ local function store_last_good(bytes)
         ok, problem = nil, "it is larger than a quarter of the shared dict"
     end
     if not ok then
+        -- Better none than one that is older than what was in force: its grants may have been withdrawn since.
+        dict:delete(LAST_GOOD)
         ngx_log(ngx.WARN, "tenantauth: the last good policy cannot be kept for later workers: ", problem)
     end
 end
@@ -157,6 +159,10 @@ end
 local function tick(premature)
     if not premature then
         return _M.report()
+    end
+    local last_good = native.take_last_good()
+    if last_good then
+        store_last_good(last_good)
     end
     local dict = _M.dict
     if dict then

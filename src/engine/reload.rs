@@ -75,6 +75,8 @@ pub(super) struct Reloader {
     /// The keys of that other one, which follow their files all the same: what a policy's author did wrong must not
     /// keep a withdrawn key alive.
     keys: Option<Fingerprint>,
+    /// What the policy in force was made of, with the keys of today.
+    bundle: Bundle,
     serial: u32,
     keys_generation: u64,
     /// Policies no longer in force, until no request holds them.
@@ -94,7 +96,7 @@ impl Reloader {
             self.judged = Some(fingerprint);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
-            self.judge(engine, outcome, &bundle);
+            self.judge(engine, outcome, bundle);
         }
         if !self.refused || self.keys.as_ref().is_some_and(is_same) {
             return true;
@@ -102,12 +104,15 @@ impl Reloader {
         let Some(live) = engine.live.load_full() else { return true };
         let (mut keys, mut client_ip) = (live.keys.clone(), live.client_ip.clone());
         let path = &engine.options.policy;
-        let (fingerprint, wrong) = store::refresh_keys(path, &live.compiled, &mut keys, &mut client_ip);
+        let mut bundle = self.bundle.clone();
+        let (fingerprint, wrong) =
+            store::refresh_keys(path, &live.compiled, &mut keys, &mut client_ip, &mut bundle);
         thread::sleep(settling);
         if !is_same(&fingerprint) {
             return false;
         }
         self.keys = Some(fingerprint);
+        self.remember(engine, bundle);
         // A file that could not be used leaves its keys as old as they are.
         let keys_read_at = if wrong.is_empty() { unix_now() } else { live.keys_read_at };
         for problem in wrong {
@@ -131,7 +136,7 @@ impl Reloader {
     }
 
     /// Takes a policy, or keeps the one in force and says why.
-    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: &Bundle) {
+    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle) {
         let Outcome { compiled, diagnostics } = outcome;
         let Some(compiled) = compiled else {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
@@ -163,7 +168,7 @@ impl Reloader {
         for warning in &diagnostics {
             engine.tell(Level::Warn, warning.one_line());
         }
-        *lock(&engine.last_good) = Some(bundle.to_bytes());
+        self.remember(engine, bundle);
         {
             let mut last = lock(&engine.last_reload);
             last.successful = true;
@@ -175,13 +180,29 @@ impl Reloader {
         self.take(engine, compiled, diagnostics);
     }
 
-    /// A worker that starts while what is on disk is unusable goes on with what its predecessor decided by.
+    /// Keeps what the policy in force was made of, for this worker and for those that come after it.
+    fn remember(&mut self, engine: &Engine, bundle: Bundle) {
+        *lock(&engine.last_good) = Some(bundle.to_bytes());
+        self.bundle = bundle;
+    }
+
+    /// A worker that starts while what is on disk is unusable goes on with what its predecessor decided by, and with
+    /// the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
     fn fall_back(&mut self, engine: &Engine) {
-        let Some(bytes) = lock(&engine.fallback).take() else { return };
-        let outcome = Bundle::from_bytes(&bytes).map(|bundle| bundle.compile(unix_now()));
-        if let Some(Outcome { compiled: Some(compiled), diagnostics }) = outcome {
-            self.take(engine, compiled, diagnostics);
+        let path = &engine.options.policy;
+        let bundle = lock(&engine.fallback).take().and_then(|bytes| Bundle::from_bytes(&bytes));
+        let Some(mut bundle) = bundle.filter(|bundle| bundle.is_of(path)) else { return };
+        let Outcome { compiled: Some(mut compiled), diagnostics } = bundle.clone().compile(unix_now()) else {
+            return;
+        };
+        let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
+        let (_, wrong) = store::refresh_keys(path, &compiled, &mut keys, &mut client_ip, &mut bundle);
+        for problem in wrong {
+            engine.tell(Level::Error, format!("the keys in force are kept: {problem}"));
         }
+        (compiled.keys, compiled.client_ip) = (keys, client_ip);
+        self.remember(engine, bundle);
+        self.take(engine, compiled, diagnostics);
     }
 
     fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {

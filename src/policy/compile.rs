@@ -10,6 +10,7 @@ use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
+use crate::network::{Network, NetworkSet};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
 use crate::token::keys::KeySet;
@@ -48,13 +49,15 @@ pub struct Compiled {
 impl Compiled {
     /// Reads the keys again: a file that is good replaces what it gave before, any other replaces nothing.
     ///
-    /// `keys` and `client_ip`: what is in force. Returns what is wrong with the files.
+    /// `keys` and `client_ip`: what is in force. Returns the files that were good, as the policy names them, and what
+    /// is wrong with the others.
     pub fn refresh_keys(
         &self,
         keys: &mut [Option<Arc<KeySet>>],
         client_ip: &mut Option<Source>,
         files: &mut dyn Files,
-    ) -> Vec<String> {
+    ) -> (Vec<PathBuf>, Vec<String>) {
+        let mut good = Vec::new();
         let mut wrong = Vec::new();
         for ((set, file), rules) in keys.iter_mut().zip(&self.key_files).zip(&self.snapshot.issuers) {
             let Some(file) = file else { continue };
@@ -62,12 +65,15 @@ impl Compiled {
                 KeySet::from_jwks(&json, rules.algorithms).map_err(|error| error.to_string())
             });
             match read {
-                Ok((fresh, _)) if !fresh.is_empty() => *set = Some(Arc::new(fresh)),
+                Ok((fresh, _)) if !fresh.is_empty() => {
+                    *set = Some(Arc::new(fresh));
+                    good.push(file.clone());
+                }
                 Ok(_) => wrong.push(format!("`{}` holds no usable key", file.display())),
                 Err(error) => wrong.push(format!("`{}`: {error}", file.display())),
             }
         }
-        let Some(config) = &self.snapshot.client_ip else { return wrong };
+        let Some(config) = &self.snapshot.client_ip else { return (good, wrong) };
         let fresh = config.with_keys(|file| {
             let content = files.read(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
             KeyRing::parse(&content)
@@ -75,10 +81,13 @@ impl Compiled {
                 .map_err(|_| format!("`{}` is no keys file", file.display()))
         });
         match fresh {
-            Ok(fresh) => *client_ip = Some(fresh),
+            Ok(fresh) => {
+                *client_ip = Some(fresh);
+                good.extend(config.keys_file().map(path::Path::to_path_buf));
+            }
             Err(error) => wrong.push(error),
         }
-        wrong
+        (good, wrong)
     }
 }
 
@@ -305,24 +314,51 @@ fn compile_restriction(
     }
     let network_names = networks.resolve(&entry.networks, &root.key("networks"), problems);
     let except_groups = ids(&entry.except_groups, groups);
-    if let Some(everyone) = entry.except_groups.iter().find(|group| &*group.value == "*") {
+    if let Some(everyone) = entry.except_groups.iter().find(|group| groups.is_of_every_user(&group.value)) {
         problems
             .error(
                 everyone.place,
                 &root.key("except_groups").item(everyone.number),
-                "`*` excepts everybody: the restriction would restrict nothing",
+                format!("`{}` excepts everybody: the restriction would restrict nothing", everyone.value),
             )
             .help("name the groups that are meant");
+    }
+    let bound = ids(&entry.groups, groups);
+    if !bound.is_empty() && bound.iter().all(|group| except_groups.contains(group)) {
+        problems
+            .error(entry.place, &root.key("except_groups"), "every group that it binds is excepted as well")
+            .help("remove the restriction, or the exception");
+    }
+    let excepted = |tenant: &At<TenantPattern>| {
+        entry.except_tenants.iter().any(|except| except.value.covers(&tenant.value))
+    };
+    if !entry.tenants.is_empty() && entry.tenants.iter().all(excepted) {
+        problems
+            .error(entry.place, &root.key("except_tenants"), "every tenant that it binds is excepted as well")
+            .help("remove the restriction, or the exception");
+    }
+    let allowed: NetworkSet =
+        network_names.iter().flat_map(|(_, networks)| networks.iter().copied()).collect();
+    let told = network_names.iter().flat_map(|(_, networks)| networks.iter()).any(Network::is_everything);
+    if allowed.is_everything() && !told {
+        problems
+            .warning(
+                WarningKind::OpenNetwork,
+                entry.place,
+                &root.key("networks"),
+                "together these networks are every address: they restrict nothing",
+            )
+            .help("name the networks that are meant");
     }
     Restriction {
         name: entry.name.as_ref().map_or_else(|| entry.path.clone(), |name| name.value.clone()),
         line: entry.place.line,
-        groups: ids(&entry.groups, groups),
+        groups: bound,
         except_groups,
         tenants: patterns(&entry.tenants),
         except_tenants: patterns(&entry.except_tenants),
         scopes: entry.scopes,
-        networks: network_names.iter().flat_map(|(_, networks)| networks.iter().copied()).collect(),
+        networks: allowed,
         network_names,
         shadow: entry.shadow.is_some(),
     }

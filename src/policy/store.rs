@@ -76,6 +76,23 @@ impl Bundle {
         }
     }
 
+    /// Whether it was made from the policy at `path`, and not from another one.
+    pub fn is_of(&self, path: &Path) -> bool {
+        self.0.first().is_some_and(|(document, _)| *document == document_of(path).0)
+    }
+
+    /// Takes one file's content from a newer bundle.
+    fn replace(&mut self, file: &Path, newer: &Self) {
+        let content = newer.0.iter().find(|(path, _)| path == file).map(|(_, content)| content);
+        for (path, old) in self.0.iter_mut().skip(1) {
+            if let Some(content) = content
+                && path == file
+            {
+                old.clone_from(content);
+            }
+        }
+    }
+
     /// Compiles the policy again as it was. `now`: Unix seconds.
     pub fn compile(mut self, now: u64) -> Outcome {
         let Some((document, text)) = self.0.first().cloned() else {
@@ -123,16 +140,20 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
 
 /// Reads the keys of the policy in force again, whatever has become of the document at `path` since.
 ///
-/// `keys` and `client_ip`: what is in force, replaced by what is good. Returns what was read, and what is wrong with
-/// it.
+/// `keys` and `client_ip`: what is in force, replaced by what is good. `bundle`: what the policy in force was made of;
+/// what is good takes its place there too. Returns what was read, and what is wrong with it.
 pub fn refresh_keys(
     path: &Path,
     compiled: &Compiled,
     keys: &mut [Option<Arc<KeySet>>],
     client_ip: &mut Option<Source>,
+    bundle: &mut Bundle,
 ) -> (Fingerprint, Vec<String>) {
     let mut files = Reader::beside(&document_of(path).0);
-    let wrong = compiled.refresh_keys(keys, client_ip, &mut files);
+    let (good, wrong) = compiled.refresh_keys(keys, client_ip, &mut files);
+    for file in good {
+        bundle.replace(&files.base.join(file), &files.bundle);
+    }
     (files.seen, wrong)
 }
 

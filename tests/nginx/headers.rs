@@ -209,3 +209,23 @@ fn tokens_with_many_groups_fit_where_nginx_lets_them() {
     assert_allowed(&site.send(request.clone()));
     assert_allowed(&site.send(request));
 }
+
+#[test]
+fn another_spelling_of_the_tenant_header_steers_no_variable() {
+    let server = r#"
+        underscores_in_headers on;
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        location / {
+            proxy_set_header X-Seen-Tenants $tenantauth_tenants;
+            proxy_pass http://@UPSTREAM@;
+        }
+    "#;
+    let site = Site::builder().server(server).start();
+    for name in ["X_Scope_OrgID", "x-scope_orgid", "X_SCOPE-ORGID"] {
+        let request = Request::get("/loki/api/v1/query").header(name, "other").tenant("tenant1");
+        assert_allowed(&site.send(request.token(&token(&["group1"]))));
+        let seen = site.upstream.only();
+        assert_eq!(seen.values("X-Seen-Tenants"), ["tenant1"], "{name}");
+        assert!(!seen.has(name), "{}", seen.head);
+    }
+}

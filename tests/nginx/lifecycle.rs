@@ -197,3 +197,21 @@ fn requests_that_come_before_the_policy_wait_together() {
         assert_allowed(&thread.join().unwrap());
     }
 }
+
+#[test]
+fn a_policy_too_large_to_keep_leaves_no_older_one_behind() {
+    let module = MODULE.replace("lua_shared_dict tenantauth 10m", "lua_shared_dict tenantauth 256k");
+    let site = Site::builder().module(&module).start();
+    site.expect_errors();
+    assert_allowed(&site.send(query(&["group1"], "tenant1")));
+    // The grant is withdrawn by a policy that is too large for the shared dictionary.
+    let withdrawn = POLICY.replace("group1: [tenant1]", "group1: [tenant9]");
+    site.write_policy(&format!("{withdrawn}# {}\n", "x".repeat(100_000)));
+    sleep(IN_FORCE);
+    assert_denied(&site.send(query(&["group1"], "tenant1")), "tenant_forbidden");
+    site.write_policy("broken\n");
+    sleep(IN_FORCE);
+    assert_denied(&site.send(query(&["group1"], "tenant1")), "tenant_forbidden");
+    site.nginx().reload();
+    assert_denied(&site.send(query(&["group1"], "tenant1")), "policy_unavailable");
+}

@@ -1,7 +1,7 @@
 //! Requests that nginx runs twice or within one another: what was decided stays decided, and nothing else passes.
 
 use crate::checks::{assert_allowed, assert_denied, query};
-use crate::support::client::Request;
+use crate::support::client::{Client, Request};
 use crate::support::site::Site;
 
 /// A server-level `enforce` with every way out of a location below it.
@@ -142,4 +142,25 @@ fn a_second_enforce_is_denied_and_the_record_stays() {
     assert!(site.upstream.take().is_empty());
     let records = site.audit(1);
     assert_eq!((&records[0]["decision"], &records[0]["reason"]), (&"allow".into(), &"granted".into()));
+}
+
+#[test]
+fn a_denial_is_final_whatever_the_method() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        error_page 403 404 = @fallback;
+        location / { proxy_pass http://@UPSTREAM@; }
+        location @fallback { rewrite_by_lua_block { } proxy_pass http://@UPSTREAM@; }
+    "#;
+    let site = Site::builder().server(server).start();
+    let mut client = Client::connect(site.port(""));
+    for _ in 0..2 {
+        for method in ["HEAD", "GET"] {
+            client.send(&Request::new(method, "/ready").tenant("tenant1").bytes());
+            let answer = client.answer_to(method);
+            assert_eq!((answer.status, answer.reason()), (403, "route_unknown"), "{method}");
+            assert_eq!(answer.text().is_empty(), method == "HEAD");
+        }
+    }
+    assert!(site.upstream.take().is_empty());
 }

@@ -147,6 +147,49 @@ fn a_successor_goes_on_with_the_last_good_policy_and_the_keys_of_today() {
 }
 
 #[test]
+fn a_withdrawn_key_does_not_come_back_with_a_successor() {
+    let site = Site::start(TAIL);
+    let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
+    site.scratch.write("policy.yaml", "broken\n");
+    site.wait_for("the refusal", |site| !site.engine.gauges().last_reload_successful);
+    site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    site.wait_for_reason(&query(&gone), Reason::TokenKeyUnknown);
+    // What is handed on holds the keys of today, whether their file can be read later or not.
+    let bundle = site.engine.take_last_good().unwrap();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    for readable in [true, false] {
+        if !readable {
+            fs::remove_file(scratch.path("jwks.json")).unwrap();
+        }
+        let options = scratch.options("policy.yaml");
+        let settling = Duration::from_millis(100);
+        let engine = Engine::start_settling(options, Some(bundle.clone()), settling).unwrap();
+        while engine.readiness() != Readiness::Ready {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // From the first moment on.
+        let reason = |token: &str| {
+            let plan = u64::from(engine.header_plan().serial);
+            engine.enforce(&loki(), plan, &query(token), |verdict| verdict.decision.reason())
+        };
+        assert_eq!(reason(&gone), Some(Reason::TokenKeyUnknown));
+        assert_eq!(reason(&stays), Some(Reason::Granted));
+    }
+}
+
+#[test]
+fn a_successor_takes_nothing_over_from_another_policy() {
+    let site = Site::start(TAIL);
+    let bundle = site.engine.take_last_good().unwrap();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("other.yaml", "broken\n");
+    let site = Site::start_with(scratch, "other.yaml", Some(bundle));
+    site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
+}
+
+#[test]
 fn a_panic_of_the_thread_is_told_and_survived() {
     let (engine, _retired) =
         Engine::new(Options { policy: PathBuf::new(), reload_interval: Duration::from_millis(100) });
