@@ -45,6 +45,12 @@ static INIT_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// The code that says: the policy has changed since the headers were planned for.
 const STALE_PLAN: i64 = -1;
+/// The flags, as `enforce.lua` sets them.
+const HEADERS_TRUNCATED: u64 = 1;
+const TENANT_REPEATED: u64 = 2;
+const TOKEN_REPEATED: u64 = 4;
+const IP_HEADER_REPEATED: u64 = 8;
+const TOKEN_IS_AUTHORIZATION: u64 = 16;
 /// How many values the flags take; the number of the plan stands above them.
 const FLAGS: u64 = 32;
 
@@ -301,7 +307,7 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         uri,
         tenant: bytes(tenant),
         token: bytes(token),
-        token_is_authorization: flag(16),
+        token_is_authorization: flag(TOKEN_IS_AUTHORIZATION),
         cookies: bytes(cookies),
         ip_header: bytes(ip_header),
         remote_addr: bytes(remote_addr).unwrap_or_default(),
@@ -313,10 +319,10 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
             rule: bytes(rule),
             org: bytes(org),
         },
-        headers_truncated: flag(1),
-        tenant_repeated: flag(2),
-        token_repeated: flag(4),
-        ip_header_repeated: flag(8),
+        headers_truncated: flag(HEADERS_TRUNCATED),
+        tenant_repeated: flag(TENANT_REPEATED),
+        token_repeated: flag(TOKEN_REPEATED),
+        ip_header_repeated: flag(IP_HEADER_REPEATED),
     };
     let Some(engine) = engine() else {
         return undecided(crate::engine::policy_unavailable(

@@ -1,13 +1,13 @@
 //! Every class of error that the document format promises: its place, path, message and help, to the letter.
 //!
-//! `errors.txt` holds documents and what is said about them: the document, `-----`, the problems, `=====`. Behind a
+//! `tests/data/policy_errors.txt` holds documents and what is said about them: the document, `-----`, the problems, `=====`. Behind a
 //! first line `!` stands a whole document; any other is completed by [`HEAD`] and so begins with line 7.
 
 use super::*;
 
 #[test]
 fn every_error_is_told_with_its_place_and_help() {
-    let cases = include_str!("errors.txt");
+    let cases = include_str!("../../../tests/data/policy_errors.txt");
     let mut wrong = String::new();
     for case in cases.split_terminator("=====\n") {
         let (document, expected) = case.split_once("-----\n").unwrap();
