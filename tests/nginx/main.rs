@@ -26,5 +26,6 @@ mod paths;
 mod prometheus;
 mod redirects;
 mod self_check;
+mod shadow;
 mod tokens;
 mod websocket;
