@@ -12,6 +12,7 @@
 mod support;
 
 mod audit;
+mod audit_load;
 mod bare;
 mod checks;
 mod client_ip;
