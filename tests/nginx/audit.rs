@@ -232,6 +232,28 @@ fn requests_that_nginx_refuses_itself_leave_a_record_without_a_decision() {
 }
 
 #[test]
+fn refusals_behind_the_request_line_and_an_error_page_of_their_own_are_recorded_too() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        error_page 494 =431 @too_large;
+        location @too_large { return 431 "too large\n"; }
+        location / { client_max_body_size 1k; proxy_pass http://@UPSTREAM@; }
+    "#;
+    let site = Site::builder().server(server).start();
+    site.expect_errors();
+    let large = query(&["group1"], "tenant1").header("Content-Length", "2000");
+    assert_eq!(site.send(large).status, 413);
+    let mut client = Client::connect(site.port(""));
+    client.send(&query(&["group1"], "tenant1").header("X-Large", "x".repeat(20_000)).bytes());
+    assert_eq!(client.answer().status, 431);
+    for (record, status) in records(&site, 2).iter().zip([413, 431]) {
+        assert_eq!((&record["status"], &record["decision"]), (&json!(status), &Value::Null), "{record}");
+    }
+    assert!(site.upstream.take().is_empty());
+}
+
+#[test]
 fn variables_serve_other_directives() {
     let server = r#"
         rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
