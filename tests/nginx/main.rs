@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod audit;
 mod audit_load;
 mod bare;
@@ -23,6 +24,7 @@ mod headers;
 mod lifecycle;
 mod metrics;
 mod misuse;
+mod monitoring;
 mod paths;
 mod prometheus;
 mod redirects;
