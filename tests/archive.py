@@ -12,7 +12,7 @@ import sys
 import duckdb
 
 directory, view, *queries = sys.argv[1:]
-texts = {path: pathlib.Path(path).read_text() for path in [view, *queries]}
+texts = {path: pathlib.Path(path).read_text().rstrip().removesuffix(";") for path in [view, *queries]}
 os.chdir(directory)
 # Nothing is fetched while the tests run.
 database = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})

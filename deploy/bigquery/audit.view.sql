@@ -8,4 +8,4 @@ SELECT * REPLACE (
 )
 FROM tenantauth.audit_lines AS r
 WHERE TRUE
-QUALIFY ROW_NUMBER() OVER (PARTITION BY r.time, r.request_id) = 1
+QUALIFY ROW_NUMBER() OVER (PARTITION BY r.time, r.request_id) = 1;

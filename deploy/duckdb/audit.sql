@@ -36,4 +36,4 @@ FROM read_json('dt=*/hh=*/*.jsonl.gz', format = 'newline_delimited', hive_partit
   duration_ms: 'DOUBLE',
   truncated: 'BOOLEAN'
 })
-QUALIFY ROW_NUMBER() OVER (PARTITION BY time, request_id) = 1
+QUALIFY ROW_NUMBER() OVER (PARTITION BY time, request_id) = 1;

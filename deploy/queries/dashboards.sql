@@ -7,4 +7,4 @@ CROSS JOIN UNNEST(a.tenants) AS tenant
 WHERE a.time >= CURRENT_TIMESTAMP - INTERVAL 7 DAY
   AND a.grafana.dashboard IS NOT NULL
 GROUP BY 1, 2, 3
-ORDER BY requests DESC, dashboard, tenant
+ORDER BY requests DESC, dashboard, tenant;

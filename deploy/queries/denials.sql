@@ -5,4 +5,4 @@ FROM audit AS a
 WHERE a.time >= CURRENT_TIMESTAMP - INTERVAL 7 DAY
   AND a.decision = 'deny'
 GROUP BY 1, 2, 3, 4, 5, 6, 7
-ORDER BY denials DESC, a.reason, tenants
+ORDER BY denials DESC, a.reason, tenants;

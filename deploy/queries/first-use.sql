@@ -8,4 +8,4 @@ CROSS JOIN UNNEST(a.tenants) AS tenant
 WHERE a.decision = 'allow'
 GROUP BY 1, 2
 HAVING MIN(a.time) >= CURRENT_TIMESTAMP - INTERVAL 7 DAY
-ORDER BY first_time, group_name, tenant
+ORDER BY first_time, group_name, tenant;

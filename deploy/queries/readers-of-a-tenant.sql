@@ -7,4 +7,4 @@ WHERE a.time >= CURRENT_TIMESTAMP - INTERVAL 7 DAY
   AND a.decision = 'allow'
   AND a.scope LIKE '%:read'
 GROUP BY a.issuer, a.subject, a.user
-ORDER BY requests DESC, a.issuer, a.subject
+ORDER BY requests DESC, a.issuer, a.subject;

@@ -4,4 +4,4 @@ FROM audit AS a
 WHERE a.time >= CURRENT_TIMESTAMP - INTERVAL 7 DAY
   AND a.decision IS NULL
 GROUP BY 1, 2
-ORDER BY requests DESC, a.status
+ORDER BY requests DESC, a.status;

@@ -5,4 +5,4 @@ FROM audit AS a
 WHERE a.time >= CURRENT_TIMESTAMP - INTERVAL 7 DAY
   AND a.shadow.decision = 'deny'
 GROUP BY 1, 2, 3, 4, 5, 6
-ORDER BY requests DESC, a.restriction, a.subject
+ORDER BY requests DESC, a.restriction, a.subject;

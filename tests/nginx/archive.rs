@@ -61,7 +61,8 @@ fn archive(directory: &Path, name: &str, lines: &str) {
 
 fn queries() -> Vec<String> {
     let files = fs::read_dir(repository("deploy/queries")).unwrap();
-    let mut files: Vec<_> = files.map(|file| format!("deploy/queries/{}", file.unwrap().file_name().display())).collect();
+    let mut files: Vec<_> =
+        files.map(|file| format!("deploy/queries/{}", file.unwrap().file_name().display())).collect();
     files.sort();
     files
 }
@@ -82,7 +83,10 @@ fn the_queries_answer_their_questions() {
     // A shipper that was interrupted delivers again.
     archive(&workspace.path(""), "two-again", late);
     let mut command = Command::new(python());
-    command.arg(repository("tests/archive.py")).arg(workspace.path("")).arg(repository("deploy/duckdb/audit.sql"));
+    command
+        .arg(repository("tests/archive.py"))
+        .arg(workspace.path(""))
+        .arg(repository("deploy/duckdb/audit.sql"));
     let output = command.args(queries().iter().map(|path| repository(path))).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -94,7 +98,8 @@ fn the_queries_answer_their_questions() {
     ];
     assert_eq!(found, expected);
 
-    let found = table(&answers["denials"], &["subject", "reason", "tenants", "scope", "restriction", "denials"]);
+    let found =
+        table(&answers["denials"], &["subject", "reason", "tenants", "scope", "restriction", "denials"]);
     let expected = [
         json!(["ada", "ip_forbidden", "tenant1", "logs:read", "logs-from-office", 2]),
         json!(["ada", "tenant_forbidden", "tenant2", "logs:read", null, 1]),
@@ -102,7 +107,8 @@ fn the_queries_answer_their_questions() {
     ];
     assert_eq!(json!(found), json!(expected));
 
-    let found = table(&answers["dashboards"], &["dashboard", "tenant", "scope", "requests", "people", "denied"]);
+    let found =
+        table(&answers["dashboards"], &["dashboard", "tenant", "scope", "requests", "people", "denied"]);
     let expected = [
         json!(["errors", "tenant1", "logs:read", 4, 2, 0]),
         json!(["errors", "tenant2", "logs:read", 2, 2, 1]),
@@ -120,19 +126,29 @@ fn the_queries_answer_their_questions() {
     assert_eq!(json!(found), json!(expected));
     assert_eq!(answers["first-use"][3]["first_grant"], "team-a-writers");
 
-    let found = table(&answers["shadow"], &["restriction", "reason", "subject", "client_ip", "tenants", "requests"]);
+    let found =
+        table(&answers["shadow"], &["restriction", "reason", "subject", "client_ip", "tenants", "requests"]);
     assert_eq!(json!(found), json!([["tried-out", "ip_forbidden", "bob", "198.18.0.5", "tenant2", 1]]));
 
     let found = table(&answers["refused"], &["status", "peer", "requests"]);
     assert_eq!(json!(found), json!([[400, "127.0.0.1", 1]]));
 
+    // The day is that of the records' own time.
+    let recorded = crate::support::site::records_of(&lines);
+    let day = recorded[0]["time"].as_str().unwrap()[..10].to_owned();
+    let found = table(&answers["records-per-day"], &["day", "records", "decided"]);
+    assert_eq!(found[0][0], day);
+    // Of two days, where this runs at midnight.
+    let sum = |column: usize| found.iter().map(|row| row[column].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((sum(1), sum(2)), (11, 10));
+
     // Each question was asked here.
-    let asked = ["readers-of-a-tenant", "denials", "dashboards", "first-use", "shadow", "refused"];
+    let asked =
+        ["readers-of-a-tenant", "denials", "dashboards", "first-use", "shadow", "refused", "records-per-day"];
     let files: BTreeSet<String> = queries().into_iter().collect();
     assert_eq!(files, asked.iter().map(|name| format!("deploy/queries/{name}.sql")).collect());
 
     // Nothing got lost on the way through the types.
-    let recorded = crate::support::site::records_of(&lines);
     let stored = answers["all"].as_array().unwrap();
     assert_eq!(stored.len(), recorded.len());
     for record in &recorded {
@@ -144,10 +160,14 @@ fn the_queries_answer_their_questions() {
     }
 
     // Both stores have the same columns, and no others than the folders.
-    let mut columns: BTreeSet<&str> = answers["columns"].as_object().unwrap().keys().map(String::as_str).collect();
+    let mut columns: BTreeSet<&str> =
+        answers["columns"].as_object().unwrap().keys().map(String::as_str).collect();
     assert!(columns.remove("dt") && columns.remove("hh"));
     let schema: Value = serde_json::from_str(&text(SCHEMA)).unwrap();
-    assert_eq!(columns, schema.as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect());
+    assert_eq!(
+        columns,
+        schema.as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect()
+    );
 }
 
 /// Whether BigQuery takes a value for a field of this type; null is taken for each, since none is required.
@@ -195,7 +215,9 @@ fn the_table_takes_every_record() {
         assert!(has_fields(&schema, record.as_object().unwrap()), "{record}");
     }
     // Among them are records of all forms: decided or not, with lists and without, cut.
-    for form in ["\"decision\":null", "\"tenants\":null", "\"tenants\":[", "\"truncated\":true", "\"shadow\":{"] {
+    for form in
+        ["\"decision\":null", "\"tenants\":null", "\"tenants\":[", "\"truncated\":true", "\"shadow\":{"]
+    {
         assert!(lines.contains(form), "{form}");
     }
 }

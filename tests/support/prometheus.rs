@@ -58,10 +58,12 @@ impl Prometheus {
     pub(crate) fn ask(&self, what: &str, parameters: &[(&str, &str)]) -> Value {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
         let escaped = |text: &str| -> String {
-            let letter = |byte: u8| if plain(byte) { char::from(byte).into() } else { format!("%{byte:02X}") };
+            let letter =
+                |byte: u8| if plain(byte) { char::from(byte).into() } else { format!("%{byte:02X}") };
             text.bytes().map(letter).collect()
         };
-        let pairs: Vec<_> = parameters.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
+        let pairs: Vec<_> =
+            parameters.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
         let answer = Request::get(format!("/prometheus/api/v1/{what}?{}", pairs.join("&"))).send(self.port);
         assert_eq!(answer.status, 200, "{parameters:?}: {}", answer.text());
         answer.json()["data"].take()
