@@ -10,8 +10,9 @@ COMMAND := $(TARGET)/release/tenantauth
 LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
+VENV    := $(TARGET)/venv
 
-.PHONY: help build install demo test bench lint setup-test setup-bench clean
+.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -42,13 +43,25 @@ install:
 	  install -m 0644 $$file $(SHARE)/examples/.new && mv -f $(SHARE)/examples/.new $(SHARE)/examples/$$(basename $$file) || exit 1; \
 	done
 
-setup-test:
+setup-demo:
 	@./setup.sh nginx lua prometheus
+
+setup-test:
+	@./setup.sh nginx lua prometheus python
+	@$(MAKE) --silent $(VENV)/ready
+
+# The SQL engine of the tests, into a directory of the build; each file is known by its hash.
+$(VENV)/ready: tests/requirements.txt
+	@echo "this goes into $(VENV): $$(grep -o '^[a-z].*==[^ ]*' $<)"
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
 
 setup-bench:
 	@./setup.sh nginx lua wrk
 
-demo: setup-test build
+demo: setup-demo build
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
 
 lint:
@@ -65,7 +78,7 @@ lint:
 test: setup-test lint build
 	$(CARGO) test --locked --no-default-features --lib --bins --tests
 	$(CARGO) test --locked --no-default-features --features vendored --lib
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) test --locked
+	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
 	./tests/install.sh
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
 

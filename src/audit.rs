@@ -15,7 +15,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Longest part of a request (path, query, claimed header) that a record keeps, in bytes.
+/// Longest part of a request (method, path, query, claimed header) that a record keeps, in bytes. The longest record
+/// follows from it: what a token says is limited by the token's own size.
 const MAX_PART: usize = 4096;
 
 /// The members that describe who asked, where that is not known.
@@ -188,7 +189,10 @@ pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key
         push_optional(out, value);
     }
     out.push('}');
-    if [record.path, record.query.unwrap_or_default()].iter().any(|part| part.len() > MAX_PART) {
+    let GrafanaContext { dashboard, panel, rule, org } = record.grafana;
+    let optional = [record.query, dashboard, panel, rule, org];
+    let mut parts = [record.method, record.path].into_iter().chain(optional.into_iter().flatten());
+    if parts.any(|part| part.len() > MAX_PART) {
         out.push_str(",\"truncated\":true");
     }
 }

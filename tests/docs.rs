@@ -87,7 +87,8 @@ fn blocks_of(language: &str) -> impl Iterator<Item = Block> {
 #[test]
 fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
     for block in blocks() {
-        let known = ["mermaid", "nginx", "sh", "text", "yaml"].contains(&block.language.as_str());
+        let known = ["alloy", "json", "mermaid", "nginx", "sh", "sql", "text", "yaml"];
+        let known = known.contains(&block.language.as_str());
         assert!(known, "{}: `{}`", block.place, block.language);
     }
 }
@@ -96,8 +97,8 @@ fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
 fn every_policy_compiles() {
     let mut policies = 0;
     for block in blocks_of("yaml") {
-        // What is provisioned into Grafana is no policy.
-        if block.text.starts_with("apiVersion: 1\n") {
+        // What is provisioned into Grafana is no policy, nor is a file that is shown.
+        if block.text.starts_with("apiVersion: 1\n") || shown().contains(&block.text) {
             continue;
         }
         assert!(block.text.starts_with("version: 1\n"), "{}: neither a policy nor Grafana's", block.place);
@@ -109,6 +110,47 @@ fn every_policy_compiles() {
         policies += 1;
     }
     assert!(policies >= 3);
+}
+
+/// The texts of the files that are shown whole: those of `deploy/` that a page explains.
+fn shown() -> Vec<String> {
+    let folders = ["alloy", "bigquery", "duckdb", "fluent-bit", "queries"]
+        .map(|name| repository(&format!("deploy/{name}")));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn what_is_shown_of_deploy_is_what_is_there() {
+    let files = shown();
+    for block in blocks_of("sql").chain(blocks_of("alloy")) {
+        assert!(files.contains(&block.text), "{}: no file of deploy/ is that", block.place);
+    }
+    let blocks: Vec<String> = blocks().into_iter().map(|block| block.text).collect();
+    for folder in ["deploy/queries", "deploy/fluent-bit"] {
+        for file in fs::read_dir(repository(folder)).unwrap() {
+            let path = file.unwrap().path();
+            assert!(blocks.contains(&fs::read_to_string(&path).unwrap()), "{} is not shown", path.display());
+        }
+    }
+}
+
+/// The fields of the table for audit records, in their order.
+fn fields() -> Vec<String> {
+    let schema = fs::read(repository("deploy/bigquery/audit.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+    schema.as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_key_of_the_audit_record_is_explained() {
+    assert_eq!(named_in_table("docs/audit.md", ""), fields());
+    for block in blocks_of("json") {
+        let record: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&block.text).unwrap();
+        let keys: BTreeSet<&String> = record.keys().collect();
+        let fields = fields();
+        assert_eq!(keys, fields.iter().filter(|field| *field != "truncated").collect());
+    }
 }
 
 /// The anchor that a heading gets.

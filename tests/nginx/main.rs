@@ -11,7 +11,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod audit;
+mod audit_load;
 mod bare;
 mod checks;
 mod client_ip;
@@ -22,6 +24,7 @@ mod headers;
 mod lifecycle;
 mod metrics;
 mod misuse;
+mod monitoring;
 mod paths;
 mod prometheus;
 mod redirects;
