@@ -9,6 +9,7 @@ mod explain;
 mod keygen;
 mod readable;
 mod routes;
+mod test_cases;
 
 use crate::policy::Outcome;
 use crate::policy::store::{self, Fingerprint};
@@ -23,9 +24,9 @@ use std::process::ExitCode;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  done: the policy is valid, the request is allowed
+  0  done: the policy is valid, the request is allowed, every test passed
   1  the command could not run: wrong usage, a file that cannot be read
-  2  the request is denied
+  2  the request is denied, a test failed
   3  the policy is invalid
 
 Errors and the problems of a policy go to stderr, everything else to stdout.";
@@ -53,6 +54,7 @@ enum Command {
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
     Routes(routes::Routes),
+    Test(test_cases::Test),
 }
 
 /// The exit status. In this order the worse one counts where there are several.
@@ -61,7 +63,7 @@ enum Status {
     Ok = 0,
     /// The command could not run.
     Failed = 1,
-    /// The request is denied.
+    /// The request is denied, or a test failed.
     Denied = 2,
     /// The policy is invalid.
     Invalid = 3,
@@ -106,7 +108,7 @@ impl Answer {
 /// Runs the command line.
 ///
 /// `args`: the program's name and its arguments. Prints; the result is the exit status of the process: 0 done, 1
-/// could not run or wrong usage, 2 denied, 3 invalid policy.
+/// could not run or wrong usage, 2 denied or a test failed, 3 invalid policy.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let answer = match Cli::try_parse_from(args) {
         Ok(cli) => execute(cli).unwrap_or_else(|failure| Answer::failed(&failure)),
@@ -129,6 +131,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
         Command::Routes(routes) => routes.run(format),
+        Command::Test(test) => test.run(format),
     }
 }
 
@@ -137,6 +140,10 @@ fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, bool) {
     let (outcome, fingerprint, _) = store::load(path, now);
     let read = fingerprint.files().next().is_some_and(|(_, error)| error.is_none());
     (outcome, fingerprint, read)
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The value as JSON for stdout.

@@ -200,9 +200,10 @@ fn list(source: &str, mark: &str) -> Vec<String> {
 
 #[test]
 fn the_reference_has_every_key_of_the_policy() {
-    const SECTIONS: [(&str, &str, &str); 8] = [
-        ("src/policy/document.rs", "const SERVED: [&str; 11] = [", ""),
-        ("src/policy/document.rs", "const UNSERVED: [&str; 5] = [", ""),
+    const SECTIONS: [(&str, &str, &str); 9] = [
+        ("src/policy/document.rs", "const SERVED: [&str; 12] = [", ""),
+        ("src/policy/document.rs", "const UNSERVED: [&str; 4] = [", ""),
+        ("src/policy/document/cases.rs", "const KNOWN: [&str; 10] =\n    [", "tests[]."),
         ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; 3] = [", "issuers[]."),
         ("src/policy/document.rs", "problems.fields(node, &path, &[", "audit."),
         ("src/policy/document/issuers.rs", "const SERVED: [&str; 10] = [", "issuers[]."),
@@ -217,9 +218,15 @@ fn the_reference_has_every_key_of_the_policy() {
     }
     assert_eq!(named_under("## Policy"), known);
     // A mapping with keys of its own that was added since would be missing above.
-    let sources = ["document.rs", "document/issuers.rs", "document/networks.rs", "document/rules.rs"];
+    let sources = [
+        "document.rs",
+        "document/cases.rs",
+        "document/issuers.rs",
+        "document/networks.rs",
+        "document/rules.rs",
+    ];
     let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
-    assert_eq!(read.concat().matches("problems.fields(").count(), 6);
+    assert_eq!(read.concat().matches("problems.fields(").count(), 8);
 }
 
 #[test]
@@ -257,9 +264,14 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    for arguments in
-        [&["--help"][..], &["check", "-h"], &["explain", "-h"], &["keygen", "-h"], &["routes", "-h"]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["check", "-h"],
+        &["explain", "-h"],
+        &["keygen", "-h"],
+        &["routes", "-h"],
+        &["test", "-h"],
+    ] {
         let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(arguments).output().unwrap();
         assert!(help.status.success(), "{arguments:?}");
         let help = String::from_utf8(help.stdout).unwrap();

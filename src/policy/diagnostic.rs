@@ -29,6 +29,7 @@ pub enum WarningKind {
     GroupLooksLikePattern,
     KeyRefused,
     OpenNetwork,
+    OutdatedTest,
     RestrictionUnmatched,
     ShadowRestriction,
     UnsignedCookie,
@@ -36,11 +37,12 @@ pub enum WarningKind {
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
         Self::KeyRefused,
         Self::OpenNetwork,
+        Self::OutdatedTest,
         Self::RestrictionUnmatched,
         Self::ShadowRestriction,
         Self::UnsignedCookie,
@@ -53,6 +55,7 @@ impl WarningKind {
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
+            Self::OutdatedTest => "outdated_test",
             Self::RestrictionUnmatched => "restriction_unmatched",
             Self::ShadowRestriction => "shadow_restriction",
             Self::UnsignedCookie => "unsigned_cookie",

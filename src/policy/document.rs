@@ -1,23 +1,26 @@
 //! The policy document as it was written, with places. What can be judged by looking at one value is judged
 //! here; what needs two (references, contradictions) is left to `compile`.
 
+pub(super) mod cases;
 mod issuers;
 mod networks;
 mod rules;
 
+use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
 use super::node::{Node, Value};
 use super::reader::{At, Fields};
 use crate::network::Network;
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use cases::read_cases;
 use issuers::{read_issuers, read_token_headers};
 use networks::{read_client_ip, read_networks};
 use rules::{read_authorizations, read_grants, read_group_names, read_restrictions};
 
 /// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
 /// is not enforced.
-const UNSERVED: [&str; 5] = ["service_accounts", "revoked", "owners", "tests", "shadow_until"];
+const UNSERVED: [&str; 4] = ["service_accounts", "revoked", "owners", "shadow_until"];
 const UNSERVED_ISSUER: [&str; 3] = ["jwks_url", "ca_file", "bare_groups"];
 
 /// One policy document.
@@ -33,6 +36,7 @@ pub(super) struct Document {
     pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
     pub(super) audit_query: QueryAudit,
+    pub(super) cases: Vec<Case>,
 }
 
 /// How much of a request's query string the audit record keeps.
@@ -139,7 +143,7 @@ impl RestrictedScopes {
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 11] = [
+    const SERVED: [&str; 12] = [
         "version",
         "mode",
         "issuers",
@@ -151,6 +155,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
         "client_ip",
         "restrictions",
         "audit",
+        "tests",
     ];
     let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
@@ -168,6 +173,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.has_client_ip = fields.get("client_ip").is_some();
     document.restrictions = read_restrictions(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
+    document.cases = read_cases(&fields, problems);
     document
 }
 
