@@ -264,15 +264,10 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    for arguments in [
-        &["--help"][..],
-        &["check", "-h"],
-        &["explain", "-h"],
-        &["keygen", "-h"],
-        &["routes", "-h"],
-        &["test", "-h"],
-    ] {
-        let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(arguments).output().unwrap();
+    const COMMANDS: [&str; 7] = ["access", "check", "diff", "explain", "keygen", "routes", "test"];
+    let of_commands = COMMANDS.iter().map(|command| vec![*command, "-h"]);
+    for arguments in of_commands.chain([vec!["--help"]]) {
+        let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(&arguments).output().unwrap();
         assert!(help.status.success(), "{arguments:?}");
         let help = String::from_utf8(help.stdout).unwrap();
         let options =

@@ -4,7 +4,7 @@ mod principal;
 mod render;
 mod report;
 
-use super::{Answer, Failure, Format, Status, backend_parser, json, load};
+use super::{Answer, Failure, Format, Status, backend_parser, json, load, refused, timestamp};
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
@@ -17,7 +17,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
 use report::{Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Decides one request and shows every grant and restriction that took part.
@@ -89,10 +88,7 @@ impl Explain {
         let now = self.now.unwrap_or_else(unix_now);
         let (Outcome { compiled, diagnostics }, _, read) = load(&self.policy, now);
         let Some(compiled) = compiled else {
-            let mut err = String::new();
-            diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
-            let status = if read { Status::Invalid } else { Status::Failed };
-            return Ok(Answer { status, out: String::new(), err });
+            return Ok(refused(&diagnostics, read));
         };
         let action = self.action()?;
         let principal = self.principal(&compiled, now)?;
@@ -165,7 +161,7 @@ impl Explain {
             }),
             policy: self.policy.display().to_string(),
             revision: snapshot.revision.to_string(),
-            time: report::timestamp(now),
+            time: timestamp(now),
             principal: principal.shown.clone(),
             request: Asked {
                 method: self.path.is_some().then(|| self.method().to_owned()),
