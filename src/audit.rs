@@ -159,7 +159,15 @@ pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key
         .and_then(|(snapshot, restriction)| snapshot.restrictions.get(usize::try_from(restriction).ok()?));
     out.push_str(",\"restriction\":");
     push_optional(out, restriction.map(|restriction| restriction.name.as_bytes()));
-    out.push_str(",\"owner\":null,\"backend\":\"");
+    // Whose rule had the last word.
+    let owner = match (decision.is_allow(), grant, restriction) {
+        (true, Some(grant), _) => grant.owner,
+        (_, _, Some(restriction)) => restriction.owner,
+        _ => None,
+    };
+    out.push_str(",\"owner\":");
+    push_optional(out, record.snapshot.and_then(|snapshot| snapshot.owner_name(owner)).map(str::as_bytes));
+    out.push_str(",\"backend\":\"");
     out.push_str(record.backends.label());
     out.push_str("\",\"method\":");
     push_text(out, record.method);

@@ -13,9 +13,9 @@ mod readable;
 mod routes;
 mod test_cases;
 
-use crate::policy::Outcome;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Fingerprint};
+use crate::policy::{Outcome, OwnerOutcome, OwnerState};
 use crate::scope::Backend;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -173,6 +173,13 @@ fn refused(diagnostics: &[Diagnostic], read: bool) -> Answer {
     diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
     let status = if read { Status::Invalid } else { Status::Failed };
     Answer { status, out: String::new(), err }
+}
+
+/// What is wrong with the documents of owners that are not in force.
+fn refused_owners(owners: &[OwnerOutcome]) -> String {
+    let refused = owners.iter().filter(|owner| owner.state != OwnerState::Current);
+    let problems = refused.flat_map(|owner| &owner.diagnostics).filter(|problem| problem.is_error());
+    problems.map(|problem| format!("{problem}\n")).collect()
 }
 
 /// Rows under their headings, in columns of equal width; the last one is as long as it is.

@@ -17,9 +17,9 @@ use crate::audit::Clock;
 use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
-use crate::policy::Compiled;
 use crate::policy::diagnostic::{Diagnostic, Severity, WarningKind};
 use crate::policy::snapshot::GroupId;
+use crate::policy::{Compiled, OwnerOutcome, OwnerState};
 use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
 use arc_swap::{ArcSwapOption, Guard};
@@ -99,6 +99,8 @@ pub(crate) struct Live {
     /// Unix seconds: when the files of the keys were last read and could be used.
     keys_read_at: u64,
     warnings: Vec<Diagnostic>,
+    /// What became of the documents of owners.
+    owners: Arc<[OwnerOutcome]>,
 }
 
 impl Live {
@@ -115,6 +117,7 @@ impl Live {
             asked: self.asked.clone(),
             client_ip: self.client_ip.clone(),
             warnings: self.warnings.clone(),
+            owners: Arc::clone(&self.owners),
             ..*self
         }
     }
@@ -356,7 +359,17 @@ impl Engine {
             gauges.grant_expiries = snapshot
                 .grants
                 .iter()
-                .filter_map(|grant| Some((grant.name.to_string(), grant.expires?)))
+                .filter_map(|grant| {
+                    let owner = snapshot.owner_name(grant.owner);
+                    let name = owner
+                        .map_or_else(|| grant.name.to_string(), |owner| format!("{owner}/{}", grant.name));
+                    Some((name, grant.expires?))
+                })
+                .collect();
+            gauges.owners = live
+                .owners
+                .iter()
+                .map(|owner| (owner.name.to_string(), owner.state == OwnerState::Current))
                 .collect();
         }
         gauges
@@ -382,6 +395,23 @@ impl Engine {
             }),
             "issuers": live.map_or_else(Vec::new, |live| {
                 self.issuers(live).map(|issuer| issuer.status(unix_now())).collect()
+            }),
+            "owners": live.map_or_else(Vec::new, |live| {
+                live.owners
+                    .iter()
+                    .map(|owner| serde_json::json!({
+                        "name": owner.name,
+                        "contact": owner.contact,
+                        "state": owner.state.name(),
+                        "revision": owner.revision,
+                        "problems": owner
+                            .diagnostics
+                            .iter()
+                            .filter(|problem| problem.is_error())
+                            .map(Diagnostic::one_line)
+                            .collect::<Vec<_>>(),
+                    }))
+                    .collect()
             }),
             "mode": live.map(|live| {
                 if live.compiled.snapshot.is_shadow(unix_now()) { "shadow" } else { "enforce" }

@@ -178,10 +178,12 @@ pub struct Gauges {
     pub jwks_last_success: Vec<(String, u64)>,
     /// Grant and Unix seconds.
     pub grant_expiries: Vec<(String, u64)>,
+    /// Owner, and whether the newest version of its document is in force.
+    pub owners: Vec<(String, bool)>,
 }
 
 /// Name, type and help of every metric, in the order of the exposition.
-const METRICS: [(&str, &str, &str); 16] = [
+const METRICS: [(&str, &str, &str); 17] = [
     ("tenantauth_audit_records_total", "counter", "Audit records handed to nginx's log."),
     ("tenantauth_build_info", "gauge", "Version of the module; always 1."),
     ("tenantauth_client_ip_checks_total", "counter", "Client addresses looked for, by source and result."),
@@ -191,6 +193,11 @@ const METRICS: [(&str, &str, &str); 16] = [
     ("tenantauth_jwks_keys", "gauge", "Usable keys of an issuer."),
     ("tenantauth_jwks_last_success_timestamp_seconds", "gauge", "When an issuer's keys were last read."),
     ("tenantauth_jwks_refreshes_total", "counter", "Fetches of an issuer's keys, by result."),
+    (
+        "tenantauth_owner_policy_last_reload_successful",
+        "gauge",
+        "Whether an owner's document on disk is the one in force.",
+    ),
     ("tenantauth_policy_last_reload_success_timestamp_seconds", "gauge", "When a policy was last loaded."),
     ("tenantauth_policy_last_reload_successful", "gauge", "Whether the policy on disk is the one in force."),
     ("tenantauth_policy_reloads_total", "counter", "Policies read after a change, by result."),
@@ -312,6 +319,13 @@ pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
     }
     for (issuer, time) in &gauges.jwks_last_success {
         gauge("tenantauth_jwks_last_success_timestamp_seconds", label("issuer", issuer), time.to_string());
+    }
+    for (owner, successful) in &gauges.owners {
+        gauge(
+            "tenantauth_owner_policy_last_reload_successful",
+            label("owner", owner),
+            u8::from(*successful).to_string(),
+        );
     }
     for (grant, time) in &gauges.grant_expiries {
         gauge("tenantauth_grant_expiry_timestamp_seconds", label("grant", grant), time.to_string());

@@ -4,7 +4,9 @@ mod principal;
 mod render;
 mod report;
 
-use super::{Answer, Failure, Format, Status, backend_parser, json, load, refused, timestamp};
+use super::{
+    Answer, Failure, Format, Status, backend_parser, json, load, refused, refused_owners, timestamp,
+};
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
@@ -86,7 +88,7 @@ fn parse_time(text: &str) -> Result<u64, &'static str> {
 impl Explain {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
-        let (Outcome { compiled, diagnostics }, _, read) = load(&self.policy, now);
+        let (Outcome { compiled, diagnostics, owners }, _, read) = load(&self.policy, now);
         let Some(compiled) = compiled else {
             return Ok(refused(&diagnostics, read));
         };
@@ -98,7 +100,7 @@ impl Explain {
             Format::Json => json(&explanation)?,
             Format::Human => render::human(&explanation),
         };
-        Ok(Answer { status, out, err: String::new() })
+        Ok(Answer { status, out, err: refused_owners(&owners) })
     }
 
     fn principal(&self, compiled: &Compiled, now: u64) -> Result<Principal, Failure> {

@@ -7,7 +7,8 @@ use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch
 use crate::fetch::Endpoint;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
-use crate::policy::{Compiled, Outcome};
+use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
@@ -112,6 +113,10 @@ pub(super) struct Reloader {
     fetched: Fetched,
     /// What a former worker left.
     inherited: Option<Vec<u8>>,
+    /// Where `bundle` came from, until this worker has a policy of its own.
+    legacy: Option<Legacy>,
+    /// What was said about each owner whose document is not as it should be.
+    told: HashMap<Box<str>, Vec<String>>,
     /// The whole gateway only records, or did so when it was last looked at.
     shadow: bool,
     /// Why the policy could not be kept in the state directory: told once.
@@ -125,19 +130,30 @@ impl Reloader {
 
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
-        let is_same = |seen: &Fingerprint| seen.read_again() == *seen;
-        if !self.judged.as_ref().is_some_and(is_same) {
-            let (outcome, fingerprint, bundle) = store::load(&engine.options.policy, unix_now());
+        if !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
+            let former = self.former_bundle(engine).clone();
+            let path = &engine.options.policy;
+            let mut loaded = store::load_after(path, unix_now(), &former, &BTreeSet::new());
             thread::sleep(settling);
-            if !is_same(&fingerprint) {
+            let changes = loaded.1.changes();
+            if changes.platform {
                 return false;
             }
+            if !changes.owners.is_empty() {
+                // One team's unfinished file does not keep the others waiting.
+                let again = store::load_after(path, unix_now(), &former, &changes.owners);
+                if !again.1.differs_only_in(&loaded.1, &changes.owners) {
+                    return false;
+                }
+                loaded = again;
+            }
+            let (outcome, fingerprint, bundle) = loaded;
             self.judged = Some(fingerprint);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
             self.judge(engine, outcome, bundle);
         }
-        if !self.refused || self.keys.as_ref().is_some_and(is_same) {
+        if !self.refused || self.keys.as_ref().is_some_and(Fingerprint::is_current) {
             return true;
         }
         let Some(live) = engine.live.load_full() else { return true };
@@ -147,7 +163,7 @@ impl Reloader {
         let (fingerprint, wrong) =
             store::refresh_keys(path, &live.compiled, &mut keys, &mut client_ip, &mut bundle);
         thread::sleep(settling);
-        if !is_same(&fingerprint) {
+        if !fingerprint.is_current() {
             return false;
         }
         self.keys = Some(fingerprint);
@@ -166,7 +182,7 @@ impl Reloader {
 
     /// Takes a policy, or keeps the one in force and says why.
     fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle) {
-        let Outcome { compiled, diagnostics } = outcome;
+        let Outcome { compiled, diagnostics, owners } = outcome;
         let Some(compiled) = compiled else {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
                 engine.tell(Level::Error, problem.one_line());
@@ -206,8 +222,9 @@ impl Reloader {
             last.problems.clear();
             last.fallen_back = None;
         }
+        self.tell_of_owners(engine, &owners);
         // Last, so that whoever sees the new revision sees the rest as well.
-        self.take(engine, compiled, diagnostics);
+        self.take(engine, compiled, diagnostics, owners);
     }
 
     /// Keeps what the policy in force was made of, for this worker and for those that come after it.
@@ -230,25 +247,44 @@ impl Reloader {
         self.bundle = bundle;
     }
 
+    /// What the policy before was made of: this worker's, or its predecessors'.
+    fn former_bundle(&mut self, engine: &Engine) -> &Bundle {
+        if self.bundle == Bundle::default()
+            && self.legacy.is_none()
+            && let Some((legacy, bundle)) = self.find_legacy(engine)
+        {
+            self.legacy = Some(legacy);
+            self.bundle = bundle;
+        }
+        &self.bundle
+    }
+
+    /// What workers before this one decided by: in the shared dict, or else in the state directory.
+    fn find_legacy(&mut self, engine: &Engine) -> Option<(Legacy, Bundle)> {
+        let path = &engine.options.policy;
+        let read = |bytes: Vec<u8>| Bundle::from_bytes(&bytes).filter(|bundle| bundle.is_of(path));
+        if let Some(bundle) = self.inherited.take().and_then(read) {
+            return Some((Legacy::SharedDict, bundle));
+        }
+        let directory = engine.options.state_dir.as_deref()?;
+        match KeptPolicy::new(directory, path).recall() {
+            Ok(kept) => Some((Legacy::StateDir, read(kept?)?)),
+            Err(problem) => {
+                engine.tell(Level::Error, problem);
+                None
+            }
+        }
+    }
+
     /// A worker that starts while what is on disk is unusable goes on with what its predecessors decided by, and with
     /// the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
     fn fall_back(&mut self, engine: &Engine) {
         let path = &engine.options.policy;
-        let shared = self.inherited.take().map(|bytes| (Legacy::SharedDict, bytes));
-        let legacy = shared.or_else(|| {
-            let directory = engine.options.state_dir.as_deref()?;
-            match KeptPolicy::new(directory, path).recall() {
-                Ok(kept) => kept.map(|bytes| (Legacy::StateDir, bytes)),
-                Err(problem) => {
-                    engine.tell(Level::Error, problem);
-                    None
-                }
-            }
-        });
-        let Some((legacy, bytes)) = legacy else { return };
-        let bundle = Bundle::from_bytes(&bytes);
-        let Some(mut bundle) = bundle.filter(|bundle| bundle.is_of(path)) else { return };
-        let Outcome { compiled: Some(mut compiled), diagnostics } = bundle.clone().compile(unix_now()) else {
+        let Some(legacy) = self.legacy else { return };
+        let mut bundle = self.bundle.clone();
+        let Outcome { compiled: Some(mut compiled), diagnostics, owners } =
+            bundle.clone().compile(unix_now())
+        else {
             return;
         };
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
@@ -259,10 +295,54 @@ impl Reloader {
         (compiled.keys, compiled.client_ip) = (keys, client_ip);
         self.remember(engine, bundle);
         lock(&engine.last_reload).fallen_back = Some(legacy);
-        self.take(engine, compiled, diagnostics);
+        self.take(engine, compiled, diagnostics, owners);
     }
 
-    fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {
+    /// Says once what is wrong with an owner's document, and what follows from it.
+    fn tell_of_owners(&mut self, engine: &Engine, owners: &[OwnerOutcome]) {
+        let mut told = HashMap::new();
+        for OwnerOutcome { name, contact, state, diagnostics, .. } in owners {
+            let problems: Vec<String> = diagnostics.iter().map(Diagnostic::one_line).collect();
+            let known = self.told.remove(name);
+            let was_told = known.is_some();
+            if known.as_ref() != Some(&problems) {
+                let contact = contact.as_deref().map(|contact| format!(" ({contact})")).unwrap_or_default();
+                for problem in diagnostics {
+                    let level = if problem.is_error() { Level::Error } else { Level::Warn };
+                    engine.tell(level, format!("owner `{name}`{contact}: {}", problem.one_line()));
+                }
+                match state {
+                    OwnerState::Current if was_told => {
+                        engine.tell(Level::Notice, format!("owner `{name}`: its document is in force again"));
+                    }
+                    OwnerState::Current => {}
+                    OwnerState::LastGood => engine.tell(
+                        Level::Error,
+                        format!("owner `{name}`: its document was refused, the last good version stays in force"),
+                    ),
+                    OwnerState::Unavailable => engine.tell(
+                        Level::Error,
+                        format!(
+                            "owner `{name}`: there is no usable version of its document: requests for its tenants are \
+                             answered 503"
+                        ),
+                    ),
+                }
+            }
+            if *state != OwnerState::Current || !problems.is_empty() {
+                told.insert(name.clone(), problems);
+            }
+        }
+        self.told = told;
+    }
+
+    fn take(
+        &mut self,
+        engine: &Engine,
+        compiled: Compiled,
+        warnings: Vec<Diagnostic>,
+        owners: Vec<OwnerOutcome>,
+    ) {
         let revision = compiled.snapshot.revision.clone();
         let now = unix_now();
         let (mut keys, client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
@@ -280,6 +360,7 @@ impl Reloader {
                 loaded_at: now,
                 keys_read_at: now,
                 warnings,
+                owners: owners.into(),
             },
         );
         engine.set_readiness(Readiness::Ready);

@@ -309,6 +309,10 @@ fn judge<'a>(
         return Err(Reason::TenantMalformed);
     }
     facts.tenants = Some(tenants.clone());
+    // Before the token is looked at, as promised.
+    if live.compiled.snapshot.unavailable_owner(&tenants).is_some() {
+        return Err(Reason::PolicyUnavailable);
+    }
 
     let token = request.token.ok_or(Reason::TokenMissing)?;
     let token = if request.token_is_authorization { bearer(token)? } else { token };

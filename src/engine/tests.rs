@@ -4,6 +4,7 @@ mod fetched;
 mod files;
 mod keys;
 mod order;
+mod owners;
 mod reload;
 
 use super::*;

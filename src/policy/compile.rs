@@ -3,6 +3,7 @@
 
 mod client_ip;
 mod issuers;
+mod owners;
 
 use super::diagnostic::{Path, Place, Problems, WarningKind};
 use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
@@ -17,6 +18,7 @@ use crate::tenant::TenantPattern;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
 use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers};
+pub(super) use owners::add_owners;
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
 use std::sync::Arc;
@@ -30,6 +32,23 @@ pub trait Files {
     /// # Errors
     /// The reader's words for why there is none.
     fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, String>;
+
+    /// The document of an owner, by its name. `None` where the policy is not a directory.
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        _ = name;
+        None
+    }
+}
+
+/// The versions of an owner's document.
+#[derive(Debug)]
+pub struct OwnerText {
+    /// What diagnostics call it.
+    pub file: String,
+    /// Its content now, or why it cannot be read.
+    pub current: Result<Vec<u8>, String>,
+    /// The content that was used last.
+    pub last_good: Option<Vec<u8>>,
 }
 
 const HELP_READ: &str = "check the path, and that nginx's worker user may read it";
@@ -282,6 +301,7 @@ fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems
         except_tenants: patterns(&entry.except_tenants),
         scopes: entry.scopes,
         expires: entry.expires.as_ref().map(|expires| expires.value),
+        owner: None,
     }
 }
 
@@ -397,6 +417,7 @@ fn compile_restriction(
         networks: allowed,
         network_names,
         shadow: entry.shadow.is_some(),
+        owner: None,
     }
 }
 

@@ -30,6 +30,7 @@ pub enum WarningKind {
     KeyRefused,
     OpenNetwork,
     OutdatedTest,
+    OwnerUndeclared,
     RestrictionUnmatched,
     ShadowMode,
     ShadowOver,
@@ -39,12 +40,13 @@ pub enum WarningKind {
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
         Self::KeyRefused,
         Self::OpenNetwork,
         Self::OutdatedTest,
+        Self::OwnerUndeclared,
         Self::RestrictionUnmatched,
         Self::ShadowMode,
         Self::ShadowOver,
@@ -60,6 +62,7 @@ impl WarningKind {
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
             Self::OutdatedTest => "outdated_test",
+            Self::OwnerUndeclared => "owner_undeclared",
             Self::RestrictionUnmatched => "restriction_unmatched",
             Self::ShadowMode => "shadow_mode",
             Self::ShadowOver => "shadow_over",

@@ -4,6 +4,7 @@
 pub(super) mod cases;
 mod issuers;
 mod networks;
+pub(super) mod owners;
 mod rules;
 
 use super::cases::Case;
@@ -16,11 +17,12 @@ use crate::tenant::TenantPattern;
 use cases::read_cases;
 use issuers::{read_issuers, read_token_headers};
 use networks::{read_client_ip, read_networks};
+use owners::{OwnerEntry, read_owners};
 use rules::{read_authorizations, read_grants, read_group_names, read_restrictions, read_time};
 
 /// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
 /// is not enforced.
-const UNSERVED: [&str; 3] = ["service_accounts", "revoked", "owners"];
+const UNSERVED: [&str; 2] = ["service_accounts", "revoked"];
 const UNSERVED_ISSUER: [&str; 1] = ["bare_groups"];
 
 /// One policy document.
@@ -38,6 +40,7 @@ pub(super) struct Document {
     pub(super) audit_query: QueryAudit,
     /// Until when (Unix seconds) the whole gateway only records.
     pub(super) shadow_until: Option<At<u64>>,
+    pub(super) owners: Vec<OwnerEntry>,
     pub(super) cases: Vec<Case>,
 }
 
@@ -92,6 +95,8 @@ pub(super) struct GrantEntry {
     pub(super) tenants: Vec<At<TenantPattern>>,
     pub(super) except_tenants: Vec<At<TenantPattern>>,
     pub(super) scopes: ScopeSet,
+    /// Where they are written, if they are.
+    pub(super) scopes_place: Option<Place>,
     /// Unix seconds.
     pub(super) expires: Option<At<u64>>,
 }
@@ -137,6 +142,8 @@ pub struct RestrictedScopes {
     pub scopes: ScopeSet,
     /// Backends whose `rules:*` and `alerts:*` requests are bound as well: Loki by `logs:*`, Mimir by `metrics:*`.
     pub rules_of: BackendSet,
+    /// None but these are bound: those of the owner, where the restriction is an owner's.
+    pub within: ScopeSet,
 }
 
 impl RestrictedScopes {
@@ -144,13 +151,14 @@ impl RestrictedScopes {
     pub fn cover(&self, scope: Scope, backends: BackendSet) -> bool {
         let rules =
             matches!(scope, Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite);
-        self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends))
+        let named = self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends));
+        named && self.within.contains(scope)
     }
 }
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 13] = [
+    const SERVED: [&str; 14] = [
         "version",
         "mode",
         "shadow_until",
@@ -164,6 +172,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
         "restrictions",
         "audit",
         "tests",
+        "owners",
     ];
     let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
@@ -182,6 +191,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.restrictions = read_restrictions(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
     document.cases = read_cases(&fields, problems);
+    document.owners = read_owners(&fields, problems);
     document
 }
 

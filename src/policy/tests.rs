@@ -4,6 +4,7 @@ mod accepted;
 mod cases;
 mod errors;
 mod index;
+mod owners;
 mod warnings;
 
 use super::diagnostic::Severity;
