@@ -41,6 +41,7 @@ const KEYS: [&str; 24] = [
 
 fn record<'a>(decision: &'a Decision) -> Record<'a> {
     Record {
+        shadow_mode: false,
         decision,
         snapshot: None,
         principal: None,

@@ -29,19 +29,25 @@ pub enum WarningKind {
     GroupLooksLikePattern,
     KeyRefused,
     OpenNetwork,
+    OutdatedTest,
     RestrictionUnmatched,
+    ShadowMode,
+    ShadowOver,
     ShadowRestriction,
     UnsignedCookie,
 }
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
         Self::KeyRefused,
         Self::OpenNetwork,
+        Self::OutdatedTest,
         Self::RestrictionUnmatched,
+        Self::ShadowMode,
+        Self::ShadowOver,
         Self::ShadowRestriction,
         Self::UnsignedCookie,
     ];
@@ -53,7 +59,10 @@ impl WarningKind {
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
+            Self::OutdatedTest => "outdated_test",
             Self::RestrictionUnmatched => "restriction_unmatched",
+            Self::ShadowMode => "shadow_mode",
+            Self::ShadowOver => "shadow_over",
             Self::ShadowRestriction => "shadow_restriction",
             Self::UnsignedCookie => "unsigned_cookie",
         }

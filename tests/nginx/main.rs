@@ -29,5 +29,6 @@ mod paths;
 mod prometheus;
 mod redirects;
 mod self_check;
+mod shadow;
 mod tokens;
 mod websocket;
