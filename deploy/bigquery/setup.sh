@@ -14,8 +14,9 @@ $bq mk --force --table \
     tenantauth.audit_lines audit.schema.json
 $bq query --use_legacy_sql=false < audit.view.sql
 
-# One wildcard is all that a load takes; it crosses the folders. Unknown keys are ignored, so that a newer gateway does not stop the loading; the objects in the bucket keep them.
-# max_bad_records stays 0: a record that cannot be loaded is to be noticed.
+# One wildcard is all that a load takes; it crosses the folders. Unknown keys are ignored, so that a newer gateway does
+# not stop the loading; the objects in the bucket keep them. max_bad_records stays 0: a record that cannot be loaded is
+# to be noticed.
 $bq mk --transfer_config --data_source=google_cloud_storage --display_name='tenantauth audit' \
     --target_dataset=tenantauth --schedule='every 1 hours' --params='{
         "data_path_template": "gs://'"$bucket"'/audit/*.jsonl.gz",
