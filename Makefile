@@ -10,8 +10,9 @@ COMMAND := $(TARGET)/release/tenantauth
 LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
+PROVIDER := tests/provider
 
-.PHONY: help build install demo test bench lint setup-test setup-bench clean
+.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -42,13 +43,23 @@ install:
 	  install -m 0644 $$file $(SHARE)/examples/.new && mv -f $(SHARE)/examples/.new $(SHARE)/examples/$$(basename $$file) || exit 1; \
 	done
 
-setup-test:
+setup-demo:
 	@./setup.sh nginx lua prometheus
+
+setup-test: setup-demo provider
+
+# The OpenID provider of the tests, exactly as its lock file says, and nothing of it runs while it is installed.
+provider: $(PROVIDER)/node_modules/.package-lock.json
+
+$(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
+	@./setup.sh node
+	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund
+	@touch $@
 
 setup-bench:
 	@./setup.sh nginx lua wrk
 
-demo: setup-test build
+demo: setup-demo build
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
 
 lint:

@@ -24,6 +24,7 @@ mod metrics;
 mod misuse;
 mod paths;
 mod prometheus;
+mod provider;
 mod redirects;
 mod self_check;
 mod tokens;
