@@ -64,9 +64,10 @@ impl Provider {
     /// The issuer as an entry of a policy's `issuers`, by OpenID discovery. `more`: further lines of that entry.
     pub(crate) fn policy_entry(&self, more: &str) -> String {
         format!(
-            "  - name: idp\n    issuer: {}\n    audiences: [{AUDIENCE}]\n    ca_file: @DIR@/ca.pem\n    \
+            "  - name: idp\n    issuer: {}\n    audiences: [{AUDIENCE}]\n    ca_file: {}\n    \
              algorithms: [RS256, ES256]\n{more}",
-            self.issuer
+            self.issuer,
+            self.directory.join("ca.pem").display()
         )
     }
 

@@ -225,6 +225,15 @@ impl Site {
         self
     }
 
+    /// Ends nginx, all of it, and starts it again with what it had.
+    pub(crate) fn restart(&mut self) {
+        let mut old = self.nginx.take().expect("a site that was started");
+        let workers = old.workers().len();
+        old.stop();
+        let configuration = self.workspace.read("nginx.conf");
+        self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, self.port("")));
+    }
+
     /// Replaces the placeholders in a text.
     pub(crate) fn fill(&self, text: &str) -> String {
         let upstream = format!("127.0.0.1:{}", self.upstream.port);
