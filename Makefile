@@ -10,6 +10,7 @@ COMMAND := $(TARGET)/release/tenantauth
 LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
+VENV    := $(TARGET)/venv
 PROVIDER := tests/provider
 
 .PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
@@ -46,14 +47,24 @@ install:
 setup-demo:
 	@./setup.sh nginx lua prometheus
 
-setup-test: setup-demo provider
+setup-test:
+	@./setup.sh nginx lua prometheus python node
+	@$(MAKE) --silent $(VENV)/ready provider
 
-# The OpenID provider of the tests, exactly as its lock file says, and nothing of it runs while it is installed.
+# The SQL engine of the tests, into a directory of the build; each file is known by its hash.
+$(VENV)/ready: tests/requirements.txt
+	@echo "this goes into $(VENV): $$(grep -o '^[a-z].*==[^ ]*' $<)"
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+# The OpenID provider of the tests, exactly as its lock file says; nothing of it runs while it is installed.
 provider: $(PROVIDER)/node_modules/.package-lock.json
 
 $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
-	@./setup.sh node
-	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund
+	@echo "this goes into $(PROVIDER)/node_modules: $$(grep -o '"oidc-provider": .*' $(PROVIDER)/package.json) and what it needs"
+	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 setup-bench:
@@ -76,7 +87,7 @@ lint:
 test: setup-test lint build
 	$(CARGO) test --locked --no-default-features --lib --bins --tests
 	$(CARGO) test --locked --no-default-features --features vendored --lib
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) test --locked
+	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
 	./tests/install.sh
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
 

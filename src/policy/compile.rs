@@ -10,12 +10,13 @@ use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
+use crate::fetch::Endpoint;
 use crate::network::{Network, NetworkSet};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
-use issuers::{compile_issuer, load_keys, refuse_repeated_issuers};
+use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// The keys of each issuer, parallel to the snapshot's issuers.
     pub keys: Vec<Option<Arc<KeySet>>>,
+    /// Where the keys of each issuer are fetched, parallel to `keys`, which then holds none.
+    pub endpoints: Vec<Option<Endpoint>>,
     /// The file that the keys of each issuer came from, as the policy names it; parallel to `keys`.
     pub key_files: Vec<Option<PathBuf>>,
     /// Where client addresses come from, with the keys of a signed cookie.
@@ -104,12 +107,18 @@ pub(super) fn compile(
     let mut issuers = Vec::new();
     let mut issuer_names = Vec::new();
     let mut keys = Vec::new();
+    let mut endpoints = Vec::new();
     let mut key_files = Vec::new();
     for entry in &document.issuers {
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
-            keys.push(load_keys(entry, rules.algorithms, files, &path, problems));
+            let (set, endpoint) = match load_keys(entry, rules.algorithms, files, &path, problems) {
+                Keys::Here(set) => (set, None),
+                Keys::At(endpoint) => (None, Some(endpoint)),
+            };
+            keys.push(set);
+            endpoints.push(endpoint);
             key_files.push(match &entry.keys {
                 KeysEntry::File(file) => Some(PathBuf::from(&*file.value)),
                 _ => None,
@@ -149,6 +158,7 @@ pub(super) fn compile(
         document.token_headers.iter().map(|header| header.value.clone()).collect(),
         client_ip,
         document.audit_query,
+        compile_shadow(document, now, problems),
         groups,
         grants,
         restrictions,
@@ -157,7 +167,33 @@ pub(super) fn compile(
     if !problems.any_error() {
         warn_of_unmatched_restrictions(document, &snapshot, problems);
     }
-    (!problems.any_error()).then_some(Compiled { snapshot, keys, key_files, client_ip: source })
+    (!problems.any_error()).then_some(Compiled { snapshot, keys, endpoints, key_files, client_ip: source })
+}
+
+/// Until when the whole gateway only records. Not for long: a gateway that denies nothing must not be forgotten.
+fn compile_shadow(document: &Document, now: u64, problems: &mut Problems) -> Option<u64> {
+    const LONGEST: u64 = 31 * 24 * 3600;
+    let until = document.shadow_until.as_ref()?;
+    let path = Path::Root.key("shadow_until");
+    if until.value > now.saturating_add(LONGEST) {
+        problems
+            .error(until.place, &path, "it is more than 31 days ahead")
+            .help("choose an earlier end; it can be moved when it comes near");
+    } else if until.value > now {
+        problems
+            .warning(
+                WarningKind::ShadowMode,
+                until.place,
+                &path,
+                "until then nothing is denied, only recorded",
+            )
+            .help("write `mode: enforce` once the record shows what you expect");
+    } else {
+        problems
+            .warning(WarningKind::ShadowOver, until.place, &path, "it has passed: denials are applied")
+            .help("write `mode: enforce`");
+    }
+    Some(until.value)
 }
 
 fn refuse_repeated_names(document: &Document, problems: &mut Problems) {

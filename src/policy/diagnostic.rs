@@ -30,18 +30,22 @@ pub enum WarningKind {
     KeyRefused,
     OpenNetwork,
     RestrictionUnmatched,
+    ShadowMode,
+    ShadowOver,
     ShadowRestriction,
     UnsignedCookie,
 }
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
         Self::KeyRefused,
         Self::OpenNetwork,
         Self::RestrictionUnmatched,
+        Self::ShadowMode,
+        Self::ShadowOver,
         Self::ShadowRestriction,
         Self::UnsignedCookie,
     ];
@@ -54,6 +58,8 @@ impl WarningKind {
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
             Self::RestrictionUnmatched => "restriction_unmatched",
+            Self::ShadowMode => "shadow_mode",
+            Self::ShadowOver => "shadow_over",
             Self::ShadowRestriction => "shadow_restriction",
             Self::UnsignedCookie => "unsigned_cookie",
         }

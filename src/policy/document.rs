@@ -17,8 +17,8 @@ use rules::{read_authorizations, read_grants, read_group_names, read_restriction
 
 /// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
 /// is not enforced.
-const UNSERVED: [&str; 5] = ["service_accounts", "revoked", "owners", "tests", "shadow_until"];
-const UNSERVED_ISSUER: [&str; 3] = ["jwks_url", "ca_file", "bare_groups"];
+const UNSERVED: [&str; 4] = ["service_accounts", "revoked", "owners", "tests"];
+const UNSERVED_ISSUER: [&str; 1] = ["bare_groups"];
 
 /// One policy document.
 #[derive(Debug, Default)]
@@ -33,6 +33,8 @@ pub(super) struct Document {
     pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
     pub(super) audit_query: QueryAudit,
+    /// Until when (Unix seconds) the whole gateway only records.
+    pub(super) shadow_until: Option<At<u64>>,
 }
 
 /// How much of a request's query string the audit record keeps.
@@ -66,6 +68,11 @@ pub(super) struct IssuerEntry {
 pub(super) enum KeysEntry {
     File(At<Box<str>>),
     Inline(At<serde_json::Value>),
+    /// Fetched: from an address, or without one by OpenID discovery.
+    Fetched {
+        url: Option<Box<str>>,
+        ca_file: Option<At<Box<str>>>,
+    },
     /// Told already.
     Missing,
 }
@@ -139,9 +146,10 @@ impl RestrictedScopes {
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 11] = [
+    const SERVED: [&str; 12] = [
         "version",
         "mode",
+        "shadow_until",
         "issuers",
         "token_headers",
         "group_names",
@@ -157,7 +165,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     let Some(fields) = problems.fields(root, &Path::Root, &known) else { return document };
     refuse_unserved(&fields, &Path::Root, &UNSERVED, problems);
     read_version(&fields, problems);
-    read_mode(&fields, problems);
+    document.shadow_until = read_mode(&fields, problems);
     document.issuers = read_issuers(&fields, problems);
     document.token_headers = read_token_headers(&fields, problems);
     document.group_names = read_group_names(&fields, problems);
@@ -205,13 +213,41 @@ fn read_version(fields: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
-fn read_mode(fields: &Fields<'_>, problems: &mut Problems) {
-    let Some(node) = fields.get("mode") else { return };
+/// Until when the whole gateway only records; `None` where it enforces.
+fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<At<u64>> {
+    let until = fields
+        .get("shadow_until")
+        .and_then(|node| read_time(node, &Path::Root.key("shadow_until"), problems));
+    let node = fields.get("mode")?;
     let path = Path::Root.key("mode");
-    if problems.word(node, &path, &[("enforce", false), ("shadow", true)]) == Some(true) {
+    let shadow = problems.word(node, &path, &[("enforce", false), ("shadow", true)])?;
+    if shadow && fields.get("shadow_until").is_none() {
         problems
-            .error(node.place, &path, "`mode: shadow` of the whole gateway is not supported by this version")
-            .help("a single restriction can be tried with `mode: shadow`");
+            .error(
+                node.place,
+                &Path::Root.key("shadow_until"),
+                "missing key `shadow_until`: shadow mode needs an end",
+            )
+            .help("add `shadow_until: 2027-01-31T00:00:00Z`, at most 31 days ahead");
+    }
+    until.filter(|_| shadow)
+}
+
+/// A point in time as in RFC 3339, in Unix seconds.
+fn read_time(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<At<u64>> {
+    const HELP: &str = "write it as in RFC 3339: `2027-01-31T00:00:00Z`";
+    if matches!(node.value, Value::Number(_)) {
+        problems.error(node.place, path, "expected a time, found a number").help(HELP);
+        return None;
+    }
+    let text = problems.text(node, path)?;
+    match text.value.parse::<jiff::Timestamp>() {
+        // A time before 1970 is as past as any other.
+        Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
+        Err(_) => {
+            problems.error(text.place, path, format!("`{}` is no time", text.value)).help(HELP);
+            None
+        }
     }
 }
 

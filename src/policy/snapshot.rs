@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub client_ip: Option<SourceConfig>,
     /// How much of the query the audit record keeps.
     pub audit_query: QueryAudit,
+    /// Until when (Unix seconds) denials are recorded and not applied.
+    pub shadow_until: Option<u64>,
     /// The groups that the policy knows.
     pub groups: GroupTable,
     /// Grants, in the order of the document.
@@ -44,6 +46,7 @@ impl Snapshot {
         token_headers: Vec<Box<str>>,
         client_ip: Option<SourceConfig>,
         audit_query: QueryAudit,
+        shadow_until: Option<u64>,
         groups: GroupTable,
         grants: Vec<Grant>,
         restrictions: Vec<Restriction>,
@@ -58,12 +61,20 @@ impl Snapshot {
             token_headers,
             client_ip,
             audit_query,
+            shadow_until,
             groups,
             grants,
             restrictions,
             grant_index,
             restriction_index,
         }
+    }
+}
+
+impl Snapshot {
+    /// Whether denials are only recorded at `now` (Unix seconds).
+    pub fn is_shadow(&self, now: u64) -> bool {
+        self.shadow_until.is_some_and(|until| now < until)
     }
 }
 

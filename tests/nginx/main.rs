@@ -11,7 +11,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod audit;
+mod audit_load;
 mod bare;
 mod checks;
 mod client_ip;
@@ -22,10 +24,12 @@ mod headers;
 mod lifecycle;
 mod metrics;
 mod misuse;
+mod monitoring;
 mod paths;
 mod prometheus;
 mod provider;
 mod redirects;
 mod self_check;
+mod shadow;
 mod tokens;
 mod websocket;

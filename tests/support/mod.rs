@@ -24,6 +24,18 @@ pub(crate) fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// The Python that has what `tests/requirements.txt` lists: `TENANTAUTH_PYTHON`, or that of
+/// `make setup-test`.
+///
+/// # Panics
+/// Where there is none.
+pub(crate) fn python() -> PathBuf {
+    let given = std::env::var_os("TENANTAUTH_PYTHON").map(PathBuf::from);
+    let python = given.unwrap_or_else(|| repository("target/venv/bin/python"));
+    assert!(python.exists(), "no Python at {}: run `make setup-test`", python.display());
+    python
+}
+
 /// Seconds since 1970.
 pub(crate) fn now() -> i64 {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");

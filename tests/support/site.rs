@@ -292,10 +292,7 @@ impl Site {
         wait_for("complete audit log", 10, || (read().lines().count() >= count).then_some(()));
         let lines = read();
         assert_eq!(lines.lines().count(), count, "audit records:\n{lines}");
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
-            .collect()
+        records_of(&lines)
     }
 
     /// The exposition of `metrics()`.
@@ -309,6 +306,12 @@ impl Site {
     pub(crate) fn status(&self) -> Answer {
         Request::get("/status").send(self.port("admin"))
     }
+}
+
+/// The records of an audit log's lines.
+pub(crate) fn records_of(lines: &str) -> Vec<Value> {
+    let parsed = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    lines.lines().map(parsed).collect()
 }
 
 /// Replaces every `<prefix>name@` by what belongs to the name.

@@ -2,7 +2,8 @@
 
 use super::networks::network_entry;
 use super::{
-    GrantEntry, RestrictedScopes, RestrictionEntry, boxed, plain_text, read_name, refuse_empty, required,
+    GrantEntry, RestrictedScopes, RestrictionEntry, boxed, plain_text, read_name, read_time, refuse_empty,
+    required,
 };
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::node::{Node, Value};
@@ -98,25 +99,7 @@ pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<G
                 scopes.iter().fold(ScopeSet::EMPTY, |all, more| all.union(more.value))
             }
         };
-        let expires = fields.get("expires").and_then(|node| {
-            let path = path.key("expires");
-            if matches!(node.value, Value::Number(_)) {
-                problems
-                    .error(node.place, &path, "expected a time, found a number")
-                    .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
-                return None;
-            }
-            let text = problems.text(node, &path)?;
-            match text.value.parse::<jiff::Timestamp>() {
-                Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
-                Err(_) => {
-                    problems
-                        .error(text.place, &path, format!("`{}` is no time", text.value))
-                        .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
-                    None
-                }
-            }
-        });
+        let expires = fields.get("expires").and_then(|node| read_time(node, &path.key("expires"), problems));
         grants.push(GrantEntry {
             place: item.place,
             path: path.to_string().into(),

@@ -68,7 +68,8 @@ fn patterns(texts: &[&str]) -> Vec<TenantPattern> {
 #[test]
 fn the_promised_example_means_what_it_says() {
     assert_eq!(problems(EXAMPLE), [""; 0]);
-    let Compiled { snapshot, keys, client_ip, key_files } = compiled(EXAMPLE);
+    let Compiled { snapshot, keys, endpoints, client_ip, key_files } = compiled(EXAMPLE);
+    assert_eq!(endpoints, [None]);
     assert_eq!(key_files, [Some("jwks.json".into())]);
     assert_eq!(keys[0].as_ref().unwrap().len(), 1);
     let Some(Source::Cookie { name, keys: CookieKeys::Signed(ring) }) = client_ip else { panic!() };
