@@ -70,7 +70,7 @@ fn site(provider: &Provider, module: &str, workers: usize) -> Site {
     let policy =
         format!("version: 1\nissuers:\n{}authorizations:\n  group1: [tenant1]\n", provider.policy_entry(""));
     let server = format!("listen 127.0.0.1:@PORT:each@ reuseport;\nadd_header X-Worker $pid always;\n{LOKI}");
-    Site::builder().policy(&policy).module(module).server(&server).workers(workers).start()
+    Site::builder().policy(&policy).directory("state").module(module).server(&server).workers(workers).start()
 }
 
 fn each(site: &Site, token: &str) -> Vec<Answer> {
@@ -237,6 +237,7 @@ fn the_last_good_keys_serve_while_the_provider_is_down() {
 #[test]
 fn the_last_good_keys_survive_a_restart_where_a_state_directory_is_given() {
     let with_state = MODULE.replace(" } }", r#", state_dir = "@DIR@/state" } }"#);
+    assert_ne!(with_state, MODULE);
     for (module, survive) in [(with_state.as_str(), true), (MODULE, false)] {
         let mut gateway = Gateway::prepare(|_| {}, module, 2);
         gateway.site.expect_errors();
