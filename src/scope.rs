@@ -251,6 +251,12 @@ impl BackendSet {
     }
 }
 
+impl FromIterator<Backend> for BackendSet {
+    fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
+        backends.into_iter().map(Self::of).fold(Self::EMPTY, Self::union)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

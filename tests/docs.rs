@@ -247,10 +247,11 @@ fn list(source: &str, mark: &str) -> Vec<String> {
 
 #[test]
 fn the_reference_has_every_key_of_the_policy() {
-    const SECTIONS: [(&str, &str, &str); 8] = [
+    const SECTIONS: [(&str, &str, &str); 9] = [
         ("src/policy/document.rs", "const SERVED: [&str; N] = [", ""),
         ("src/policy/document.rs", "const UNSERVED: [&str; N] = [", ""),
         ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; N] = [", "issuers[]."),
+        ("src/policy/document/cases.rs", "const KNOWN: [&str; N] =\n    [", "tests[]."),
         ("src/policy/document.rs", "problems.fields(node, &path, &[", "audit."),
         ("src/policy/document/issuers.rs", "const SERVED: [&str; N] = [", "issuers[]."),
         ("src/policy/document/networks.rs", "const KNOWN: [&str; N] = [", "client_ip."),
@@ -264,9 +265,15 @@ fn the_reference_has_every_key_of_the_policy() {
     }
     assert_eq!(named_under("## Policy"), known);
     // A mapping with keys of its own that was added since would be missing above.
-    let sources = ["document.rs", "document/issuers.rs", "document/networks.rs", "document/rules.rs"];
+    let sources = [
+        "document.rs",
+        "document/cases.rs",
+        "document/issuers.rs",
+        "document/networks.rs",
+        "document/rules.rs",
+    ];
     let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
-    assert_eq!(read.concat().matches("problems.fields(").count(), 6);
+    assert_eq!(read.concat().matches("problems.fields(").count(), 8);
 }
 
 #[test]
@@ -304,10 +311,10 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    for arguments in
-        [&["--help"][..], &["check", "-h"], &["explain", "-h"], &["keygen", "-h"], &["routes", "-h"]]
-    {
-        let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(arguments).output().unwrap();
+    const COMMANDS: [&str; 7] = ["access", "check", "diff", "explain", "keygen", "routes", "test"];
+    let of_commands = COMMANDS.iter().map(|command| vec![*command, "-h"]);
+    for arguments in of_commands.chain([vec!["--help"]]) {
+        let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(&arguments).output().unwrap();
         assert!(help.status.success(), "{arguments:?}");
         let help = String::from_utf8(help.stdout).unwrap();
         let options =

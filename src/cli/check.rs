@@ -1,7 +1,7 @@
 //! `tenantauth check`: every problem of a policy, before nginx sees it.
 
 use super::accounts::User;
-use super::{Answer, Failure, Format, Status, json, load, readable};
+use super::{Answer, Failure, Format, Status, counted, json, load, readable};
 use crate::engine::unix_now;
 use crate::policy::Outcome;
 use crate::policy::diagnostic::{Diagnostic, Place, Severity};
@@ -50,7 +50,7 @@ struct Checked {
 
 /// A diagnostic; `kind` is that of a warning, `path` is empty for the document itself.
 #[derive(Serialize)]
-struct Entry {
+pub(super) struct Entry {
     severity: &'static str,
     kind: Option<&'static str>,
     file: String,
@@ -131,12 +131,8 @@ impl Checked {
     }
 }
 
-fn counted(count: usize, noun: &str) -> String {
-    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
-}
-
 impl Entry {
-    fn of(problem: &Diagnostic) -> Self {
+    pub(super) fn of(problem: &Diagnostic) -> Self {
         let (severity, kind) = match problem.severity {
             Severity::Error => ("error", None),
             Severity::Warning(kind) => ("warning", Some(kind.name())),

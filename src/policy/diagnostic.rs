@@ -29,6 +29,7 @@ pub enum WarningKind {
     GroupLooksLikePattern,
     KeyRefused,
     OpenNetwork,
+    OutdatedTest,
     RestrictionUnmatched,
     ShadowMode,
     ShadowOver,
@@ -38,11 +39,12 @@ pub enum WarningKind {
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
         Self::KeyRefused,
         Self::OpenNetwork,
+        Self::OutdatedTest,
         Self::RestrictionUnmatched,
         Self::ShadowMode,
         Self::ShadowOver,
@@ -57,6 +59,7 @@ impl WarningKind {
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
+            Self::OutdatedTest => "outdated_test",
             Self::RestrictionUnmatched => "restriction_unmatched",
             Self::ShadowMode => "shadow_mode",
             Self::ShadowOver => "shadow_over",

@@ -1,23 +1,26 @@
 //! The policy document as it was written, with places. What can be judged by looking at one value is judged
 //! here; what needs two (references, contradictions) is left to `compile`.
 
+pub(super) mod cases;
 mod issuers;
 mod networks;
 mod rules;
 
+use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
 use super::node::{Node, Value};
 use super::reader::{At, Fields};
 use crate::network::Network;
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use cases::read_cases;
 use issuers::{read_issuers, read_token_headers};
 use networks::{read_client_ip, read_networks};
-use rules::{read_authorizations, read_grants, read_group_names, read_restrictions};
+use rules::{read_authorizations, read_grants, read_group_names, read_restrictions, read_time};
 
 /// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
 /// is not enforced.
-const UNSERVED: [&str; 4] = ["service_accounts", "revoked", "owners", "tests"];
+const UNSERVED: [&str; 3] = ["service_accounts", "revoked", "owners"];
 const UNSERVED_ISSUER: [&str; 1] = ["bare_groups"];
 
 /// One policy document.
@@ -35,6 +38,7 @@ pub(super) struct Document {
     pub(super) audit_query: QueryAudit,
     /// Until when (Unix seconds) the whole gateway only records.
     pub(super) shadow_until: Option<At<u64>>,
+    pub(super) cases: Vec<Case>,
 }
 
 /// How much of a request's query string the audit record keeps.
@@ -146,7 +150,7 @@ impl RestrictedScopes {
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 12] = [
+    const SERVED: [&str; 13] = [
         "version",
         "mode",
         "shadow_until",
@@ -159,6 +163,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
         "client_ip",
         "restrictions",
         "audit",
+        "tests",
     ];
     let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
@@ -176,6 +181,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.has_client_ip = fields.get("client_ip").is_some();
     document.restrictions = read_restrictions(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
+    document.cases = read_cases(&fields, problems);
     document
 }
 
@@ -231,24 +237,6 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<At<u64>> {
             .help("add `shadow_until: 2027-01-31T00:00:00Z`, at most 31 days ahead");
     }
     until.filter(|_| shadow)
-}
-
-/// A point in time as in RFC 3339, in Unix seconds.
-fn read_time(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<At<u64>> {
-    const HELP: &str = "write it as in RFC 3339: `2027-01-31T00:00:00Z`";
-    if matches!(node.value, Value::Number(_)) {
-        problems.error(node.place, path, "expected a time, found a number").help(HELP);
-        return None;
-    }
-    let text = problems.text(node, path)?;
-    match text.value.parse::<jiff::Timestamp>() {
-        // A time before 1970 is as past as any other.
-        Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
-        Err(_) => {
-            problems.error(text.place, path, format!("`{}` is no time", text.value)).help(HELP);
-            None
-        }
-    }
 }
 
 fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<QueryAudit> {

@@ -85,6 +85,16 @@ impl GroupTable {
         usize::try_from(id).ok().and_then(|id| self.names.get(id)).map_or("", |name| name)
     }
 
+    /// Every raw group that stands for something, with what it stands for.
+    pub fn raw_groups(&self) -> impl Iterator<Item = (&str, &[GroupId])> {
+        self.raw.iter().map(|(raw, ids)| (&**raw, &**ids))
+    }
+
+    /// Whether a raw group stands for anything that the policy names.
+    pub fn stands_for_any(&self, raw: &str) -> bool {
+        self.raw.contains_key(raw)
+    }
+
     /// What a user's raw groups stand for: sorted, without duplicates, [`EVERYONE`] first.
     ///
     /// `issuer`: its position in the snapshot.

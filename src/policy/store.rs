@@ -1,7 +1,8 @@
 //! Policies on disk: reading one with the files it names, and noticing when any of them changes.
 
+use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems};
-use super::{Compiled, Files, Outcome, compile};
+use super::{Compiled, Files, Outcome, compile, compile_untested};
 use crate::client_ip::Source;
 use crate::token::keys::KeySet;
 use std::ffi::OsString;
@@ -116,12 +117,30 @@ impl Files for Bundle {
 /// `path`: the document, or a directory that holds it as `policy.yaml`. `now`: Unix seconds. A file that cannot
 /// be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
+    load_with(path, |name, text, files| compile(name, text, files, now))
+}
+
+/// Reads a policy and everything it names, as [`load`] does, without running its tests, which are returned.
+pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>) {
+    let mut cases = Vec::new();
+    let (outcome, fingerprint, _) = load_with(path, |name, text, files| {
+        let (outcome, found) = compile_untested(name, text, files, now);
+        cases = found;
+        outcome
+    });
+    (outcome, fingerprint, cases)
+}
+
+fn load_with(
+    path: &Path,
+    compile: impl FnOnce(&str, &[u8], &mut dyn Files) -> Outcome,
+) -> (Outcome, Fingerprint, Bundle) {
     let (document, in_directory) = document_of(path);
     let mut files = Reader::beside(&document);
     let name = document.display().to_string();
     let within = if in_directory { Some(path) } else { None };
     let mut outcome = match files.read_document(&document, within) {
-        Ok(text) => compile(&name, &text, &mut files, now),
+        Ok(text) => compile(&name, &text, &mut files),
         Err(error) => failed(&name, &format!("cannot read the policy: {error}")),
     };
     if in_directory {

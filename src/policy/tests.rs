@@ -1,6 +1,7 @@
 //! Policies from text to snapshot, held against the promised document format.
 
 mod accepted;
+mod cases;
 mod errors;
 mod index;
 mod warnings;

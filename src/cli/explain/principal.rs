@@ -2,10 +2,10 @@
 
 use super::super::{Failure, words};
 use super::report::{Known, Who};
-use crate::policy::Compiled;
 use crate::policy::snapshot::{EVERYONE, GroupId, Snapshot};
+use crate::policy::{Compiled, sample};
 use crate::reason::Reason;
-use crate::token::claims::{Claims, Identity, Origin, read_claims};
+use crate::token::claims::Identity;
 use crate::token::verify;
 use std::fs::File;
 use std::io::{self, Read};
@@ -41,17 +41,7 @@ impl Principal {
         if let Err(error) = serde_json::from_slice::<serde_json::Map<_, _>>(json) {
             return Err(Failure(format!("the claims are no JSON object: {error}; a token goes to --token")));
         }
-        let read = || {
-            let claims = Claims::parse(json)?;
-            let issuer = match claims.issuer()? {
-                Some(issuer) => snapshot.issuers.iter().position(|rules| *rules.issuer == *issuer),
-                None => (snapshot.issuers.len() == 1).then_some(0),
-            };
-            let issuer = issuer.ok_or(Reason::TokenIssuer)?;
-            let rules = snapshot.issuers.get(issuer).ok_or(Reason::TokenIssuer)?;
-            Ok((issuer, read_claims(&claims, rules, Origin::Sample, now)?))
-        };
-        Ok(match read() {
+        Ok(match sample::identity(snapshot, json, now) {
             Ok((issuer, identity)) => Self::known(snapshot, "claims", issuer, &identity),
             Err(reason) => Self::refused("claims", reason),
         })

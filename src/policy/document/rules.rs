@@ -2,8 +2,7 @@
 
 use super::networks::network_entry;
 use super::{
-    GrantEntry, RestrictedScopes, RestrictionEntry, boxed, plain_text, read_name, read_time, refuse_empty,
-    required,
+    GrantEntry, RestrictedScopes, RestrictionEntry, boxed, plain_text, read_name, refuse_empty, required,
 };
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::node::{Node, Value};
@@ -112,6 +111,26 @@ pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<G
         });
     }
     grants
+}
+
+/// A time as in RFC 3339, in Unix seconds.
+pub(super) fn read_time(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<At<u64>> {
+    if matches!(node.value, Value::Number(_)) {
+        problems
+            .error(node.place, path, "expected a time, found a number")
+            .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
+        return None;
+    }
+    let text = problems.text(node, path)?;
+    match text.value.parse::<jiff::Timestamp>() {
+        Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
+        Err(_) => {
+            problems
+                .error(text.place, path, format!("`{}` is no time", text.value))
+                .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
+            None
+        }
+    }
 }
 
 pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) -> Vec<RestrictionEntry> {

@@ -59,6 +59,7 @@ restrictions:                             # bind users; every one that applies m
     mode: enforce                         # or shadow
 
 audit: { query: full }                    # full (default) | hash | none
+tests: [{ name: team-a from home, groups: [team-a], tenant: team-a, scope: logs:read, client_ip: 198.18.0.5, expect: ip_forbidden }]
 "#;
 
 fn patterns(texts: &[&str]) -> Vec<TenantPattern> {
@@ -193,6 +194,8 @@ fn nothing_good_is_an_error() {
         "grants: [{ groups: [\"entra:*\"], tenants: [t] }]\nclient_ip: { source: remote_addr }\nrestrictions: [{ groups: ['entra:*'], networks: [10.0.0.1] }]\n",
         "client_ip: { source: remote_addr }\n",
         "client_ip: { source: header:X-Real-IP, trusted_peers: [lb, 10.0.0.1] }\nnetworks: { lb: [10.1.0.0/16] }\n",
+        "tests: []\n",
+        "authorizations: { a: [t] }\ntests: [{ groups: [], tenant: t, scope: logs:read, expect: deny }, { groups: [a], tenant: t, scope: logs:read, expect: allow }]\n",
         "client_ip: { unsigned: false, keys_file: ip.keys, cookie: __Host-ip }\n",
         "client_ip: { source: remote_addr }\ngroup_names: { sre: [raw] }\ngrants: [{ groups: [a], tenants: [t] }]\nrestrictions:\n  - { groups: [a], except_groups: [raw], networks: ['::1', 'FE80::/10', 127.0.0.1/32] }\n  - { groups: [sre], except_groups: [a], networks: [10.0.0.0/8], mode: enforce }\n",
     ];
