@@ -274,7 +274,7 @@ fn requests_before_the_first_keys_are_answered_503_and_flow_when_the_keys_arrive
     assert_eq!(gateway.provider.counts(), Counts { jwks: 1, discovery: 1, at_once: 1 });
 }
 
-/// What is wrong with the provider, the words for it, and how it is repaired.
+/// What is wrong with the provider, and the words for it.
 struct Fault {
     on: &'static str,
     kind: &'static str,
@@ -425,7 +425,7 @@ fn memory_stays_flat_through_ten_thousand_tokens_beyond_the_cache() {
     let before = resident_kib(worker);
     send(more);
     let after = resident_kib(worker);
-    assert_eq!(resident_kib(worker) > 0, gateway.site.nginx().workers().contains(&worker));
+    assert!(gateway.site.nginx().workers().contains(&worker), "another worker than at first");
     let entries = gateway.metric("tenantauth_token_cache_entries").unwrap();
     assert!(entries <= BOUND as f64, "{entries} entries");
     eprintln!("resident: {before} KiB with a full cache, {after} KiB after {MORE} more tokens");

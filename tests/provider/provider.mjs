@@ -3,16 +3,22 @@
 // Arguments: the port, and a directory with `ca.pem`, and `<name>.pem` and `<name>.key` for each certificate that it
 // may be told to show; it begins with `server`. Each command is answered with one line of JSON on standard output:
 //
-//   {"do": "login", "name": "ada", "groups": ["a"]}   an ID token, by the authorization code flow
-//   {"do": "mint", "count": 9, "groups": ["a"], "file": "..."}   ID tokens signed with the current key, one a line, into
-//                                                     a file; with `random_kid` none of them names that key
-//   {"do": "keys", "publish": ["k1", "k2"]}           publish these keys, made when first named; the first one signs
-//   {"do": "fault", "on": "jwks", "kind": "garbage"}  answer so (see faults.mjs); without `kind`, as usual again
-//   {"do": "certificate", "name": "expired"}          show another certificate to new connections
-//   {"do": "stop"}, {"do": "start"}                   stop and start listening
-//   {"do": "counts"}                                  how often the key set and the metadata were asked for, and how
-//                                                     many such requests there were at once at most
-//   {"do": "delay", "milliseconds": 300}              answer those two so much later
+//   {"do": "login", "name": "ada", "groups": ["a"]}
+//       an ID token, by the authorization code flow
+//   {"do": "mint", "count": 9, "groups": ["a"], "file": "...", "random_kid": false}
+//       ID tokens signed with the current key, one a line, into a file; with `random_kid` none of them names that key
+//   {"do": "keys", "publish": ["k1", "k2"]}
+//       publish exactly these keys, each made when it is first named; the first one signs
+//   {"do": "fault", "on": "jwks", "kind": "garbage"}
+//       answer for the key set, or for `discovery`, so (see faults.mjs); without `kind`, as usual again
+//   {"do": "delay", "milliseconds": 300}
+//       answer those two so much later
+//   {"do": "certificate", "name": "expired"}
+//       show another certificate to new connections
+//   {"do": "stop"}, {"do": "start"}
+//       stop and start listening
+//   {"do": "counts"}
+//       how often those two were asked for, and how many such requests there were at once at most
 
 import { randomUUID } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
