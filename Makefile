@@ -11,8 +11,9 @@ LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
 VENV    := $(TARGET)/venv
+PROVIDER := tests/provider
 
-.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench clean
+.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -47,8 +48,8 @@ setup-demo:
 	@./setup.sh nginx lua prometheus
 
 setup-test:
-	@./setup.sh nginx lua prometheus python
-	@$(MAKE) --silent $(VENV)/ready
+	@./setup.sh nginx lua prometheus python node
+	@$(MAKE) --silent $(VENV)/ready provider
 
 # The SQL engine of the tests, into a directory of the build; each file is known by its hash.
 $(VENV)/ready: tests/requirements.txt
@@ -56,6 +57,14 @@ $(VENV)/ready: tests/requirements.txt
 	rm -rf $(VENV)
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+# The OpenID provider of the tests, exactly as its lock file says; nothing of it runs while it is installed.
+provider: $(PROVIDER)/node_modules/.package-lock.json
+
+$(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
+	@echo "this goes into $(PROVIDER)/node_modules: $$(grep -o '"oidc-provider": .*' $(PROVIDER)/package.json) and what it needs"
+	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
 setup-bench:

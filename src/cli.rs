@@ -9,6 +9,7 @@ mod check;
 mod diff;
 mod explain;
 mod keygen;
+mod keys;
 mod readable;
 mod routes;
 mod test_cases;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done: the policy is valid, the request is allowed, every test passed
-  1  the command could not run: wrong usage, a file that cannot be read
+  1  the command could not run: wrong usage, a file that cannot be read, an issuer without usable keys
   2  the request is denied, a test failed, policies differ
   3  the policy is invalid
 
@@ -59,6 +60,7 @@ enum Command {
     Diff(diff::Diff),
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
+    Keys(keys::Keys),
     Routes(routes::Routes),
     Test(test_cases::Test),
 }
@@ -138,6 +140,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Diff(diff) => diff.run(format),
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
+        Command::Keys(keys) => keys.run(format),
         Command::Routes(routes) => routes.run(format),
         Command::Test(test) => test.run(format),
     }

@@ -19,12 +19,14 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
 use report::{Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Decides one request and shows every grant and restriction that took part.
 ///
 /// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
-/// Nothing is sent anywhere. Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
+/// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
+/// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
 /// where the policy or the token cannot be read.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
@@ -89,26 +91,35 @@ impl Explain {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
         let (Outcome { compiled, diagnostics, owners }, _, read) = load(&self.policy, now);
-        let Some(compiled) = compiled else {
+        let Some(mut compiled) = compiled else {
             return Ok(refused(&diagnostics, read));
         };
         let action = self.action()?;
-        let principal = self.principal(&compiled, now)?;
+        let (principal, err) = self.principal(&mut compiled, now)?;
         let explanation = self.judge(&compiled, action, &principal, now);
         let status = if explanation.allowed() { Status::Ok } else { Status::Denied };
         let out = match format {
             Format::Json => json(&explanation)?,
             Format::Human => render::human(&explanation),
         };
-        Ok(Answer { status, out, err: refused_owners(&owners) })
+        Ok(Answer { status, out, err: err + &refused_owners(&owners) })
     }
 
-    fn principal(&self, compiled: &Compiled, now: u64) -> Result<Principal, Failure> {
-        match (&self.token, &self.claims, &self.groups) {
-            (Some(file), _, _) => Principal::of_token(compiled, &principal::read(file)?, now),
-            (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now),
-            (_, _, groups) => Ok(Principal::of_groups(compiled, groups.as_deref().unwrap_or_default())),
-        }
+    /// Who asks, and what is to be said on stderr.
+    fn principal(&self, compiled: &mut Compiled, now: u64) -> Result<(Principal, String), Failure> {
+        let mut err = String::new();
+        let principal = match (&self.token, &self.claims, &self.groups) {
+            (Some(file), _, _) => {
+                let header = principal::read(file)?;
+                if let Err(why) = principal::fetch_keys(compiled, &header) {
+                    _ = writeln!(err, "error: {why}");
+                }
+                Principal::of_token(compiled, &header, now)?
+            }
+            (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now)?,
+            (_, _, groups) => Principal::of_groups(compiled, groups.as_deref().unwrap_or_default()),
+        };
+        Ok((principal, err))
     }
 
     /// The action, or why no route has it. A scope that the named backends have no route for is a wrong question.

@@ -15,6 +15,7 @@ use crate::fetch::Endpoint;
 use crate::network::{Network, NetworkSet};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
 use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers};
@@ -62,6 +63,8 @@ pub struct Compiled {
     pub keys: Vec<Option<Arc<KeySet>>>,
     /// Where the keys of each issuer are fetched, parallel to `keys`, which then holds none.
     pub endpoints: Vec<Option<Endpoint>>,
+    /// What was found of each key that the policy or a file of it holds, accepted or not; parallel to `keys`.
+    pub key_reports: Vec<Vec<KeyReport>>,
     /// The file that the keys of each issuer came from, as the policy names it; parallel to `keys`.
     pub key_files: Vec<Option<PathBuf>>,
     /// Where client addresses come from, with the keys of a signed cookie.
@@ -127,15 +130,18 @@ pub(super) fn compile(
     let mut issuer_names = Vec::new();
     let mut keys = Vec::new();
     let mut endpoints = Vec::new();
+    let mut key_reports = Vec::new();
     let mut key_files = Vec::new();
     for entry in &document.issuers {
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
-            let (set, endpoint) = match load_keys(entry, rules.algorithms, files, &path, problems) {
-                Keys::Here(set) => (set, None),
+            let (found, endpoint) = match load_keys(entry, rules.algorithms, files, &path, problems) {
+                Keys::Here(found) => (found, None),
                 Keys::At(endpoint) => (None, Some(endpoint)),
             };
+            let (set, reports) = found.unzip();
+            key_reports.push(reports.unwrap_or_default());
             keys.push(set);
             endpoints.push(endpoint);
             key_files.push(match &entry.keys {
@@ -186,7 +192,14 @@ pub(super) fn compile(
     if !problems.any_error() {
         warn_of_unmatched_restrictions(document, &snapshot, problems);
     }
-    (!problems.any_error()).then_some(Compiled { snapshot, keys, endpoints, key_files, client_ip: source })
+    (!problems.any_error()).then_some(Compiled {
+        snapshot,
+        keys,
+        endpoints,
+        key_reports,
+        key_files,
+        client_ip: source,
+    })
 }
 
 /// Until when the whole gateway only records. Not for long: a gateway that denies nothing must not be forgotten.

@@ -27,6 +27,7 @@ mod misuse;
 mod monitoring;
 mod paths;
 mod prometheus;
+mod provider;
 mod redirects;
 mod self_check;
 mod shadow;

@@ -4,11 +4,13 @@
 //! Nothing here uses the crate under test: what it should do is computed a second time, from the contract.
 #![allow(dead_code, reason = "each user of this directory needs another part of it")]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cookie;
 pub(crate) mod example;
 pub(crate) mod nginx;
 pub(crate) mod prometheus;
+pub(crate) mod provider;
 pub(crate) mod site;
 pub(crate) mod tokens;
 pub(crate) mod upstream;

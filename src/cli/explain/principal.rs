@@ -1,15 +1,16 @@
 //! Who asks: a verified token, claims that nobody signed, or just groups.
 
-use super::super::{Failure, words};
+use super::super::{Failure, keys, words};
 use super::report::{Known, Who};
 use crate::policy::snapshot::{EVERYONE, GroupId, Snapshot};
 use crate::policy::{Compiled, sample};
 use crate::reason::Reason;
 use crate::token::claims::Identity;
-use crate::token::verify;
+use crate::token::{claimed_issuer, verify};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 /// No token or claims are read beyond this, in bytes.
 const MAX_INPUT: u64 = 1 << 20;
@@ -118,6 +119,29 @@ fn bearer<'h>(snapshot: &Snapshot, header: &'h [u8]) -> &'h [u8] {
         }
         _ => header,
     }
+}
+
+/// Fetches the keys of the issuer that a token claims, where the policy says that they are fetched.
+///
+/// # Errors
+/// Why there are none, in words; then the token cannot be verified.
+pub(super) fn fetch_keys(compiled: &mut Compiled, header: &[u8]) -> Result<(), String> {
+    let snapshot = &compiled.snapshot;
+    let token = bearer(snapshot, header.trim_ascii());
+    let Some(at) = claimed_issuer(token, &snapshot.issuers) else { return Ok(()) };
+    let (Some(rules), Some(Some(endpoint))) = (snapshot.issuers.get(at), compiled.endpoints.get(at)) else {
+        return Ok(());
+    };
+    let name = snapshot.issuer_names.get(at).map_or("", |name| name);
+    let (set, _) =
+        keys::fetch(endpoint, rules.algorithms).map_err(|why| format!("issuer `{name}`: {why}"))?;
+    if set.is_empty() {
+        return Err(format!("issuer `{name}`: it publishes no usable key; see `tenantauth keys`"));
+    }
+    if let Some(keys) = compiled.keys.get_mut(at) {
+        *keys = Some(Arc::new(set));
+    }
+    Ok(())
 }
 
 /// A file's content, or that of stdin for `-`. A pipe is as good as a file.

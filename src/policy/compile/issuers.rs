@@ -7,6 +7,7 @@ use crate::policy::document::{Document, IssuerEntry, KeysEntry};
 use crate::policy::reader::At;
 use crate::token::algorithm::{Algorithm, AlgorithmSet};
 use crate::token::claims::{ClaimPath, GroupsFormat, IssuerRules};
+use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use std::collections::HashMap;
 use std::path;
@@ -113,7 +114,7 @@ pub(super) fn host_of(issuer: &str) -> Option<&str> {
 
 /// The keys of one issuer: at hand, or to be fetched.
 pub(super) enum Keys {
-    Here(Option<Arc<KeySet>>),
+    Here(Option<(Arc<KeySet>, Vec<KeyReport>)>),
     At(Endpoint),
 }
 
@@ -179,7 +180,7 @@ fn key_set(
     place: Place,
     path: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Arc<KeySet>> {
+) -> Option<(Arc<KeySet>, Vec<KeyReport>)> {
     match KeySet::from_jwks(json, algorithms) {
         Err(error) => {
             problems
@@ -188,9 +189,9 @@ fn key_set(
             None
         }
         Ok((set, reports)) => {
-            for report in reports {
-                if let Some(why) = report.refused {
-                    let kid = report.kid.unwrap_or_default();
+            for report in &reports {
+                if let Some(why) = &report.refused {
+                    let kid = report.kid.as_deref().unwrap_or_default();
                     problems
                         .warning(
                             WarningKind::KeyRefused,
@@ -206,7 +207,7 @@ fn key_set(
                     .error(place, path, "there is no usable key: nobody's token could be verified")
                     .help("write the public keys that the issuer signs with");
             }
-            Some(Arc::new(set))
+            Some((Arc::new(set), reports))
         }
     }
 }

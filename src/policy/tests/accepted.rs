@@ -69,9 +69,10 @@ fn patterns(texts: &[&str]) -> Vec<TenantPattern> {
 #[test]
 fn the_promised_example_means_what_it_says() {
     assert_eq!(problems(EXAMPLE), [""; 0]);
-    let Compiled { snapshot, keys, endpoints, client_ip, key_files } = compiled(EXAMPLE);
+    let Compiled { snapshot, keys, endpoints, key_reports, client_ip, key_files } = compiled(EXAMPLE);
     assert_eq!(endpoints, [None]);
     assert_eq!(key_files, [Some("jwks.json".into())]);
+    assert!(!key_reports[0].is_empty() && key_reports[0].iter().all(|report| report.refused.is_none()));
     assert_eq!(keys[0].as_ref().unwrap().len(), 1);
     let Some(Source::Cookie { name, keys: CookieKeys::Signed(ring) }) = client_ip else { panic!() };
     assert_eq!((&*name, ring.ids().collect::<Vec<_>>()), ("Client_Ip", vec!["k1"]));
