@@ -15,9 +15,10 @@ use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
 use crate::policy::Compiled;
 use crate::policy::diagnostic::{Diagnostic, Severity};
-use crate::policy::snapshot::GroupId;
+use crate::policy::snapshot::Held;
 use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
+use crate::token::service::ServiceTokenCache;
 use arc_swap::{ArcSwapOption, Guard};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -98,13 +99,26 @@ pub struct HeaderPlan {
 #[derive(Debug)]
 struct Resolved {
     serial: u32,
-    groups: Box<[GroupId]>,
+    held: Held,
+    /// The token or its principal is revoked.
+    revoked: bool,
+    members: crate::audit::PrincipalMembers,
+}
+
+/// What a service token means in one snapshot.
+#[derive(Debug)]
+struct ResolvedService {
+    /// The account's position in the snapshot.
+    account: usize,
+    /// The token or the account is revoked.
+    revoked: bool,
     members: crate::audit::PrincipalMembers,
 }
 
 /// What only the event loop uses. The lock is never contended; it is what makes an engine shareable.
 struct Worker {
     tokens: TokenCache<Resolved>,
+    services: ServiceTokenCache<ResolvedService>,
     cookies: VerifiedCookieCache,
     record: String,
     clock: Clock,
@@ -186,6 +200,7 @@ impl Engine {
             readiness: AtomicU8::new(Readiness::Loading as u8),
             worker: Mutex::new(Worker {
                 tokens: TokenCache::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+                services: ServiceTokenCache::default(),
                 cookies: VerifiedCookieCache::default(),
                 record: String::new(),
                 clock: Clock::default(),

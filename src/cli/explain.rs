@@ -17,7 +17,7 @@ use crate::tenant::TenantList;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
-use report::{Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use report::{AccountSeen, Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -33,20 +33,23 @@ pub(super) struct Explain {
     /// The policy: a file, or a directory that holds a `policy.yaml`.
     #[arg(long)]
     policy: PathBuf,
-    /// A file with the token as its header carries it, or `-` for stdin. Verified with the policy's keys.
+    /// A file with the token as its header carries it, or `-` for stdin. Verified with the policy's keys. A service
+    /// token too, alone or as `Authorization` carries it (`Bearer ...`, `Basic ...`).
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
     /// A file with a token's claims as JSON, or `-` for stdin. Not verified; `iss`, `aud`, `exp`, `sub` and `oid` may
     /// be left out.
     #[arg(long, value_name = "FILE")]
     claims: Option<PathBuf>,
-    /// A principal of these groups, as the policy names them; comma-separated or repeated, empty for none.
+    /// A principal of these groups, as the policy names them; comma-separated or repeated, empty for none. Alone,
+    /// `service:NAME` is that service account.
     #[arg(long, value_name = "GROUPS")]
     groups: Option<Vec<String>>,
     /// The value of X-Scope-OrgID: one tenant, or several separated by `|`.
     #[arg(long)]
     tenant: String,
-    /// The client's address. Without it the address is not known, which fails every restriction that applies.
+    /// The client's address; a service account's TCP peer. Without it the address is not known, which fails every
+    /// restriction that applies.
     #[arg(long, value_name = "IP", value_parser = parse_client_ip)]
     client_ip: Option<ClientIp>,
     /// What the request does. Without --backend it goes to its signal's backend; rules and alerts then count as for
@@ -116,11 +119,11 @@ impl Explain {
         Ok(Answer { status, out, err: String::new() })
     }
 
-    fn principal(&self, compiled: &Compiled, now: u64) -> Result<Principal, Failure> {
+    fn principal<'c>(&self, compiled: &'c Compiled, now: u64) -> Result<Principal<'c>, Failure> {
         match (&self.token, &self.claims, &self.groups) {
-            (Some(file), _, _) => Principal::of_token(compiled, &principal::read(file)?, now),
+            (Some(file), _, _) => Ok(Principal::of_token(compiled, &principal::read(file)?, now)),
             (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now),
-            (_, _, groups) => Ok(Principal::of_groups(compiled, groups.as_deref().unwrap_or_default())),
+            (_, _, groups) => Principal::of_groups(compiled, groups.as_deref().unwrap_or_default()),
         }
     }
 
@@ -156,7 +159,7 @@ impl Explain {
         &self,
         compiled: &Compiled,
         action: Result<Action, Reason>,
-        principal: &Principal,
+        principal: &Principal<'_>,
         now: u64,
     ) -> Explanation {
         let snapshot = &compiled.snapshot;
@@ -174,7 +177,8 @@ impl Explain {
             Ok((action, tenants)) => explain(
                 snapshot,
                 &AccessRequest {
-                    groups: &principal.ids,
+                    groups: principal.groups(),
+                    caller: principal.caller(),
                     tenants,
                     scope: action.scope,
                     backends: action.backends,
@@ -199,6 +203,7 @@ impl Explain {
             revision: snapshot.revision.to_string(),
             time: report::timestamp(now),
             principal: principal.shown.clone(),
+            service_account: principal.account().map(|account| AccountSeen::of(account, self.client_ip)),
             request: Asked {
                 method: self.path.is_some().then(|| self.method().to_owned()),
                 path: self.path.clone(),

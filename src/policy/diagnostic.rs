@@ -27,21 +27,27 @@ pub enum Severity {
 pub enum WarningKind {
     ExpiredGrant,
     GroupLooksLikePattern,
+    GroupUnmatched,
     KeyRefused,
     OpenNetwork,
     RestrictionUnmatched,
+    RevokedGroupUnknown,
+    ServiceAccountOpen,
     ShadowRestriction,
     UnsignedCookie,
 }
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
+        Self::GroupUnmatched,
         Self::KeyRefused,
         Self::OpenNetwork,
         Self::RestrictionUnmatched,
+        Self::RevokedGroupUnknown,
+        Self::ServiceAccountOpen,
         Self::ShadowRestriction,
         Self::UnsignedCookie,
     ];
@@ -51,9 +57,12 @@ impl WarningKind {
         match self {
             Self::ExpiredGrant => "expired_grant",
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
+            Self::GroupUnmatched => "group_unmatched",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
             Self::RestrictionUnmatched => "restriction_unmatched",
+            Self::RevokedGroupUnknown => "revoked_group_unknown",
+            Self::ServiceAccountOpen => "service_account_open",
             Self::ShadowRestriction => "shadow_restriction",
             Self::UnsignedCookie => "unsigned_cookie",
         }

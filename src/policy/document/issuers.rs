@@ -17,11 +17,6 @@ pub(super) fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<
             .error(node.place, &path, "no issuer: nobody could sign a token")
             .help("name the issuer of your users' tokens");
     }
-    if let Some(second) = items.get(1) {
-        problems
-            .error(second.place, &path.item(1), "several issuers are not supported by this version")
-            .help("keep one issuer");
-    }
     let mut issuers = Vec::new();
     for (number, item) in items.iter().enumerate() {
         issuers.extend(read_issuer(item, number, &path.item(number), problems));
@@ -35,7 +30,7 @@ pub(super) fn read_issuer(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<IssuerEntry> {
-    const SERVED: [&str; 10] = [
+    const SERVED: [&str; 11] = [
         "name",
         "issuer",
         "audiences",
@@ -46,6 +41,7 @@ pub(super) fn read_issuer(
         "groups_format",
         "user_claim",
         "leeway",
+        "bare_groups",
     ];
     let known = [&SERVED[..], &UNSERVED_ISSUER].concat();
     let fields = problems.fields(node, path, &known)?;
@@ -78,6 +74,11 @@ pub(super) fn read_issuer(
         }
         None => Vec::new(),
     };
+    let bare_groups = fields
+        .get("bare_groups")
+        .and_then(|node| problems.boolean(node, &path.key("bare_groups")))
+        .filter(|bare| *bare)
+        .and_then(|_| fields.key_place("bare_groups"));
     let keys = read_keys(&fields, path, problems);
     Some(IssuerEntry {
         number,
@@ -90,6 +91,7 @@ pub(super) fn read_issuer(
         groups_format: text("groups_format", problems),
         user_claim: text("user_claim", problems).map(|text| text.value),
         leeway: fields.get("leeway").map_or(60, |node| read_leeway(node, &path.key("leeway"), problems)),
+        bare_groups,
     })
 }
 
