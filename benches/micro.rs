@@ -32,7 +32,7 @@ use support::tokens::{jwks, key};
 use support::workspace::Workspace;
 use tenantauth::audit::{GrafanaContext, PrincipalMembers};
 use tenantauth::client_ip::ClientIp;
-use tenantauth::decision::{AccessRequest, decide};
+use tenantauth::decision::{AccessRequest, Caller, decide};
 use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, unix_now};
 use tenantauth::policy::snapshot::GroupId;
 use tenantauth::policy::{self, Compiled, Files};
@@ -136,6 +136,7 @@ fn ask(policy: &Compiled, question: &Question, tenants: &TenantList<'_>, route: 
         &policy.snapshot,
         &AccessRequest {
             groups: &question.groups,
+            caller: Caller::User { bound_by: &question.groups },
             tenants,
             scope: route.scope,
             backends: route.backends,

@@ -27,6 +27,15 @@ const NOBODY: &str = r#""issuer":null,"subject":null,"user":null,"token_id":null
 pub struct PrincipalMembers(Box<str>);
 
 impl PrincipalMembers {
+    /// Renders a service account: the issuer is `service`, the subject its name, and nothing is known of a user.
+    pub fn of_service<'g>(name: &str, groups: impl Iterator<Item = &'g str>) -> Self {
+        let mut out = String::from("\"issuer\":\"service\",\"subject\":");
+        push_text(&mut out, name.as_bytes());
+        out.push_str(",\"user\":null,\"token_id\":null,\"groups\":");
+        push_list(&mut out, groups);
+        Self(out.into())
+    }
+
     /// Renders issuer, subject, user, token id and those groups that the policy names.
     pub fn of_user<'g>(issuer: &str, identity: &Identity, groups: impl Iterator<Item = &'g str>) -> Self {
         let mut out = String::from("\"issuer\":");

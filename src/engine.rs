@@ -18,10 +18,11 @@ use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
 use crate::policy::diagnostic::{Diagnostic, Severity, WarningKind};
-use crate::policy::snapshot::GroupId;
+use crate::policy::snapshot::Held;
 use crate::policy::{Compiled, OwnerOutcome, OwnerState};
 use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
+use crate::token::service::ServiceTokenCache;
 use arc_swap::{ArcSwapOption, Guard};
 use keys::Exchange;
 use reload::Task;
@@ -140,13 +141,26 @@ pub struct HeaderPlan {
 #[derive(Debug)]
 struct Resolved {
     serial: u32,
-    groups: Box<[GroupId]>,
+    held: Held,
+    /// The token or its principal is revoked.
+    revoked: bool,
+    members: crate::audit::PrincipalMembers,
+}
+
+/// What a service token means in one snapshot.
+#[derive(Debug)]
+struct ResolvedService {
+    /// The account's position in the snapshot.
+    account: usize,
+    /// The token or the account is revoked.
+    revoked: bool,
     members: crate::audit::PrincipalMembers,
 }
 
 /// What only the event loop uses. The lock is never contended; it is what makes an engine shareable.
 struct Worker {
     tokens: TokenCache<Resolved>,
+    services: ServiceTokenCache<ResolvedService>,
     cookies: VerifiedCookieCache,
     record: String,
     clock: Clock,
@@ -236,6 +250,7 @@ impl Engine {
             readiness: AtomicU8::new(Readiness::Loading as u8),
             worker: Mutex::new(Worker {
                 tokens: TokenCache::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+                services: ServiceTokenCache::default(),
                 cookies: VerifiedCookieCache::default(),
                 record: String::new(),
                 clock: Clock::default(),

@@ -12,6 +12,7 @@ use crate::metrics::{bucket_of, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
+use crate::token::service::Credentials;
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
 use std::cell::RefCell;
@@ -52,8 +53,10 @@ const TENANT_REPEATED: u64 = 2;
 const TOKEN_REPEATED: u64 = 4;
 const IP_HEADER_REPEATED: u64 = 8;
 const TOKEN_IS_AUTHORIZATION: u64 = 16;
+const TOKEN_IS_SERVICE: u64 = 32;
+const TOKEN_IS_ATTENDED: u64 = 64;
 /// How many values the flags take; the number of the plan stands above them.
-const FLAGS: u64 = 32;
+const FLAGS: u64 = 128;
 
 /// What `require "tenantauth"` gives.
 ///
@@ -261,6 +264,10 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
             }))
         })?,
     )?;
+    native.set(
+        "is_service",
+        lua.create_function(|_, header: LuaString| Ok(Credentials::read(&header.as_bytes()).is_some()))?,
+    )?;
     let known = Rc::clone(&servers);
     native.set(
         "enforce",
@@ -335,6 +342,8 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         tenant: bytes(tenant),
         token: bytes(token),
         token_is_authorization: flag(TOKEN_IS_AUTHORIZATION),
+        token_is_service: flag(TOKEN_IS_SERVICE),
+        token_is_attended: flag(TOKEN_IS_ATTENDED),
         cookies: bytes(cookies),
         ip_header: bytes(ip_header),
         remote_addr: bytes(remote_addr).unwrap_or_default(),

@@ -13,6 +13,7 @@ pub(crate) mod fixtures;
 mod json;
 pub mod jwks;
 pub mod keys;
+pub mod service;
 
 use self::algorithm::Algorithm;
 use self::claims::{Claims, Identity, IssuerRules, Origin, read_claims};

@@ -116,6 +116,7 @@ fn a_request_of_which_everything_is_known() {
         &snapshot,
         &crate::decision::AccessRequest {
             groups: &groups,
+            caller: crate::decision::Caller::User { bound_by: &groups },
             tenants: &tenants,
             scope: Scope::LogsRead,
             backends: BackendSet::of(Backend::Loki),

@@ -26,6 +26,7 @@ fn decided(snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
     let tenants = TenantList::parse(asked.tenants.as_bytes()).unwrap();
     let request = AccessRequest {
         groups: &groups,
+        caller: Caller::User { bound_by: &groups },
         tenants: &tenants,
         scope: asked.scope,
         backends: asked.backends,
@@ -281,6 +282,7 @@ fn an_explanation_names_every_rule_that_took_part() {
         &snapshot,
         &AccessRequest {
             groups: &groups,
+            caller: Caller::User { bound_by: &groups },
             tenants: &tenants,
             scope: Scope::LogsRead,
             backends: BackendSet::of(Backend::Loki),

@@ -1,18 +1,18 @@
 //! One request: from what nginx knows about it to a verdict. Runs on the event loop.
 
 use super::reload::Task;
-use super::{Engine, Live, Resolved, Worker, lock, since_epoch};
+use super::{Engine, Live, Resolved, ResolvedService, Worker, lock, since_epoch};
 use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record};
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
-use crate::decision::{AccessRequest, Decision, decide};
+use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::metrics::{CacheUse, IpSource, Tally};
-use crate::policy::snapshot::GroupId;
 use crate::reason::Reason;
 use crate::route::{self, Route};
 use crate::scope::BackendSet;
 use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
+use crate::token::service::ServiceTokenCache;
 use crate::token::{self, VerifiedClaims};
 use std::sync::atomic::Ordering;
 
@@ -38,10 +38,14 @@ pub struct Request<'a> {
     /// `$uri`: decoded, perhaps rewritten.
     pub uri: &'a [u8],
     pub tenant: Option<&'a [u8]>,
-    /// The first present of the policy's token headers.
+    /// The first present of the policy's token headers; or `Authorization`, where it carries a service token.
     pub token: Option<&'a [u8]>,
-    /// That header was `Authorization`.
+    /// Of the token headers the first present one is `Authorization`.
     pub token_is_authorization: bool,
+    /// `token` is the value of `Authorization`, and carries a service token, or is `Basic` and may carry one.
+    pub token_is_service: bool,
+    /// Beside it there is a token header (be it empty), or `X-Grafana-User`.
+    pub token_is_attended: bool,
     /// All Cookie lines, joined by `\n`.
     pub cookies: Option<&'a [u8]>,
     /// The header of the client's address, where the policy names one.
@@ -113,7 +117,7 @@ impl Engine {
             return None;
         }
         let mut worker = lock(&self.worker);
-        let Worker { tokens, cookies, record, clock } = &mut *worker;
+        let Worker { tokens, services, cookies, record, clock } = &mut *worker;
         let now = since_epoch();
         clock.set(now);
         let mut facts =
@@ -124,8 +128,8 @@ impl Engine {
                 if let Some(retired) = tokens.set_generation(live.keys_generation) {
                     self.send(Task::Release(Box::new(retired)));
                 }
-                judge(live, tokens, cookies, server, request, now.as_secs(), &mut facts)
-                    .unwrap_or_else(Decision::denied)
+                let caches = Caches { tokens, services, cookies };
+                judge(live, caches, server, request, now.as_secs(), &mut facts).unwrap_or_else(Decision::denied)
             }
         };
 
@@ -257,11 +261,17 @@ fn split_query(request_uri: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// What a worker remembers between requests.
+struct Caches<'a> {
+    tokens: &'a mut TokenCache<Resolved>,
+    services: &'a mut ServiceTokenCache<ResolvedService>,
+    cookies: &'a mut VerifiedCookieCache,
+}
+
 /// The checks in their promised order: headers, path, tenant grammar, token, grant, client address.
 fn judge<'a>(
-    live: &Live,
-    tokens: &'a mut TokenCache<Resolved>,
-    cookies: &mut VerifiedCookieCache,
+    live: &'a Live,
+    caches: Caches<'a>,
     server: &Server,
     request: &Request<'a>,
     now: u64,
@@ -280,7 +290,10 @@ fn judge<'a>(
         return Err(Reason::TokenDuplicate);
     }
     // Found before anything is decided, so that a bad value is recorded always; it denies where a restriction applies.
-    facts.client_ip = find_client_ip(source, server, request, now, cookies);
+    // Behind a service token there is nobody to look for.
+    if !request.token_is_service {
+        facts.client_ip = find_client_ip(source, server, request, now, caches.cookies);
+    }
     let client_ip = facts.client_ip.map_or(Err(Reason::IpMissing), |(_, found)| found);
     // Whatever the source is: two such cookies are never innocent.
     let repeated = match facts.client_ip {
@@ -315,8 +328,20 @@ fn judge<'a>(
     }
 
     let token = request.token.ok_or(Reason::TokenMissing)?;
+    let access = AccessRequest {
+        groups: &[],
+        caller: Caller::Service { networks: None },
+        tenants: &tenants,
+        scope: route.scope,
+        backends: route.backends,
+        client_ip,
+        now,
+    };
+    if request.token_is_service {
+        return judge_service(live, caches.services, request, token, access, facts);
+    }
     let token = if request.token_is_authorization { bearer(token)? } else { token };
-    let (cache, resolved) = match resolve(live, tokens, token, now) {
+    let (cache, resolved) = match resolve(live, caches.tokens, token, now) {
         Ok(found) => found,
         Err(reason) => {
             facts.cache = CacheUse::Refused;
@@ -324,17 +349,55 @@ fn judge<'a>(
         }
     };
     facts.cache = cache;
+    // Known even of one who is revoked: the record says who tried.
     facts.members = Some(&resolved.members);
-    let groups: &[GroupId] = &resolved.groups;
+    if resolved.revoked {
+        return Err(Reason::TokenRevoked);
+    }
+    let caller = Caller::User { bound_by: resolved.held.binding() };
+    Ok(decide(&live.compiled.snapshot, &AccessRequest { groups: &resolved.held.groups, caller, ..access }))
+}
+
+/// The last checks of a request with a service token: whose it is, whether a person is behind it, grant, peer.
+fn judge_service<'a>(
+    live: &'a Live,
+    services: &'a mut ServiceTokenCache<ResolvedService>,
+    request: &Request<'_>,
+    header: &[u8],
+    access: AccessRequest<'_>,
+    facts: &mut Facts<'a>,
+) -> Result<Decision, Reason> {
+    let snapshot = &live.compiled.snapshot;
+    let not_service =
+        if request.token_is_authorization { Reason::TokenMalformed } else { Reason::TokenMissing };
+    let known = services.get_or_insert_with(live.serial, header, not_service, |credentials| {
+        let number = snapshot.account_of(credentials)?;
+        let account = snapshot.service_accounts.get(number).ok_or(Reason::TokenUnknown)?;
+        let groups = account.groups.iter().map(|group| snapshot.groups.name(*group));
+        Ok(ResolvedService {
+            account: number,
+            revoked: snapshot.is_revoked_account(number, credentials),
+            members: PrincipalMembers::of_service(&account.name, groups),
+        })
+    })?;
+    facts.members = Some(&known.members);
+    if known.revoked {
+        return Err(Reason::TokenRevoked);
+    }
+    let name = cookie_name(live.client_ip.as_ref());
+    // In any letter case: what a backend or Grafana would take for the cookie is enough to tell a person.
+    let has_cookie = request.cookies.is_some_and(|lines| cookie::remove(lines, name) != cookie::Remaining::Unchanged);
+    if request.token_is_attended || has_cookie {
+        return Err(Reason::ServiceAttended);
+    }
+    let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
     Ok(decide(
-        &live.compiled.snapshot,
+        snapshot,
         &AccessRequest {
-            groups,
-            tenants: &tenants,
-            scope: route.scope,
-            backends: route.backends,
-            client_ip,
-            now,
+            groups: &account.groups,
+            caller: Caller::Service { networks: account.networks.as_ref() },
+            client_ip: ClientIp::parse(request.peer),
+            ..access
         },
     ))
 }
@@ -388,11 +451,11 @@ fn resolve<'c>(
         cache = CacheUse::Miss;
         let claims = token::verify(token, &snapshot.issuers, &live.keys, now)
             .inspect_err(|reason| ask_for_keys(live, token, *reason))?;
-        let resolved = resolve_in_snapshot(live, &claims);
+        let resolved = resolve_in_snapshot(live, token, &claims);
         Ok((claims, resolved))
     })?;
     if entry.resolved.serial != live.serial {
-        entry.resolved = resolve_in_snapshot(live, &entry.claims);
+        entry.resolved = resolve_in_snapshot(live, token, &entry.claims);
     }
     let rules = snapshot.issuers.get(entry.claims.issuer()).ok_or(Reason::TokenIssuer)?;
     entry.claims.check_times(rules.leeway, now)?;
@@ -412,12 +475,13 @@ fn ask_for_keys(live: &Live, token: &[u8], reason: Reason) {
     }
 }
 
-fn resolve_in_snapshot(live: &Live, claims: &VerifiedClaims) -> Resolved {
+fn resolve_in_snapshot(live: &Live, token: &[u8], claims: &VerifiedClaims) -> Resolved {
     let snapshot = &live.compiled.snapshot;
-    let identity = claims.identity();
-    let groups = snapshot.groups.of_user(claims.issuer(), identity.groups.iter().map(|group| &**group));
-    let issuer = snapshot.issuer_names.get(claims.issuer()).map_or("", |name| name);
-    let names = groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
-    let members = PrincipalMembers::of_user(issuer, identity, names);
-    Resolved { serial: live.serial, groups, members }
+    let (issuer, identity) = (claims.issuer(), claims.identity());
+    let held = snapshot.groups.held_by_user(issuer, identity.groups.iter().map(|group| &**group));
+    let revoked = snapshot.revoked.has_principal(issuer, identity) || snapshot.revoked.has_token(token);
+    let name = snapshot.issuer_names.get(issuer).map_or("", |name| name);
+    let names = held.groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
+    let members = PrincipalMembers::of_user(name, identity, names);
+    Resolved { serial: live.serial, held, revoked, members }
 }

@@ -104,7 +104,7 @@ fn an_engine_decides_for_every_lua_state_of_its_process() {
     let lua = lua_with_native();
     // Before there is an engine everything is denied.
     let ask = "local server = native.server('loki', '', false)
-         return native.enforce(server, plan * 32, 'GET', '/loki/api/v1/query', '/loki/api/v1/query', 'tenant1',
+         return native.enforce(server, plan * 128, 'GET', '/loki/api/v1/query', '/loki/api/v1/query', 'tenant1',
              token, nil, nil, nil, '192.0.2.1', nil, nil, nil, nil, nil)";
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let claims = fixtures::with(fixtures::claims(), "groups", ["group1"].as_slice().into());

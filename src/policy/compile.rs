@@ -4,9 +4,11 @@
 mod client_ip;
 mod issuers;
 mod owners;
+mod principals;
 
 use super::diagnostic::{Path, Place, Problems, WarningKind};
 use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
+use super::groups::{IssuerName, is_of_account};
 use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
@@ -18,8 +20,9 @@ use crate::tenant::TenantPattern;
 use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
-use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers};
+use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers, refuse_several_bare};
 pub(super) use owners::add_owners;
+use principals::{check_givers, compile_revoked, compile_service_accounts, refuse_unknown_accounts};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
 use std::sync::Arc;
@@ -132,6 +135,7 @@ pub(super) fn compile(
     let mut endpoints = Vec::new();
     let mut key_reports = Vec::new();
     let mut key_files = Vec::new();
+    let mut bare = Vec::new();
     for entry in &document.issuers {
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
@@ -150,29 +154,40 @@ pub(super) fn compile(
             });
             issuers.push(rules);
             issuer_names.push(name);
+            bare.push(entry.bare_groups.is_some());
         }
     }
     refuse_repeated_issuers(document, problems);
+    refuse_several_bare(document, problems);
     refuse_repeated_names(document, problems);
     refuse_chained_aliases(document, &issuer_names, problems);
 
+    let names: Vec<IssuerName<'_>> =
+        issuer_names.iter().zip(bare).map(|(name, bare)| IssuerName { name, bare }).collect();
     let mut groups = GroupTable::new(
-        issuer_names.iter().map(|name| &**name),
+        &names,
+        document.service_accounts.iter().map(|account| &*account.name.value),
         document
             .group_names
             .iter()
             .map(|(name, members)| (&*name.value, members.iter().map(|member| &*member.value).collect())),
+        document.revoked.groups.iter().map(|group| &*group.value),
     );
     let grants: Vec<Grant> =
         document.grants.iter().map(|entry| compile_grant(entry, &mut groups, now, problems)).collect();
     warn_of_pattern_groups(document, &issuer_names, problems);
 
+    refuse_unknown_accounts(document, problems);
+    check_givers(document, &issuer_names, &groups, problems);
+
     let networks = NamedNetworks::new(document, problems);
+    let service_accounts = compile_service_accounts(document, &networks, &groups, problems);
     let known_groups = groups_known_to_grants(document);
     let mut restrictions = Vec::new();
     for entry in &document.restrictions {
         restrictions.push(compile_restriction(entry, &networks, &known_groups, &mut groups, problems));
     }
+    let revoked = compile_revoked(document, &issuer_names, &groups, problems);
     let client_ip = compile_client_ip(document, &networks, problems);
     let source = load_client_ip(document, client_ip.as_ref(), files, problems);
 
@@ -185,6 +200,8 @@ pub(super) fn compile(
         document.audit_query,
         compile_shadow(document, now, problems),
         groups,
+        service_accounts,
+        revoked,
         grants,
         restrictions,
     );
@@ -327,7 +344,7 @@ fn warn_of_pattern_groups(document: &Document, issuers: &[Box<str>], problems: &
     for (path, groups) in grants.chain(restrictions) {
         for group in groups {
             let meant = &*group.value == "*" || is_all_of_issuer(&group.value, issuers);
-            if group.value.contains('*') && !meant && !group.value.starts_with("service:") {
+            if group.value.contains('*') && !meant && !is_of_account(&group.value) {
                 problems
                     .warning(
                         WarningKind::GroupLooksLikePattern,
@@ -360,7 +377,7 @@ fn compile_restriction(
         for group in list {
             // A group of service accounts has been refused as such.
             let known = known_groups.contains(&*group.value) || groups.is_of_every_user(&group.value);
-            if !known && !group.value.starts_with("service:") {
+            if !known && !is_of_account(&group.value) {
                 problems
                     .error(
                         group.place,
@@ -383,7 +400,7 @@ fn compile_restriction(
     }
     let network_names = networks.resolve(&entry.networks, &root.key("networks"), problems);
     let except_groups = ids(&entry.except_groups, groups);
-    if let Some(everyone) = entry.except_groups.iter().find(|group| groups.is_of_every_user(&group.value)) {
+    if let Some(everyone) = entry.except_groups.iter().find(|group| groups.is_everybody(&group.value)) {
         problems
             .error(
                 everyone.place,

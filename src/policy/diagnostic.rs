@@ -27,11 +27,14 @@ pub enum Severity {
 pub enum WarningKind {
     ExpiredGrant,
     GroupLooksLikePattern,
+    GroupUnmatched,
     KeyRefused,
     OpenNetwork,
     OutdatedTest,
     OwnerUndeclared,
     RestrictionUnmatched,
+    RevokedGroupUnknown,
+    ServiceAccountOpen,
     ShadowMode,
     ShadowOver,
     ShadowRestriction,
@@ -40,14 +43,17 @@ pub enum WarningKind {
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
+        Self::GroupUnmatched,
         Self::KeyRefused,
         Self::OpenNetwork,
         Self::OutdatedTest,
         Self::OwnerUndeclared,
         Self::RestrictionUnmatched,
+        Self::RevokedGroupUnknown,
+        Self::ServiceAccountOpen,
         Self::ShadowMode,
         Self::ShadowOver,
         Self::ShadowRestriction,
@@ -59,11 +65,14 @@ impl WarningKind {
         match self {
             Self::ExpiredGrant => "expired_grant",
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
+            Self::GroupUnmatched => "group_unmatched",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
             Self::OutdatedTest => "outdated_test",
             Self::OwnerUndeclared => "owner_undeclared",
             Self::RestrictionUnmatched => "restriction_unmatched",
+            Self::RevokedGroupUnknown => "revoked_group_unknown",
+            Self::ServiceAccountOpen => "service_account_open",
             Self::ShadowMode => "shadow_mode",
             Self::ShadowOver => "shadow_over",
             Self::ShadowRestriction => "shadow_restriction",

@@ -5,7 +5,9 @@ pub(super) mod cases;
 mod issuers;
 mod networks;
 pub(super) mod owners;
+mod revoked;
 mod rules;
+mod service_accounts;
 
 use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
@@ -14,22 +16,23 @@ use super::reader::{At, Fields};
 use crate::network::Network;
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use crate::token::digest::Sha256;
 use cases::read_cases;
 use issuers::{read_issuers, read_token_headers};
 use networks::{read_client_ip, read_networks};
 use owners::{OwnerEntry, read_owners};
+use revoked::read_revoked;
 use rules::{read_authorizations, read_grants, read_group_names, read_restrictions, read_time};
+use service_accounts::read_service_accounts;
 
-/// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
-/// is not enforced.
-const UNSERVED: [&str; 2] = ["service_accounts", "revoked"];
-const UNSERVED_ISSUER: [&str; 1] = ["bare_groups"];
 
 /// One policy document.
 #[derive(Debug, Default)]
 pub(super) struct Document {
     pub(super) issuers: Vec<IssuerEntry>,
     pub(super) token_headers: Vec<At<Box<str>>>,
+    pub(super) service_accounts: Vec<ServiceAccountEntry>,
+    pub(super) revoked: RevokedEntry,
     pub(super) group_names: Vec<(At<Box<str>>, Vec<At<Box<str>>>)>,
     pub(super) grants: Vec<GrantEntry>,
     pub(super) networks: Vec<(At<Box<str>>, Vec<At<Network>>)>,
@@ -69,6 +72,8 @@ pub(super) struct IssuerEntry {
     pub(super) groups_format: Option<At<Box<str>>>,
     pub(super) user_claim: Option<Box<str>>,
     pub(super) leeway: u64,
+    /// Where `bare_groups: true` stands.
+    pub(super) bare_groups: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -82,6 +87,27 @@ pub(super) enum KeysEntry {
     },
     /// Told already.
     Missing,
+}
+
+/// A caller with a token of the policy's own.
+#[derive(Debug)]
+pub(super) struct ServiceAccountEntry {
+    pub(super) place: Place,
+    /// Its position in the list.
+    pub(super) number: usize,
+    pub(super) name: At<Box<str>>,
+    pub(super) token_sha256: Vec<At<Sha256>>,
+    /// `None` where the key is absent: from anywhere.
+    pub(super) networks: Option<Vec<At<NetworkEntry>>>,
+}
+
+/// Who is no longer let in.
+#[derive(Debug, Default)]
+pub(super) struct RevokedEntry {
+    /// The issuer's name, and `sub` or `oid`, or an account's name.
+    pub(super) principals: Vec<(At<Box<str>>, At<Box<str>>)>,
+    pub(super) groups: Vec<At<Box<str>>>,
+    pub(super) tokens_sha256: Vec<At<Sha256>>,
 }
 
 /// A grant of either form: `authorizations` lines are grants without a name.
@@ -158,30 +184,31 @@ impl RestrictedScopes {
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 14] = [
+    const SERVED: [&str; 16] = [
         "version",
         "mode",
         "shadow_until",
         "issuers",
         "token_headers",
+        "service_accounts",
         "group_names",
         "authorizations",
         "grants",
         "networks",
         "client_ip",
         "restrictions",
+        "revoked",
         "audit",
         "tests",
         "owners",
     ];
-    let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
-    let Some(fields) = problems.fields(root, &Path::Root, &known) else { return document };
-    refuse_unserved(&fields, &Path::Root, &UNSERVED, problems);
+    let Some(fields) = problems.fields(root, &Path::Root, &SERVED) else { return document };
     read_version(&fields, problems);
     document.shadow_until = read_mode(&fields, problems);
     document.issuers = read_issuers(&fields, problems);
     document.token_headers = read_token_headers(&fields, problems);
+    document.service_accounts = read_service_accounts(&fields, problems);
     document.group_names = read_group_names(&fields, problems);
     document.grants = read_authorizations(&fields, problems);
     document.grants.extend(read_grants(&fields, problems));
@@ -189,20 +216,11 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.client_ip = read_client_ip(&fields, problems);
     document.has_client_ip = fields.get("client_ip").is_some();
     document.restrictions = read_restrictions(&fields, problems);
+    document.revoked = read_revoked(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
     document.cases = read_cases(&fields, problems);
     document.owners = read_owners(&fields, problems);
     document
-}
-
-fn refuse_unserved(fields: &Fields<'_>, path: &Path<'_>, names: &[&str], problems: &mut Problems) {
-    for name in names {
-        if let Some(place) = fields.key_place(name) {
-            problems
-                .error(place, &path.key(name), format!("`{name}` is not supported by this version"))
-                .help("remove it: a rule that is not enforced must not be believed in");
-        }
-    }
 }
 
 fn required<'n>(
@@ -280,6 +298,18 @@ fn check_name(name: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
 
 fn plain_text(_: &mut Problems, text: At<&str>, _: &Path<'_>) -> Option<Box<str>> {
     Some(text.value.into())
+}
+
+/// The SHA-256 of a token.
+fn token_sha256(problems: &mut Problems, text: At<&str>, path: &Path<'_>) -> Option<Sha256> {
+    let sum = Sha256::from_hex(text.value);
+    if sum.is_none() {
+        // Not repeated in the message: it may be the token itself, and messages are logged.
+        problems
+            .error(text.place, path, "expected a SHA-256: 64 hexadecimal digits")
+            .help("of a service token `tenantauth keygen --service-account` prints it; else `printf %s TOKEN | sha256sum`");
+    }
+    sum
 }
 
 fn boxed(text: At<&str>) -> At<Box<str>> {

@@ -1,13 +1,17 @@
 //! A compiled policy: immutable, indexed, with a revision. A request is decided by exactly one snapshot.
 
 pub use super::document::{QueryAudit, RestrictedScopes};
-pub use super::groups::{EVERYONE, GroupId, GroupTable};
+pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVICE};
 use super::index::TenantIndex;
 use crate::client_ip::SourceConfig;
 use crate::network::{Network, NetworkSet};
 use crate::scope::ScopeSet;
+use crate::reason::Reason;
 use crate::tenant::{TenantList, TenantPattern};
-use crate::token::claims::IssuerRules;
+use crate::token::claims::{Identity, IssuerRules};
+use crate::token::digest::Sha256;
+use crate::token::service::Credentials;
+use hashbrown::HashSet;
 
 /// One compiled policy.
 #[derive(Debug)]
@@ -28,6 +32,10 @@ pub struct Snapshot {
     pub shadow_until: Option<u64>,
     /// The groups that the policy knows.
     pub groups: GroupTable,
+    /// Callers without a user's token.
+    pub service_accounts: Box<[ServiceAccount]>,
+    /// Who is no longer let in.
+    pub revoked: Revocations,
     /// Grants, in the order of the document.
     pub grants: Vec<Grant>,
     /// Restrictions, in the order of the document.
@@ -63,6 +71,8 @@ impl Snapshot {
         audit_query: QueryAudit,
         shadow_until: Option<u64>,
         groups: GroupTable,
+        service_accounts: Box<[ServiceAccount]>,
+        revoked: Revocations,
         grants: Vec<Grant>,
         restrictions: Vec<Restriction>,
     ) -> Self {
@@ -75,6 +85,8 @@ impl Snapshot {
             audit_query,
             shadow_until,
             groups,
+            service_accounts,
+            revoked,
             grants,
             restrictions,
             owners: Vec::new(),
@@ -125,6 +137,73 @@ impl Snapshot {
     /// Whether denials are only recorded at `now` (Unix seconds).
     pub fn is_shadow(&self, now: u64) -> bool {
         self.shadow_until.is_some_and(|until| now < until)
+    }
+
+    /// The service account whose group is written like this: `service:<name>`.
+    pub fn service_account(&self, group: &str) -> Option<&ServiceAccount> {
+        let name = group.strip_prefix(SERVICE)?.strip_prefix(':')?;
+        self.service_accounts.iter().find(|account| *account.name == *name)
+    }
+
+    /// The service account that these credentials prove, by its position.
+    ///
+    /// # Errors
+    /// [`Reason::TokenUnknown`].
+    pub fn account_of(&self, credentials: &Credentials<'_>) -> Result<usize, Reason> {
+        credentials.verify(self.service_accounts.iter().map(|known| (&*known.name, &*known.token_sha256)))
+    }
+
+    /// Whether the service account at this position, or the token it came with, is revoked.
+    pub fn is_revoked_account(&self, account: usize, credentials: &Credentials<'_>) -> bool {
+        self.service_accounts.get(account).is_none_or(|account| account.revoked)
+            || self.revoked.has_token(credentials.token())
+    }
+}
+
+/// A caller that comes with a token of the policy's own: an agent, a script, alerting.
+#[derive(Debug)]
+pub struct ServiceAccount {
+    /// Its name; its group is `service:<name>`.
+    pub name: Box<str>,
+    /// Line in the document, from 1.
+    pub line: u32,
+    /// Its group alone; nothing where that group is revoked.
+    pub groups: Box<[GroupId]>,
+    /// The SHA-256 of each of its tokens.
+    pub token_sha256: Box<[Sha256]>,
+    /// Where its TCP peer must be; `None`: anywhere.
+    pub networks: Option<NetworkSet>,
+    /// The same as written, for people: name (or the network itself) and networks.
+    pub network_names: Box<[(Box<str>, Box<[Network]>)]>,
+    /// It is among the revoked principals.
+    pub revoked: bool,
+}
+
+/// Who is no longer let in, although the signature of their token is good.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// `sub` and `oid`, by the issuer's position.
+    pub(super) principals: HashSet<(usize, Box<str>)>,
+    /// Of whole tokens.
+    pub(super) tokens: HashSet<Sha256>,
+}
+
+impl Revocations {
+    /// Whether a user is revoked.
+    ///
+    /// `issuer`: its position in the snapshot.
+    pub fn has_principal(&self, issuer: usize, identity: &Identity) -> bool {
+        !self.principals.is_empty()
+            && [&identity.subject, &identity.object_id]
+                .into_iter()
+                .flatten()
+                .any(|id| self.principals.contains(&(issuer, id.clone())))
+    }
+
+    /// Whether a token is revoked, a user's or a service account's, `Bearer` left off. Hashes it only where the policy
+    /// revokes any token.
+    pub fn has_token(&self, token: &[u8]) -> bool {
+        !self.tokens.is_empty() && self.tokens.contains(&Sha256::of(token))
     }
 }
 

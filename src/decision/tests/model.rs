@@ -258,6 +258,7 @@ proptest! {
             let tenants = TenantList::parse(header.as_bytes()).unwrap();
             let request = AccessRequest {
                 groups: &groups,
+                caller: Caller::User { bound_by: &groups },
                 tenants: &tenants,
                 scope: wish.scope,
                 backends: wish.backends,

@@ -39,6 +39,13 @@ pub(super) fn compile_issuer(
             .error(place, &path.key("name"), "`service` is reserved for service accounts")
             .help("give the issuer another name");
     }
+    // A group `b:c` of an issuer `a` would be written as the group `c` of an issuer `a:b`.
+    if name.contains(':') {
+        problems
+            .error(place, &path.key("name"), format!("the issuer's name `{name}` holds a colon"))
+            .help("give it a `name:` without one: in the names of groups a colon ends the issuer's");
+    }
+    refuse_placeholders(&entry.issuer, &path.key("issuer"), problems);
     let mut algorithms = Vec::new();
     for written in &entry.algorithms {
         match Algorithm::from_name(&written.value) {
@@ -98,6 +105,18 @@ pub(super) fn compile_issuer(
             leeway: entry.leeway,
         },
     ))
+}
+
+/// Entra ID's documents show issuers of every tenant, which no token has: `iss` names the tenant that signed in.
+fn refuse_placeholders(issuer: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
+    const EVERY_TENANT: [&str; 3] = ["common", "organizations", "consumers"];
+    let is_entra = host_of(&issuer.value).is_some_and(|host| host.starts_with("login.") && host.contains("microsoftonline"));
+    let tenant = issuer.value.split('/').nth(3).unwrap_or_default();
+    if issuer.value.contains(['{', '}']) || (is_entra && EVERY_TENANT.contains(&tenant)) {
+        problems
+            .error(issuer.place, path, format!("`{}` is the issuer of no token", issuer.value))
+            .help("write your own tenant's id in its place: an issuer is compared exactly with `iss`");
+    }
 }
 
 /// The host of an `https://host:port/path` issuer.
@@ -212,12 +231,28 @@ fn key_set(
     }
 }
 
+/// At most one issuer's groups can be written bare, or its groups would be taken for another's.
+pub(super) fn refuse_several_bare(document: &Document, problems: &mut Problems) {
+    let list = Path::Root.key("issuers");
+    let mut bare = document.issuers.iter().filter_map(|entry| Some((entry.number, entry.bare_groups?)));
+    let Some((_, first)) = bare.next() else { return };
+    for (number, place) in bare {
+        problems
+            .error(
+                place,
+                &list.item(number).key("bare_groups"),
+                format!("only one issuer can have `bare_groups`, and one has it in line {}", first.line),
+            )
+            .help("remove it here, and write this issuer's groups as `<issuer name>:<group>`");
+    }
+}
+
 pub(super) fn refuse_repeated_issuers(document: &Document, problems: &mut Problems) {
     let list = Path::Root.key("issuers");
     let (mut issuers, mut names) = (HashMap::new(), HashMap::new());
     for entry in &document.issuers {
         let path = list.item(entry.number);
-        let mut refuse = |first: Option<Place>, what: &str, key, place| {
+        let mut refuse = |first: Option<Place>, what: &str, key, place, help: &str| {
             if let Some(first) = first {
                 problems
                     .error(
@@ -225,15 +260,21 @@ pub(super) fn refuse_repeated_issuers(document: &Document, problems: &mut Proble
                         &path.key(key),
                         format!("{what} is given twice, first in line {}", first.line),
                     )
-                    .help("remove one of them");
+                    .help(help);
             }
         };
         let issuer = &entry.issuer;
         let first = issuers.insert(&*issuer.value, issuer.place);
-        refuse(first, &format!("the issuer `{}`", issuer.value), "issuer", issuer.place);
-        if let Some(name) = &entry.name {
-            let first = names.insert(&*name.value, name.place);
-            refuse(first, &format!("the name `{}`", name.value), "name", name.place);
-        }
+        refuse(first, &format!("the issuer `{}`", issuer.value), "issuer", issuer.place, "remove one of them");
+        let (name, place, help) = match &entry.name {
+            Some(name) => (&*name.value, name.place, "remove one of them"),
+            None => match host_of(&issuer.value) {
+                Some(host) => (host, issuer.place, "without `name:` an issuer is named by its host: add one"),
+                None => continue,
+            },
+        };
+        // The same issuer once more has been told.
+        let first_name = names.insert(name, place).filter(|_| first.is_none() || entry.name.is_some());
+        refuse(first_name, &format!("the name `{name}`"), "name", place, help);
     }
 }

@@ -1,7 +1,7 @@
 //! Who may sign tokens, and which headers carry them.
 
 use super::{
-    IssuerEntry, KeysEntry, UNSERVED_ISSUER, boxed, check_name, plain_text, refuse_empty, refuse_unserved,
+    IssuerEntry, KeysEntry, boxed, check_name, plain_text, refuse_empty,
     required,
 };
 use crate::fetch::check_url;
@@ -18,11 +18,6 @@ pub(super) fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<
             .error(node.place, &path, "no issuer: nobody could sign a token")
             .help("name the issuer of your users' tokens");
     }
-    if let Some(second) = items.get(1) {
-        problems
-            .error(second.place, &path.item(1), "several issuers are not supported by this version")
-            .help("keep one issuer");
-    }
     let mut issuers = Vec::new();
     for (number, item) in items.iter().enumerate() {
         issuers.extend(read_issuer(item, number, &path.item(number), problems));
@@ -36,7 +31,7 @@ pub(super) fn read_issuer(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<IssuerEntry> {
-    const SERVED: [&str; 12] = [
+    const SERVED: [&str; 13] = [
         "name",
         "issuer",
         "audiences",
@@ -49,10 +44,9 @@ pub(super) fn read_issuer(
         "groups_format",
         "user_claim",
         "leeway",
+        "bare_groups",
     ];
-    let known = [&SERVED[..], &UNSERVED_ISSUER].concat();
-    let fields = problems.fields(node, path, &known)?;
-    refuse_unserved(&fields, path, &UNSERVED_ISSUER, problems);
+    let fields = problems.fields(node, path, &SERVED)?;
     let text = |name: &str, problems: &mut Problems| {
         let node = fields.get(name)?;
         problems.text(node, &path.key(name)).map(boxed)
@@ -81,6 +75,11 @@ pub(super) fn read_issuer(
         }
         None => Vec::new(),
     };
+    let bare_groups = fields
+        .get("bare_groups")
+        .and_then(|node| problems.boolean(node, &path.key("bare_groups")))
+        .filter(|bare| *bare)
+        .and_then(|_| fields.key_place("bare_groups"));
     let keys = read_keys(&fields, issuer.as_ref(), path, problems);
     Some(IssuerEntry {
         number,
@@ -93,6 +92,7 @@ pub(super) fn read_issuer(
         groups_format: text("groups_format", problems),
         user_claim: text("user_claim", problems).map(|text| text.value),
         leeway: fields.get("leeway").map_or(60, |node| read_leeway(node, &path.key("leeway"), problems)),
+        bare_groups,
     })
 }
 

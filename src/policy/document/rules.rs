@@ -5,6 +5,7 @@ use super::{
     GrantEntry, RestrictedScopes, RestrictionEntry, boxed, plain_text, read_name, refuse_empty, required,
 };
 use crate::policy::diagnostic::{Path, Problems};
+use crate::policy::groups::is_of_account;
 use crate::policy::node::{Node, Value};
 use crate::policy::reader::{At, Fields};
 use crate::scope::{Backend, BackendSet, Scope, ScopeSet};
@@ -62,7 +63,6 @@ pub(super) fn read_authorizations(fields: &Fields<'_>, problems: &mut Problems) 
                 .error(key.place, &path, "expected a group, found an empty string")
                 .help("name the group, or remove the line");
         }
-        check_group(&group, &path, problems);
         grants.push(GrantEntry {
             place: key.place,
             path: path.to_string().into(),
@@ -154,6 +154,10 @@ pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) ->
             Some(node) => read_groups(Some(node), &path.key("groups"), problems),
             None => vec![At::new("*".into(), item.place)],
         };
+        let except_groups =
+            read_groups(fields.get("except_groups"), &path.key("except_groups"), problems);
+        refuse_accounts(&groups, &path.key("groups"), problems);
+        refuse_accounts(&except_groups, &path.key("except_groups"), problems);
         let networks = match required(&fields, "networks", &path, problems) {
             Some(node) => {
                 refuse_empty(node, &path.key("networks"), problems);
@@ -174,7 +178,7 @@ pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) ->
             except_tenants: read_tenants(fields.get("except_tenants"), &path.key("except_tenants"), problems),
             scopes: read_restricted_scopes(fields.get("scopes"), &path.key("scopes"), problems),
             groups,
-            except_groups: read_groups(fields.get("except_groups"), &path.key("except_groups"), problems),
+            except_groups,
             networks,
             shadow,
         });
@@ -224,7 +228,6 @@ pub(super) fn read_groups(
     let groups = problems.list_of(node, path, plain_text);
     for group in &groups {
         let path = path.item(group.number);
-        check_group(group, &path, problems);
         if &*group.value == "*" && groups.len() > 1 {
             problems
                 .error(group.place, &path, "`*` stands alone: it is every verified user")
@@ -234,15 +237,16 @@ pub(super) fn read_groups(
     groups
 }
 
-pub(super) fn check_group(group: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
-    if group.value.starts_with("service:") {
+/// Restrictions bind users alone, so that a service account in one would be a rule that does nothing.
+fn refuse_accounts(groups: &[At<Box<str>>], path: &Path<'_>, problems: &mut Problems) {
+    for group in groups.iter().filter(|group| is_of_account(&group.value)) {
         problems
             .error(
                 group.place,
-                path,
-                format!("`{}` names a service account, which this version does not support", group.value),
+                &path.item(group.number),
+                format!("`{}` is a service account, and restrictions bind users", group.value),
             )
-            .help("remove the group");
+            .help("write `networks` at the service account");
     }
 }
 

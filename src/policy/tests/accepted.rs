@@ -146,8 +146,7 @@ fn the_name_of_an_issuer_is_its_host_by_default() {
         ("https://login.microsoftonline.com/tid/v2.0", "login.microsoftonline.com"),
         ("https://sso.example", "sso.example"),
         ("https://sso.example:8443", "sso.example"),
-        ("http://[2001:db8::1]:8080/realms/x", "[2001:db8::1]"),
-        ("http://[2001:db8::1]/realms/x", "[2001:db8::1]"),
+        ("http://192.0.2.1:8080/realms/x", "192.0.2.1"),
     ] {
         let text = format!(
             "version: 1\nissuers: [{{ issuer: '{issuer}', audiences: [g], jwks_file: jwks.json }}]\n\
@@ -291,7 +290,7 @@ fn raw_groups_and_aliases() {
         assert_eq!(names(&[raw]), ["*"], "{raw}");
     }
     // For people, names are as rules write them.
-    let of_names = |name: &str| groups.of_names(0, [name].into_iter()).to_vec();
+    let of_names = |name: &str| groups.of_names(&[name]).unwrap().1.groups.to_vec();
     assert!(of_names("sre").contains(&groups.id("sre").unwrap()));
     assert!(of_names("raw1").contains(&groups.id("sre").unwrap()));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, decide};
+use crate::decision::{AccessRequest, Caller, decide};
 use crate::policy::{OwnerOutcome, OwnerState, OwnerText};
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
@@ -65,6 +65,7 @@ fn reason(compiled: &Compiled, groups: &[&str], tenant: &str, scope: Scope, clie
     let snapshot = &compiled.snapshot;
     let groups = snapshot.groups.of_user(0, groups.iter().copied());
     let request = AccessRequest {
+        caller: Caller::User { bound_by: &groups },
         groups: &groups,
         tenants: &TenantList::parse(tenant.as_bytes()).unwrap(),
         scope,
