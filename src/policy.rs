@@ -17,6 +17,7 @@ pub mod diagnostic;
 mod document;
 mod groups;
 mod index;
+mod lints;
 mod node;
 mod reader;
 pub mod sample;

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tenantauth::policy::diagnostic::WarningKind;
 use tenantauth::policy::{self, Files};
 use tenantauth::reason::Reason;
 
@@ -227,6 +228,12 @@ fn the_reference_has_every_key_of_the_policy() {
     ];
     let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
     assert_eq!(read.concat().matches("problems.fields(").count(), 8);
+}
+
+#[test]
+fn the_reference_has_every_kind_of_warning() {
+    let kinds: BTreeSet<String> = WarningKind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+    assert_eq!(named_under("### Warnings"), kinds);
 }
 
 #[test]

@@ -25,40 +25,58 @@ pub enum Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each variant says its name")]
 pub enum WarningKind {
+    DuplicateGrant,
     ExpiredGrant,
+    ExpiringGrant,
     GroupLooksLikePattern,
+    GroupNotGuid,
     KeyRefused,
     OpenNetwork,
     OutdatedTest,
     RestrictionUnmatched,
     ShadowRestriction,
+    UngrantedTenant,
+    UnreachableGrant,
     UnsignedCookie,
+    WritesEverywhere,
 }
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
+        Self::DuplicateGrant,
         Self::ExpiredGrant,
+        Self::ExpiringGrant,
         Self::GroupLooksLikePattern,
+        Self::GroupNotGuid,
         Self::KeyRefused,
         Self::OpenNetwork,
         Self::OutdatedTest,
         Self::RestrictionUnmatched,
         Self::ShadowRestriction,
+        Self::UngrantedTenant,
+        Self::UnreachableGrant,
         Self::UnsignedCookie,
+        Self::WritesEverywhere,
     ];
 
     /// The kind as the metric's label.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::DuplicateGrant => "duplicate_grant",
             Self::ExpiredGrant => "expired_grant",
+            Self::ExpiringGrant => "expiring_grant",
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
+            Self::GroupNotGuid => "group_not_guid",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
             Self::OutdatedTest => "outdated_test",
             Self::RestrictionUnmatched => "restriction_unmatched",
             Self::ShadowRestriction => "shadow_restriction",
+            Self::UngrantedTenant => "ungranted_tenant",
+            Self::UnreachableGrant => "unreachable_grant",
             Self::UnsignedCookie => "unsigned_cookie",
+            Self::WritesEverywhere => "writes_everywhere",
         }
     }
 }

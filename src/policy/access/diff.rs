@@ -201,10 +201,8 @@ impl<'s> People<'s> {
         }
         let kind = |who: Vec<&'s str>, groups: &[&str]| {
             let ids = self.ids(groups);
-            let hits = |(ids, excepted): (&Box<[GroupId]>, &BTreeSet<GroupId>)| {
-                ids.iter().any(|id| excepted.contains(id))
-            };
-            let excepted = ids.iter().zip(&excepted).any(hits);
+            let excepted =
+                ids.iter().zip(&excepted).any(|(ids, excepted)| ids.iter().any(|id| excepted.contains(id)));
             Kind { who, ids, excepted }
         };
         let mut kinds = vec![kind(Vec::new(), &[]), kind(Vec::new(), &[&self.stranger])];

@@ -151,7 +151,9 @@ fn ends_and_places_change() {
     // Two exceptions: whoever has both is free for the first time.
     let two = |except: [&str; 2]| {
         let bind = |except: &str| {
-            format!("{{ networks: [office], groups: [a], except_groups: [{except}], scopes: ['logs:read'] }}")
+            format!(
+                "{{ networks: [office], tenants: [t], groups: [a], except_groups: [{except}], scopes: ['logs:read'] }}"
+            )
         };
         format!(
             "authorizations: {{ a: [t], x: [v], y: [w] }}\nrestrictions: [{}, {}]\n",
