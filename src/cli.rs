@@ -1,7 +1,7 @@
 //! The command line: `tenantauth <command>`, for the people who write policies and those who are paged.
 //!
 //! A command is a function from its arguments to an [`Answer`]: what to print where, and the exit status. Only
-//! [`run`] prints. Decisions are those of [`crate::decision`], made by the very function that nginx calls.
+//! [`run`] prints, and `replay`, which may find more than memory holds. Decisions are those of [`crate::decision`], made by the very function that nginx calls.
 
 mod access;
 mod accounts;
@@ -10,6 +10,7 @@ mod diff;
 mod explain;
 mod keygen;
 mod readable;
+mod replay;
 mod routes;
 mod test_cases;
 
@@ -30,7 +31,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  done: the policy is valid, the request is allowed, every test passed
   1  the command could not run: wrong usage, a file that cannot be read
-  2  the request is denied, a test failed, policies differ
+  2  the request is denied, a test failed, policies or decisions differ
   3  the policy is invalid
 
 Errors and the problems of a policy go to stderr, everything else to stdout.";
@@ -59,6 +60,7 @@ enum Command {
     Diff(diff::Diff),
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
+    Replay(replay::Replay),
     Routes(routes::Routes),
     Test(test_cases::Test),
 }
@@ -138,6 +140,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Diff(diff) => diff.run(format),
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
+        Command::Replay(replay) => replay.run(format),
         Command::Routes(routes) => routes.run(format),
         Command::Test(test) => test.run(format),
     }

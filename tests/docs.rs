@@ -271,7 +271,7 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    const COMMANDS: [&str; 7] = ["access", "check", "diff", "explain", "keygen", "routes", "test"];
+    const COMMANDS: [&str; 8] = ["access", "check", "diff", "explain", "keygen", "replay", "routes", "test"];
     let of_commands = COMMANDS.iter().map(|command| vec![*command, "-h"]);
     for arguments in of_commands.chain([vec!["--help"]]) {
         let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(&arguments).output().unwrap();

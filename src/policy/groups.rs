@@ -85,6 +85,11 @@ impl GroupTable {
         usize::try_from(id).ok().and_then(|id| self.names.get(id)).map_or("", |name| name)
     }
 
+    /// Every group, in the order of their numbers.
+    pub fn ids(&self) -> impl Iterator<Item = GroupId> {
+        (0..).zip(&self.names).map(|(id, _)| id)
+    }
+
     /// Every raw group that stands for something, with what it stands for.
     pub fn raw_groups(&self) -> impl Iterator<Item = (&str, &[GroupId])> {
         self.raw.iter().map(|(raw, ids)| (&**raw, &**ids))

@@ -7,6 +7,7 @@ mod check;
 mod diff;
 mod explain;
 mod keygen;
+mod replay;
 mod test;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -171,18 +172,31 @@ fn wrong_usage_is_1_and_help_is_0() {
         ("access --policy policy.yaml --tenant a*", "not a pattern"),
         ("access --policy policy.yaml --tenant a --group b", "--group"),
         ("diff policy.yaml", "<NEW>"),
+        ("replay audit.jsonl", "--policy"),
+        ("replay --policy policy.yaml", "<AUDIT.JSONL>"),
+        ("replay --policy policy.yaml audit.jsonl --now x", "RFC 3339"),
     ] {
         room.run(&args.split_whitespace().collect::<Vec<_>>()).complains(1, complaint);
     }
-    for command in
-        [&[][..], &["access"], &["check"], &["diff"], &["explain"], &["keygen"], &["routes"], &["test"]]
-    {
+    for command in [
+        &[][..],
+        &["access"],
+        &["check"],
+        &["diff"],
+        &["explain"],
+        &["keygen"],
+        &["replay"],
+        &["routes"],
+        &["test"],
+    ] {
         let run = room.run(&[command, &["--help"]].concat());
         run.says(0, &["Usage: tenantauth"]);
         assert_eq!(run.err, "");
     }
-    room.run(&["--help"])
-        .says(0, &["access", "check", "diff", "explain", "keygen", "routes", "test", "Exit status:"]);
+    room.run(&["--help"]).says(
+        0,
+        &["access", "check", "diff", "explain", "keygen", "replay", "routes", "test", "Exit status:"],
+    );
     assert_eq!(room.run(&["--version"]).out, format!("tenantauth {}\n", env!("CARGO_PKG_VERSION")));
 }
 

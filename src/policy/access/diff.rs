@@ -431,4 +431,4 @@ fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
