@@ -12,6 +12,7 @@ mod keygen;
 mod readable;
 mod replay;
 mod routes;
+mod schema;
 mod test_cases;
 
 use crate::policy::Outcome;
@@ -62,6 +63,7 @@ enum Command {
     Keygen(keygen::Keygen),
     Replay(replay::Replay),
     Routes(routes::Routes),
+    Schema(schema::Schema),
     Test(test_cases::Test),
 }
 
@@ -142,6 +144,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Keygen(keygen) => keygen.run(format),
         Command::Replay(replay) => replay.run(format),
         Command::Routes(routes) => routes.run(format),
+        Command::Schema(schema) => schema.run(),
         Command::Test(test) => test.run(format),
     }
 }

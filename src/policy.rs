@@ -21,6 +21,7 @@ mod lints;
 mod node;
 mod reader;
 pub mod sample;
+pub mod schema;
 pub mod snapshot;
 pub mod store;
 

@@ -97,6 +97,10 @@ fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
 fn every_policy_compiles() {
     let mut policies = 0;
     for block in blocks_of("yaml") {
+        // Those of the guide are parts of policies.
+        if block.place.contains("/policy.md:") {
+            continue;
+        }
         // What is provisioned into Grafana is no policy.
         if block.text.starts_with("apiVersion: 1\n") {
             continue;
@@ -109,6 +113,43 @@ fn every_policy_compiles() {
         policies += 1;
     }
     assert!(policies >= 3);
+}
+
+/// Every example of the guide compiles without a word, or is followed by what is said about it, to the letter.
+#[test]
+fn the_guide_shows_what_policies_do() {
+    const ISSUERS: &str =
+        "issuers: [{ issuer: 'https://login.example.com', audiences: [grafana], jwks_file: jwks.json }]\n";
+    let guide: Vec<Block> =
+        blocks().into_iter().filter(|block| block.place.contains("/policy.md:")).collect();
+    let (mut good, mut told) = (0, 0);
+    for (number, block) in guide.iter().enumerate().filter(|(_, block)| block.language == "yaml") {
+        let mut text = block.text.clone();
+        for (key, line) in [("version:", "version: 1\n"), ("issuers:", ISSUERS)] {
+            if !text.contains(key) {
+                text += line;
+            }
+        }
+        let outcome = policy::compile("policy.yaml", text.as_bytes(), &mut AnyFile, NOW);
+        let found: String = outcome.diagnostics.iter().map(|problem| format!("{problem}\n")).collect();
+        let shown = guide.get(number + 1).filter(|next| next.language == "text");
+        assert_eq!(found, shown.map_or("", |shown| &*shown.text), "{}", block.place);
+        if shown.is_some() {
+            told += 1;
+        } else {
+            good += 1;
+        }
+    }
+    assert!(good >= 11 && told >= 11, "{good} {told}");
+    // A section for each key that this version serves.
+    let page = fs::read_to_string(repository("docs/policy.md")).unwrap();
+    let headings: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .flat_map(|names| names.split(", "))
+        .collect();
+    let served = list("src/policy/document.rs", "const SERVED: [&str; 12] = [");
+    assert_eq!(headings, served.iter().map(String::as_str).collect());
 }
 
 /// The anchor that a heading gets.
@@ -206,11 +247,11 @@ fn the_reference_has_every_key_of_the_policy() {
         ("src/policy/document.rs", "const UNSERVED: [&str; 4] = [", ""),
         ("src/policy/document/cases.rs", "const KNOWN: [&str; 10] =\n    [", "tests[]."),
         ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; 3] = [", "issuers[]."),
-        ("src/policy/document.rs", "problems.fields(node, &path, &[", "audit."),
+        ("src/policy/document.rs", "const AUDIT: [&str; 1] = [", "audit."),
         ("src/policy/document/issuers.rs", "const SERVED: [&str; 10] = [", "issuers[]."),
         ("src/policy/document/networks.rs", "const KNOWN: [&str; 5] = [", "client_ip."),
-        ("src/policy/document/rules.rs", "const KNOWN: [&str; 6] = [", "grants[]."),
-        ("src/policy/document/rules.rs", "const KNOWN: [&str; 8] =\n        [", "restrictions[]."),
+        ("src/policy/document/rules.rs", "const GRANT: [&str; 6] =\n    [", "grants[]."),
+        ("src/policy/document/rules.rs", "const RESTRICTION: [&str; 8] =\n    [", "restrictions[]."),
     ];
     let mut known = BTreeSet::new();
     for (source, mark, prefix) in SECTIONS {

@@ -2,9 +2,9 @@
 //! here; what needs two (references, contradictions) is left to `compile`.
 
 pub(super) mod cases;
-mod issuers;
-mod networks;
-mod rules;
+pub(super) mod issuers;
+pub(super) mod networks;
+pub(super) mod rules;
 
 use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
@@ -141,22 +141,24 @@ impl RestrictedScopes {
     }
 }
 
+/// The keys of a policy that this version serves.
+pub(in crate::policy) const SERVED: [&str; 12] = [
+    "version",
+    "mode",
+    "issuers",
+    "token_headers",
+    "group_names",
+    "authorizations",
+    "grants",
+    "networks",
+    "client_ip",
+    "restrictions",
+    "audit",
+    "tests",
+];
+
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 12] = [
-        "version",
-        "mode",
-        "issuers",
-        "token_headers",
-        "group_names",
-        "authorizations",
-        "grants",
-        "networks",
-        "client_ip",
-        "restrictions",
-        "audit",
-        "tests",
-    ];
     let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
     let Some(fields) = problems.fields(root, &Path::Root, &known) else { return document };
@@ -221,10 +223,13 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
+/// The keys of `audit`.
+pub(super) const AUDIT: [&str; 1] = ["query"];
+
 fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<QueryAudit> {
     let node = fields.get("audit")?;
     let path = Path::Root.key("audit");
-    let fields = problems.fields(node, &path, &["query"])?;
+    let fields = problems.fields(node, &path, &AUDIT)?;
     let known = [("full", QueryAudit::Full), ("hash", QueryAudit::Hash), ("none", QueryAudit::None)];
     problems.word(fields.get("query")?, &path.key("query"), &known)
 }

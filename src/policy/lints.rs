@@ -84,7 +84,12 @@ fn warn_of_duplicates(document: &Document, snapshot: &Snapshot, now: u64, proble
     let mut patterns: HashMap<GroupId, Vec<(&TenantPattern, usize)>> = HashMap::new();
     let live = || {
         let grants = snapshot.grants.iter().enumerate();
-        grants.filter(|(_, grant)| !grant.has_expired(now) && !grant.tenants.is_empty())
+        // What grants nothing is told as such.
+        let reaches = |grant: &Grant| {
+            let excepted = |tenant| grant.except_tenants.iter().any(|except| except.covers(tenant));
+            !grant.tenants.iter().all(excepted)
+        };
+        grants.filter(move |(_, grant)| !grant.has_expired(now) && reaches(grant))
     };
     for (number, grant) in live() {
         for group in &grant.groups {

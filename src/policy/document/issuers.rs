@@ -29,24 +29,26 @@ pub(super) fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<
     issuers
 }
 
+/// The keys of an issuer that this version serves.
+pub(in crate::policy) const SERVED: [&str; 10] = [
+    "name",
+    "issuer",
+    "audiences",
+    "jwks_file",
+    "jwks",
+    "algorithms",
+    "groups_claim",
+    "groups_format",
+    "user_claim",
+    "leeway",
+];
+
 pub(super) fn read_issuer(
     node: &Node,
     number: usize,
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<IssuerEntry> {
-    const SERVED: [&str; 10] = [
-        "name",
-        "issuer",
-        "audiences",
-        "jwks_file",
-        "jwks",
-        "algorithms",
-        "groups_claim",
-        "groups_format",
-        "user_claim",
-        "leeway",
-    ];
     let known = [&SERVED[..], &UNSERVED_ISSUER].concat();
     let fields = problems.fields(node, path, &known)?;
     refuse_unserved(&fields, path, &UNSERVED_ISSUER, problems);
