@@ -206,9 +206,17 @@ impl Case {
                 if let [name] = &names[..]
                     && let Some(account) = snapshot.service_account(name)
                 {
-                    return if account.revoked { Err(Reason::TokenRevoked) } else { Ok(Asker::Service(account)) };
+                    return if account.revoked {
+                        Err(Reason::TokenRevoked)
+                    } else {
+                        Ok(Asker::Service(account))
+                    };
                 }
-                snapshot.groups.of_names(&names).map(|(_, held)| Asker::User(held)).map_err(|_| Reason::TokenIssuer)
+                snapshot
+                    .groups
+                    .of_names(&names)
+                    .map(|(_, held)| Asker::User(held))
+                    .map_err(|_| Reason::TokenIssuer)
             }
             Who::Claims(claims) => {
                 let (issuer, identity) = identity(snapshot, claims.to_string().as_bytes(), now)?;

@@ -238,6 +238,11 @@ impl GroupTable {
         usize::try_from(id).ok().and_then(|id| self.names.get(id)).map_or("", |name| name)
     }
 
+    /// Every group, in the order of their numbers.
+    pub fn ids(&self) -> impl Iterator<Item = GroupId> {
+        (0..).zip(&self.names).map(|(id, _)| id)
+    }
+
     /// Every group of an issuer that stands for something, as the policy writes it, with what it stands for.
     pub fn raw_groups(&self) -> impl Iterator<Item = (&str, &[GroupId])> {
         self.written.iter().filter_map(|name| {
@@ -260,8 +265,7 @@ impl GroupTable {
         let several = self.issuers.iter().filter(|_| self.issuers.len() > 1);
         several
             .map(|issuer| {
-                let written =
-                    if issuer.bare { raw.to_owned() } else { format!("{}:{raw}", issuer.name) };
+                let written = if issuer.bare { raw.to_owned() } else { format!("{}:{raw}", issuer.name) };
                 (format!("{}:*", issuer.name), written)
             })
             .collect()
@@ -317,8 +321,7 @@ impl GroupTable {
     fn is_forged(&self, own: &IssuerGroups, raw: &str) -> bool {
         own.bare
             && raw.split_once(':').is_some_and(|(prefix, _)| {
-                prefix == SERVICE
-                    || self.issuers.iter().any(|other| !other.bare && *other.name == *prefix)
+                prefix == SERVICE || self.issuers.iter().any(|other| !other.bare && *other.name == *prefix)
             })
     }
 

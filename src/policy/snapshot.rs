@@ -5,8 +5,8 @@ pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVI
 use super::index::TenantIndex;
 use crate::client_ip::SourceConfig;
 use crate::network::{Network, NetworkSet};
-use crate::scope::ScopeSet;
 use crate::reason::Reason;
+use crate::scope::ScopeSet;
 use crate::tenant::{TenantList, TenantPattern};
 use crate::token::claims::{Identity, IssuerRules};
 use crate::token::digest::Sha256;

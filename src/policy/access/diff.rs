@@ -212,10 +212,8 @@ impl<'s> People<'s> {
         }
         let kind = |who: Vec<&'s str>, groups: &[&str]| {
             let ids = self.ids(groups);
-            let excepted = ids
-                .iter()
-                .zip(&excepted)
-                .any(|(ids, excepted)| ids.iter().any(|id| excepted.contains(id)));
+            let excepted =
+                ids.iter().zip(&excepted).any(|(ids, excepted)| ids.iter().any(|id| excepted.contains(id)));
             Kind { who, ids, excepted }
         };
         let mut kinds = vec![kind(Vec::new(), &[]), kind(Vec::new(), &[&self.stranger])];
@@ -450,4 +448,4 @@ fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
