@@ -152,6 +152,7 @@ fn refuse_unknown_account(
         return;
     }
     known.sort_unstable();
+    known.dedup();
     let problem = problems.error(place, path, format!("there is no service account `{account}`"));
     problem.help(if known.is_empty() {
         "define it under `service_accounts`".to_owned()
@@ -173,7 +174,8 @@ pub(super) fn check_givers(
         return;
     }
     let is_nobodys = |name: &str| {
-        !groups.is_alias(name)
+        !name.is_empty()
+            && !groups.is_alias(name)
             && !groups.is_of_every_user(name)
             && !is_of_account(name)
             && groups.giver(name).is_none()
