@@ -112,7 +112,9 @@ pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
         Caller::Service { networks } => {
             return match networks {
                 Some(networks) if !is_in(networks, request) => Decision::denied(Reason::IpForbidden),
-                _ => Decision { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow: None },
+                _ => {
+                    Decision { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow: None }
+                }
             };
         }
     };
@@ -245,7 +247,8 @@ pub struct TenantTrace<'s> {
 
 /// Decides a request and lists every rule that names one of its tenants. Looks at all rules, one by one.
 pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace<'s> {
-    let any_of = |groups: &[GroupId], held: &[GroupId]| groups.iter().any(|group| held.binary_search(group).is_ok());
+    let any_of =
+        |groups: &[GroupId], held: &[GroupId]| groups.iter().any(|group| held.binary_search(group).is_ok());
     let holds = |groups: &[GroupId]| any_of(groups, request.groups);
     let is_bound = |groups: &[GroupId]| match request.caller {
         Caller::User { bound_by } => any_of(groups, bound_by),

@@ -200,15 +200,18 @@ fn list(source: &str, mark: &str) -> Vec<String> {
 
 #[test]
 fn the_reference_has_every_key_of_the_policy() {
-    const SECTIONS: [(&str, &str, &str); 8] = [
-        ("src/policy/document.rs", "const SERVED: [&str; 11] = [", ""),
-        ("src/policy/document.rs", "const UNSERVED: [&str; 5] = [", ""),
-        ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; 3] = [", "issuers[]."),
+    const SECTIONS: [(&str, &str, &str); 11] = [
+        ("src/policy/document.rs", "const SERVED: [&str; 13] = [", ""),
+        ("src/policy/document.rs", "const UNSERVED: [&str; 3] = [", ""),
+        ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; 2] = [", "issuers[]."),
         ("src/policy/document.rs", "problems.fields(node, &path, &[", "audit."),
-        ("src/policy/document/issuers.rs", "const SERVED: [&str; 10] = [", "issuers[]."),
+        ("src/policy/document/issuers.rs", "const SERVED: [&str; 11] = [", "issuers[]."),
         ("src/policy/document/networks.rs", "const KNOWN: [&str; 5] = [", "client_ip."),
+        ("src/policy/document/revoked.rs", "let known = [", "revoked."),
+        ("src/policy/document/revoked.rs", "problems.fields(item, &path, &[", "revoked.principals[]."),
         ("src/policy/document/rules.rs", "const KNOWN: [&str; 6] = [", "grants[]."),
         ("src/policy/document/rules.rs", "const KNOWN: [&str; 8] =\n        [", "restrictions[]."),
+        ("src/policy/document/service_accounts.rs", "const KNOWN: [&str; 3] = [", "service_accounts[]."),
     ];
     let mut known = BTreeSet::new();
     for (source, mark, prefix) in SECTIONS {
@@ -217,9 +220,10 @@ fn the_reference_has_every_key_of_the_policy() {
     }
     assert_eq!(named_under("## Policy"), known);
     // A mapping with keys of its own that was added since would be missing above.
-    let sources = ["document.rs", "document/issuers.rs", "document/networks.rs", "document/rules.rs"];
-    let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
-    assert_eq!(read.concat().matches("problems.fields(").count(), 6);
+    let sources = ["", "/issuers", "/networks", "/revoked", "/rules", "/service_accounts"];
+    let read =
+        sources.map(|name| fs::read_to_string(repository(&format!("src/policy/document{name}.rs"))).unwrap());
+    assert_eq!(read.concat().matches("problems.fields(").count(), 9);
 }
 
 #[test]

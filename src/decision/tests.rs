@@ -307,7 +307,9 @@ fn a_revoked_group_grants_nothing_excepts_nobody_and_binds_still() {
          - { tenants: [t], groups: [b], networks: [10.0.0.1] }\n\
          - { tenants: [u], except_groups: [b], networks: [10.0.0.1] }\n";
     let (before, after) = (policy(rules), policy(&format!("{rules}revoked: {{ groups: [b] }}\n")));
-    let of = |snapshot: &Snapshot, groups: &[&str], tenant: &str| reason(snapshot, &ask(groups, tenant, Scope::LogsRead));
+    let of = |snapshot: &Snapshot, groups: &[&str], tenant: &str| {
+        reason(snapshot, &ask(groups, tenant, Scope::LogsRead))
+    };
     let (yes, outside, no) = (Reason::Granted, Reason::IpForbidden, Reason::TenantForbidden);
     for (groups, tenant, was, is) in [
         (&["b"][..], "v", yes, no),
@@ -317,7 +319,11 @@ fn a_revoked_group_grants_nothing_excepts_nobody_and_binds_still() {
         (&["a", "b"], "u", yes, outside),
         (&["b"], "u", yes, no),
     ] {
-        assert_eq!([of(&before, groups, tenant), of(&after, groups, tenant)], [was, is], "{groups:?} {tenant}");
+        assert_eq!(
+            [of(&before, groups, tenant), of(&after, groups, tenant)],
+            [was, is],
+            "{groups:?} {tenant}"
+        );
     }
 }
 

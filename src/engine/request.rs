@@ -119,7 +119,8 @@ impl Engine {
                     _ = self.retired.send(Box::new(retired));
                 }
                 let caches = Caches { tokens, services, cookies };
-                judge(live, caches, server, request, now.as_secs(), &mut facts).unwrap_or_else(Decision::denied)
+                judge(live, caches, server, request, now.as_secs(), &mut facts)
+                    .unwrap_or_else(Decision::denied)
             }
         };
 
@@ -364,7 +365,8 @@ fn judge_service<'a>(
     }
     let name = cookie_name(live.client_ip.as_ref());
     // In any letter case: what a backend or Grafana would take for the cookie is enough to tell a person.
-    let has_cookie = request.cookies.is_some_and(|lines| cookie::remove(lines, name) != cookie::Remaining::Unchanged);
+    let has_cookie =
+        request.cookies.is_some_and(|lines| cookie::remove(lines, name) != cookie::Remaining::Unchanged);
     if request.token_is_attended || has_cookie {
         return Err(Reason::ServiceAttended);
     }

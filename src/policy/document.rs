@@ -285,8 +285,7 @@ fn plain_text(_: &mut Problems, text: At<&str>, _: &Path<'_>) -> Option<Box<str>
 /// A list of SHA-256 of tokens. What is written instead is never repeated in a message: it may be a token itself, and
 /// messages are logged.
 fn token_hashes(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Vec<At<Sha256>> {
-    const HELP: &str =
-        "of a service token `tenantauth keygen --service-account` prints it; else `printf %s TOKEN | sha256sum`";
+    const HELP: &str = "of a service token `tenantauth keygen --service-account` prints it; else `printf %s TOKEN | sha256sum`";
     if matches!(node.value, Value::Text(_)) {
         problems.error(node.place, path, "expected a list, found a string").help("write a list: [...]");
         return Vec::new();

@@ -282,8 +282,7 @@ impl GroupTable {
     fn is_forged(&self, own: &IssuerGroups, raw: &str) -> bool {
         own.bare
             && raw.split_once(':').is_some_and(|(prefix, _)| {
-                prefix == SERVICE
-                    || self.issuers.iter().any(|other| !other.bare && *other.name == *prefix)
+                prefix == SERVICE || self.issuers.iter().any(|other| !other.bare && *other.name == *prefix)
             })
     }
 

@@ -5,10 +5,10 @@ pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVI
 use super::index::TenantIndex;
 use crate::client_ip::SourceConfig;
 use crate::network::{Network, NetworkSet};
+use crate::reason::Reason;
 use crate::scope::ScopeSet;
 use crate::tenant::TenantPattern;
 use crate::token::claims::{Identity, IssuerRules};
-use crate::reason::Reason;
 use crate::token::digest::Sha256;
 use crate::token::service::Credentials;
 use hashbrown::HashSet;

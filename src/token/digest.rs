@@ -92,7 +92,8 @@ mod tests {
             assert!(Sha256::from_hex(&same).unwrap().equals(&sum), "{same}");
         }
         assert!(!Sha256::of(b"abd").equals(&sum));
-        for bad in ["", &text[1..], &format!("{text}0"), &text.replace('b', "g"), &format!(" {}", &text[1..])] {
+        for bad in ["", &text[1..], &format!("{text}0"), &text.replace('b', "g"), &format!(" {}", &text[1..])]
+        {
             assert_eq!(Sha256::from_hex(bad), None, "{bad}");
         }
         // As long in bytes, but not in digits.

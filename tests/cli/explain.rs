@@ -270,7 +270,8 @@ fn explain_judges_service_accounts() {
     let room = Room::new();
     several(&room);
     let token = |letter: char| format!("tas_{}", letter.to_string().repeat(43));
-    let basic = |name: &str, letter| format!("Basic {}", STANDARD.encode(format!("{name}:{}", token(letter))));
+    let basic =
+        |name: &str, letter| format!("Basic {}", STANDARD.encode(format!("{name}:{}", token(letter))));
     let request = "--tenant t --scope logs:write";
     let inside = format!("--token - {request} --client-ip 10.20.1.1");
     for header in [token('a'), format!("Bearer {}\n", token('a')), basic("agent", 'a')] {
@@ -307,12 +308,13 @@ fn explain_judges_service_accounts() {
         ("--groups service:gone", 2, "deny (token_revoked)"),
     ] {
         let args = format!("{args} {request}");
-        explain_several(&room, &args, "").says(status, &["who      a service account, without its token", decision]);
+        explain_several(&room, &args, "")
+            .says(status, &["who      a service account, without its token", decision]);
     }
     let found = explain_several(&room, &format!("--groups service:agent {request} --format json"), "").json();
     assert_eq!(
         found["service_account"],
-        json!({"name": "agent", "line": 15, "outcome": "violated", "networks": [
+        json!({"name": "agent", "line": 16, "outcome": "violated", "networks": [
             {"name": "pods", "networks": ["10.20.0.0/16"], "contains_client": false},
             {"name": "192.0.2.9", "networks": ["192.0.2.9"], "contains_client": false},
         ]})
@@ -328,19 +330,34 @@ fn explain_judges_service_accounts() {
 fn explain_knows_whose_groups_they_are() {
     let room = Room::new();
     several(&room);
-    let (read_t, read_k, read_l) =
-        ("--tenant t --scope logs:read", "--tenant k --scope logs:read", "--tenant l --scope logs:read --client-ip 192.0.2.1");
+    let (read_t, read_k, read_l) = (
+        "--tenant t --scope logs:read",
+        "--tenant k --scope logs:read",
+        "--tenant l --scope logs:read --client-ip 192.0.2.1",
+    );
     for (args, status, parts) in [
         ("--groups entra:team-a", 0, ["groups known to the policy: entra:team-a\n", "allow (granted)"]),
         ("--groups entra:0f3c9a1e", 0, ["groups known to the policy: sre\n", "allow (granted)"]),
         ("--groups sre", 0, ["groups known to the policy: sre\n", "allow (granted)"]),
         ("--groups team-a", 2, ["groups the policy does not know: team-a\n", "deny (tenant_forbidden)"]),
-        ("--groups keycloak:team-a", 2, ["groups the policy does not know: keycloak:team-a\n", "deny (tenant_forbidden)"]),
-        ("--groups keycloak:sre,keycloak:x", 0, ["groups known to the policy: sre, keycloak:*\n", "allow (granted)"]),
+        (
+            "--groups keycloak:team-a",
+            2,
+            ["groups the policy does not know: keycloak:team-a\n", "deny (tenant_forbidden)"],
+        ),
+        (
+            "--groups keycloak:sre,keycloak:x",
+            0,
+            ["groups known to the policy: sre, keycloak:*\n", "allow (granted)"],
+        ),
         ("--groups entra:left", 2, ["groups the policy revokes: entra:left\n", "deny (tenant_forbidden)"]),
         ("--groups leads", 2, ["groups the policy revokes: leads\n", "deny (tenant_forbidden)"]),
         // A revoked group binds still.
-        ("--groups entra:left,entra:team-a", 2, ["groups the policy revokes: entra:left\n", "deny (ip_missing)"]),
+        (
+            "--groups entra:left,entra:team-a",
+            2,
+            ["groups the policy revokes: entra:left\n", "deny (ip_missing)"],
+        ),
     ] {
         explain_several(&room, &format!("{args} {read_t}"), "").says(status, &parts);
     }
@@ -352,9 +369,21 @@ fn explain_knows_whose_groups_they_are() {
     );
 
     for (claims, status, parts) in [
-        (r#"{"iss": "https://sso.example", "groups": ["leads", "x"]}"#, 2, ["issuer: keycloak\n", "groups the policy revokes: leads\n"]),
-        (r#"{"iss": "https://sso.example", "groups": ["entra:left"]}"#, 2, ["issuer: keycloak\n", "deny (tenant_forbidden)"]),
-        (r#"{"iss": "https://login.example/v2.0", "sub": "subject-2", "groups": []}"#, 2, ["subject: subject-2\n", "deny (token_revoked)"]),
+        (
+            r#"{"iss": "https://sso.example", "groups": ["leads", "x"]}"#,
+            2,
+            ["issuer: keycloak\n", "groups the policy revokes: leads\n"],
+        ),
+        (
+            r#"{"iss": "https://sso.example", "groups": ["entra:left"]}"#,
+            2,
+            ["issuer: keycloak\n", "deny (tenant_forbidden)"],
+        ),
+        (
+            r#"{"iss": "https://login.example/v2.0", "sub": "subject-2", "groups": []}"#,
+            2,
+            ["subject: subject-2\n", "deny (token_revoked)"],
+        ),
         (r#"{"groups": []}"#, 2, ["refused (token_issuer)", "deny (token_issuer)"]),
     ] {
         explain_several(&room, &format!("--claims - {read_l}"), claims).says(status, &parts);
@@ -375,5 +404,9 @@ fn explain_takes_the_token_that_keygen_makes() {
         .says(0, &["subject: new\n", "the service account may come from anywhere\n", "allow (granted)"]);
     let checked = room.run(&["check", "policy.yaml"]);
     assert_eq!(checked.status, 0);
-    assert!(checked.err.contains("warning: service_accounts[0].networks: `new` may come from anywhere"), "{}", checked.err);
+    assert!(
+        checked.err.contains("warning: service_accounts[0].networks: `new` may come from anywhere"),
+        "{}",
+        checked.err
+    );
 }

@@ -44,7 +44,10 @@ fn entra(groups: &[&str]) -> Value {
 }
 
 fn keycloak(roles: &[&str]) -> Value {
-    claims_with(&[], json!({"iss": SSO, "aud": "grafana-kc", "groups": null, "realm_access": {"roles": roles}}))
+    claims_with(
+        &[],
+        json!({"iss": SSO, "aud": "grafana-kc", "groups": null, "realm_access": {"roles": roles}}),
+    )
 }
 
 fn ask(site: &Site, tenant: &str, token: &str) -> Answer {
@@ -132,15 +135,14 @@ fn no_group_is_forged_across_issuers() {
 
 #[test]
 fn a_reload_changes_how_groups_are_written_for_remembered_tokens_too() {
-    let rules = "grants:\n- { groups: [sre], tenants: [bare] }\n- { groups: ['entra:sre'], tenants: [full] }\n";
+    let rules =
+        "grants:\n- { groups: [sre], tenants: [bare] }\n- { groups: ['entra:sre'], tenants: [full] }\n";
     let site = Site::builder().workers(2).policy(&policy(", bare_groups: true", rules)).start();
     let token = key().token(&entra(&["sre"]));
     let reasons = || ["bare", "full"].map(|tenant| ask(&site, tenant, &token).reason().to_owned());
     assert_eq!(reasons(), ["", "tenant_forbidden"]);
     site.write_policy(&policy("", rules));
-    wait_for("groups with their issuer's name", 6, || {
-        (reasons() == ["tenant_forbidden", ""]).then_some(())
-    });
+    wait_for("groups with their issuer's name", 6, || (reasons() == ["tenant_forbidden", ""]).then_some(()));
     std::thread::sleep(std::time::Duration::from_secs(3));
     for _ in 0..8 {
         assert_eq!(reasons(), ["tenant_forbidden", ""]);
@@ -208,7 +210,8 @@ fn entra_names_its_tenant_twice_and_tells_when_groups_are_too_many() {
     assert_eq!(of(json!({"tid": TENANT})), "");
     assert_eq!(of(json!({})), "");
     assert_eq!(of(json!({"tid": "9188040d-6c67-4c5b-b112-36a304b66dad"})), "token_issuer");
-    let elsewhere = json!({"src1": {"endpoint": "https://graph.microsoft.com/v1.0/users/x/getMemberObjects"}});
+    let elsewhere =
+        json!({"src1": {"endpoint": "https://graph.microsoft.com/v1.0/users/x/getMemberObjects"}});
     let overage = json!({"groups": null, "_claim_names": {"groups": "src1"}, "_claim_sources": elsewhere});
     assert_eq!(of(overage), "groups_overage");
     assert_eq!(of(json!({"groups": "src1", "_claim_names": {"groups": "src1"}})), "groups_overage");

@@ -39,7 +39,8 @@ fn a_remembered_token_is_revoked_at_the_next_reload() {
     let agents = || {
         ['a', 'b'].map(|letter| {
             let header = format!("Bearer {}", service_token(letter));
-            let request = Request::get("/loki/api/v1/query").tenant("tenant1").header("Authorization", header);
+            let request =
+                Request::get("/loki/api/v1/query").tenant("tenant1").header("Authorization", header);
             site.send(request).reason().to_owned()
         })
     };
@@ -100,7 +101,10 @@ fn a_remembered_token_is_revoked_at_the_next_reload() {
 
 #[test]
 fn the_record_says_who_was_revoked() {
-    let revoked = format!("principals: [{{ issuer: idp, id: user-1 }}], tokens_sha256: [{}]", sha256(&service_token('a')));
+    let revoked = format!(
+        "principals: [{{ issuer: idp, id: user-1 }}], tokens_sha256: [{}]",
+        sha256(&service_token('a'))
+    );
     let site = Site::builder().policy(&policy(&revoked)).start();
     let answer = site.send(crate::checks::query(&["group1"], "tenant1"));
     assert_eq!(assert_denied(&answer, "token_revoked"), "403 Forbidden: the token has been revoked");

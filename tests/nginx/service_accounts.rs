@@ -122,7 +122,8 @@ fn an_account_may_do_what_its_group_is_granted_and_nothing_else() {
     site.upstream.take();
     denied(&site, &read.tenant("a/b"), "tenant_malformed");
     // No user reaches what is granted to an account, whatever his groups are called.
-    let user = push("tenant1").token(&token(&["service:agent", "agent"])).cookie(COOKIE_KEY.pair("203.0.113.5"));
+    let user =
+        push("tenant1").token(&token(&["service:agent", "agent"])).cookie(COOKIE_KEY.pair("203.0.113.5"));
     denied(&site, &user, "tenant_forbidden");
 }
 
@@ -149,7 +150,8 @@ fn a_person_behind_a_service_token_is_noticed() {
         denied(&site, &with(&good).header("x-id-token", "junk"), "service_attended");
         denied(&site, &with(&good).header("X-Grafana-User", "ada"), "service_attended");
         denied(&site, &with(&good).header("x-grafana-user", ""), "service_attended");
-        for cookie in [COOKIE_KEY.pair("203.0.113.5"), "a=b; client_ip=x".to_owned(), "CLIENT_IP".to_owned()] {
+        for cookie in [COOKIE_KEY.pair("203.0.113.5"), "a=b; client_ip=x".to_owned(), "CLIENT_IP".to_owned()]
+        {
             denied(&site, &with(&good).cookie(cookie), "service_attended");
         }
         allowed(&site, &with(&good).cookie("session=1; Client_Ipx=2"));
@@ -194,9 +196,7 @@ fn authorization_may_carry_users_tokens_as_well() {
     let headers = |names: &str| format!("token_headers: [{names}]\n{}", policy().trim_start());
     let site = Site::builder().policy(&headers("X-Id-Token, Authorization")).start();
     let user = format!("Bearer {}", token(&["group1"]));
-    let read = || {
-        Request::get("/loki/api/v1/query").tenant("tenant1").cookie(COOKIE_KEY.pair("203.0.113.5"))
-    };
+    let read = || Request::get("/loki/api/v1/query").tenant("tenant1").cookie(COOKIE_KEY.pair("203.0.113.5"));
     assert_allowed(&site.send(read().header("Authorization", &user)));
     assert!(!site.upstream.only().has("Authorization"));
     allowed(&site, &with(&bearer('a')));
@@ -265,7 +265,10 @@ fn an_account_is_recorded_and_its_token_is_not() {
     }
     assert_eq!((&records[2]["reason"], &records[2]["issuer"]), (&json!("token_unknown"), &Value::Null));
     // Who lets people use the account is to be found.
-    assert_eq!((&records[3]["reason"], &records[3]["subject"]), (&json!("service_attended"), &json!("agent")));
+    assert_eq!(
+        (&records[3]["reason"], &records[3]["subject"]),
+        (&json!("service_attended"), &json!("agent"))
+    );
     let (audit, log) = (site.workspace.read("audit.jsonl"), site.log());
     let encoded = basic("agent", &service_token('b'));
     for secret in ["tas_", encoded.trim_start_matches("Basic ")] {

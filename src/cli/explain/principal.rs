@@ -136,7 +136,9 @@ impl<'s> Principal<'s> {
             snapshot.groups.id(name).is_some() || resolve(&[name]).is_ok_and(stands_for_any)
         };
         let (unknown, known): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| !is_known(&name));
-        let revoked = known.iter().filter(|name| resolve(&[name]).is_ok_and(|(_, held)| *held.groups != *held.binding()));
+        let revoked = known
+            .iter()
+            .filter(|name| resolve(&[name]).is_ok_and(|(_, held)| *held.groups != *held.binding()));
         let shown = Who {
             groups: shown_groups(snapshot, &held.groups),
             unknown_groups: unknown.into_iter().map(str::to_owned).collect(),

@@ -1,8 +1,8 @@
 //! The explanation for people: what was asked, rule by rule what was found, and at the end the decision.
 
 use super::super::plain;
-use crate::policy::snapshot::SERVICE;
 use super::report::{AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, TenantRules, Who};
+use crate::policy::snapshot::SERVICE;
 use std::fmt::Write as _;
 
 /// Grants of other groups that are listed; the JSON form has them all.

@@ -148,7 +148,11 @@ fn written(policy: &Policy) -> String {
     }
     text += "- { groups: [a], tenants: [known] }\nrestrictions:\n";
     for restriction in &policy.restrictions {
-        text += &format!("- {{ {}, networks: {}", rule(restriction, &restriction.groups), list(&restriction.networks));
+        text += &format!(
+            "- {{ {}, networks: {}",
+            rule(restriction, &restriction.groups),
+            list(&restriction.networks)
+        );
         if !restriction.except_groups.is_empty() {
             text += &format!(", except_groups: {}", list(&restriction.except_groups));
         }
@@ -192,9 +196,7 @@ fn gives(policy: &Policy, wish: &Wish, raw: &str) -> bool {
 fn holds(policy: &Policy, wish: &Wish, group: &str) -> bool {
     match group {
         // "a token's group that begins with `service` and a colon is dropped"
-        "entra:*" => {
-            wish.raw_groups.iter().any(|raw| *raw != "service:agent" && gives(policy, wish, raw))
-        }
+        "entra:*" => wish.raw_groups.iter().any(|raw| *raw != "service:agent" && gives(policy, wish, raw)),
         "*" => true,
         "alias" => gives(policy, wish, "raw"),
         raw => gives(policy, wish, raw),

@@ -108,7 +108,8 @@ pub(super) fn compile_issuer(
 /// Entra ID's documents show issuers of every tenant, which no token has: `iss` names the tenant that signed in.
 fn refuse_placeholders(issuer: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
     const EVERY_TENANT: [&str; 3] = ["common", "organizations", "consumers"];
-    let is_entra = host_of(&issuer.value).is_some_and(|host| host.starts_with("login.") && host.contains("microsoftonline"));
+    let is_entra = host_of(&issuer.value)
+        .is_some_and(|host| host.starts_with("login.") && host.contains("microsoftonline"));
     let tenant = issuer.value.split('/').nth(3).unwrap_or_default();
     if issuer.value.contains(['{', '}']) || (is_entra && EVERY_TENANT.contains(&tenant)) {
         problems
@@ -218,7 +219,13 @@ pub(super) fn refuse_repeated_issuers(document: &Document, problems: &mut Proble
         };
         let issuer = &entry.issuer;
         let first = issuers.insert(&*issuer.value, issuer.place);
-        refuse(first, &format!("the issuer `{}`", issuer.value), "issuer", issuer.place, "remove one of them");
+        refuse(
+            first,
+            &format!("the issuer `{}`", issuer.value),
+            "issuer",
+            issuer.place,
+            "remove one of them",
+        );
         let (name, place, help) = match &entry.name {
             Some(name) => (&*name.value, name.place, "remove one of them"),
             None => match host_of(&issuer.value) {

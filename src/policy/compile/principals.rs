@@ -24,7 +24,13 @@ pub(super) fn compile_service_accounts(
         let path = list.item(entry.number);
         let name = &entry.name;
         if let Some(first) = names.insert(&*name.value, name.place) {
-            refuse_twice(&format!("the name `{}`", name.value), first, name.place, &path.key("name"), problems);
+            refuse_twice(
+                &format!("the name `{}`", name.value),
+                first,
+                name.place,
+                &path.key("name"),
+                problems,
+            );
         }
         for sum in &entry.token_sha256 {
             let path = path.key("token_sha256");
@@ -99,7 +105,9 @@ pub(super) fn compile_revoked(
         if groups.is_of_every_user(name) {
             problems
                 .error(group.place, &path, format!("`{name}` is no group that could be taken from a token"))
-                .help("name groups; an issuer whose tokens shall not count any more is removed from `issuers`");
+                .help(
+                    "name groups; an issuer whose tokens shall not count any more is removed from `issuers`",
+                );
         } else if !is_of_account(name) && !groups.knows(name) {
             problems
                 .warning(

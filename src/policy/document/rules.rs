@@ -150,8 +150,7 @@ pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) ->
             Some(node) => read_groups(Some(node), &path.key("groups"), problems),
             None => vec![At::new("*".into(), item.place)],
         };
-        let except_groups =
-            read_groups(fields.get("except_groups"), &path.key("except_groups"), problems);
+        let except_groups = read_groups(fields.get("except_groups"), &path.key("except_groups"), problems);
         refuse_accounts(&groups, &path.key("groups"), problems);
         refuse_accounts(&except_groups, &path.key("except_groups"), problems);
         let networks = match required(&fields, "networks", &path, problems) {

@@ -163,7 +163,10 @@ fn a_revoked_group_is_dropped_in_every_form() {
     assert_eq!(of("", 0, &["b"]), both(all, all));
     // A raw group takes along every alias it is listed under, but not those that another group gives.
     assert_eq!(of("'entra:b'", 0, &["b"]), both("*", all));
-    assert_eq!(of("'entra:b'", 0, &["b", "c"]), both("* entra:* entra:c leads", "* entra:* entra:b entra:c leads ops"));
+    assert_eq!(
+        of("'entra:b'", 0, &["b", "c"]),
+        both("* entra:* entra:c leads", "* entra:* entra:b entra:c leads ops")
+    );
     // An alias takes along the groups it stands for.
     assert_eq!(of("leads", 0, &["b"]), both("*", all));
     assert_eq!(of("leads", 0, &["x"]), both("* entra:*", "* entra:*"));

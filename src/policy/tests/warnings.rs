@@ -139,9 +139,14 @@ fn groups_that_look_like_patterns() {
 #[test]
 fn service_accounts_from_anywhere() {
     let sum = "0".repeat(64);
-    warned(&format!("service_accounts: [{{ name: a, token_sha256: ['{sum}'], networks: [10.0.0.1] }}]\n"), &[]);
     warned(
-        &format!("networks: {{ all: ['::/0'] }}\nservice_accounts:\n- {{ name: a, token_sha256: ['{sum}'] }}\n"),
+        &format!("service_accounts: [{{ name: a, token_sha256: ['{sum}'], networks: [10.0.0.1] }}]\n"),
+        &[],
+    );
+    warned(
+        &format!(
+            "networks: {{ all: ['::/0'] }}\nservice_accounts:\n- {{ name: a, token_sha256: ['{sum}'] }}\n"
+        ),
         &[
             (
                 WarningKind::OpenNetwork,
@@ -173,9 +178,13 @@ fn revoked_groups_that_nothing_knows() {
 
 #[test]
 fn groups_that_no_issuer_gives() {
-    let text = format!("{TWO}group_names: {{ sre: [a, 'entra:a'] }}\ngrants:\n- {{ groups: [b, sre, '*'], tenants: [t] }}\n");
+    let text = format!(
+        "{TWO}group_names: {{ sre: [a, 'entra:a'] }}\ngrants:\n- {{ groups: [b, sre, '*'], tenants: [t] }}\n"
+    );
     let text = text.replace(", '*'", "");
-    let help = |name: &str| format!("\n  help: write `entra:{name}` or `keycloak:{name}`; or give one issuer `bare_groups: true`");
+    let help = |name: &str| {
+        format!("\n  help: write `entra:{name}` or `keycloak:{name}`; or give one issuer `bare_groups: true`")
+    };
     assert_eq!(
         problems(&text),
         [

@@ -45,9 +45,11 @@ fn a_header_is_read_in_both_forms_and_nothing_else_is_a_service_token() {
         assert_eq!(read(&header), Some((None, token.clone())), "{header}");
     }
     let padded = basic(&format!("agent:{a}"));
-    for header in
-        [padded.clone(), padded.replace("Basic", "bAsIc"), format!("Basic {}", STANDARD_NO_PAD.encode(format!("agent:{a}")))]
-    {
+    for header in [
+        padded.clone(),
+        padded.replace("Basic", "bAsIc"),
+        format!("Basic {}", STANDARD_NO_PAD.encode(format!("agent:{a}"))),
+    ] {
         assert_eq!(read(&header), Some((Some("agent".to_owned()), token.clone())), "{header}");
     }
     // The first colon ends the name; what follows belongs to the password.
@@ -136,7 +138,10 @@ fn successes_are_remembered_for_one_snapshot_and_failures_never() {
         assert_eq!(find(1, &bearer('z')), (Err(Reason::TokenUnknown), 5));
         assert_eq!(find(1, "Basic x"), (Err(Reason::TokenMissing), 5));
         assert_eq!(find(1, &format!("Bearer tas_{}", "x".repeat(500))), (Err(Reason::TokenUnknown), 5));
-        assert_eq!(find(1, &format!("Bearer {}{}", " ".repeat(5000), made('a'))), (Err(Reason::TokenMissing), 5));
+        assert_eq!(
+            find(1, &format!("Bearer {}{}", " ".repeat(5000), made('a'))),
+            (Err(Reason::TokenMissing), 5)
+        );
         assert_eq!(find(1, &format!("Basic {}", "x".repeat(5000))), (Err(Reason::TokenMissing), 5));
     }
     assert_eq!(find(2, &bearer('z')), (Err(Reason::TokenUnknown), 0), "another snapshot");
