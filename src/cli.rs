@@ -3,29 +3,35 @@
 //! A command is a function from its arguments to an [`Answer`]: what to print where, and the exit status. Only
 //! [`run`] prints. Decisions are those of [`crate::decision`], made by the very function that nginx calls.
 
+mod access;
 mod accounts;
 mod check;
+mod diff;
 mod explain;
 mod keygen;
+mod keys;
 mod readable;
 mod routes;
+mod test_cases;
 
-use crate::policy::Outcome;
+use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Fingerprint};
+use crate::policy::{Outcome, OwnerOutcome, OwnerState};
 use crate::scope::Backend;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Write};
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  done: the policy is valid, the request is allowed
-  1  the command could not run: wrong usage, a file that cannot be read
-  2  the request is denied
+  0  done: the policy is valid, the request is allowed, every test passed
+  1  the command could not run: wrong usage, a file that cannot be read, an issuer without usable keys
+  2  the request is denied, a test failed, policies differ
   3  the policy is invalid
 
 Errors and the problems of a policy go to stderr, everything else to stdout.";
@@ -49,10 +55,14 @@ enum Format {
 
 #[derive(Subcommand)]
 enum Command {
+    Access(access::Access),
     Check(check::Check),
+    Diff(diff::Diff),
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
+    Keys(keys::Keys),
     Routes(routes::Routes),
+    Test(test_cases::Test),
 }
 
 /// The exit status. In this order the worse one counts where there are several.
@@ -61,7 +71,7 @@ enum Status {
     Ok = 0,
     /// The command could not run.
     Failed = 1,
-    /// The request is denied.
+    /// The request is denied, a test failed, or policies differ.
     Denied = 2,
     /// The policy is invalid.
     Invalid = 3,
@@ -106,7 +116,7 @@ impl Answer {
 /// Runs the command line.
 ///
 /// `args`: the program's name and its arguments. Prints; the result is the exit status of the process: 0 done, 1
-/// could not run or wrong usage, 2 denied, 3 invalid policy.
+/// could not run or wrong usage, 2 denied, differs or a test failed, 3 invalid policy.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let answer = match Cli::try_parse_from(args) {
         Ok(cli) => execute(cli).unwrap_or_else(|failure| Answer::failed(&failure)),
@@ -125,10 +135,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(cli: Cli) -> Result<Answer, Failure> {
     let format = cli.format;
     match cli.command {
+        Command::Access(access) => access.run(format),
         Command::Check(check) => check.run(format),
+        Command::Diff(diff) => diff.run(format),
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
+        Command::Keys(keys) => keys.run(format),
         Command::Routes(routes) => routes.run(format),
+        Command::Test(test) => test.run(format),
     }
 }
 
@@ -139,11 +153,56 @@ fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, bool) {
     (outcome, fingerprint, read)
 }
 
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The value as JSON for stdout.
 fn json(value: &impl Serialize) -> Result<String, Failure> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|error| Failure(format!("cannot write the answer as JSON: {error}")))?;
     Ok(text + "\n")
+}
+
+/// Unix seconds in RFC 3339.
+fn timestamp(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
+}
+
+/// The answer where a policy cannot be used. `read`: whether it could be read at all.
+fn refused(diagnostics: &[Diagnostic], read: bool) -> Answer {
+    let mut err = String::new();
+    diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
+    let status = if read { Status::Invalid } else { Status::Failed };
+    Answer { status, out: String::new(), err }
+}
+
+/// What is wrong with the documents of owners that are not in force.
+fn refused_owners(owners: &[OwnerOutcome]) -> String {
+    let refused = owners.iter().filter(|owner| owner.state != OwnerState::Current);
+    let problems = refused.flat_map(|owner| &owner.diagnostics).filter(|problem| problem.is_error());
+    problems.map(|problem| format!("{problem}\n")).collect()
+}
+
+/// Rows under their headings, in columns of equal width; the last one is as long as it is.
+fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = headings.map(|heading| heading.chars().count());
+    for row in rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = text.chars().count().max(*width);
+        }
+    }
+    let mut out = String::new();
+    for row in std::iter::once(&headings.map(str::to_owned)).chain(rows) {
+        let mut line = String::new();
+        for (text, width) in row.iter().zip(widths) {
+            _ = write!(line, "{text:width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// The system's words in this program's style.

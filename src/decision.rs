@@ -93,6 +93,9 @@ impl Decision {
 /// Decides one request: every tenant must be granted for the scope; then, for a user, every restriction that applies
 /// must contain the client, and for a service account its own networks.
 pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
+    if snapshot.unavailable_owner(request.tenants).is_some() {
+        return Decision::denied(Reason::PolicyUnavailable);
+    }
     let mut first_grant = None;
     let mut scope_missing = false;
     for tenant in request.tenants.iter() {
@@ -139,7 +142,8 @@ fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) ->
     let mut other_scope = false;
     snapshot.grant_index.each_rule(tenant, request.groups, &mut |rule| {
         let Some(grant) = rule_at(&snapshot.grants, rule) else { return };
-        if grant.has_expired(request.now) || grant.excepts(tenant) {
+        let in_bounds = snapshot.is_in_bounds(grant.owner, tenant);
+        if !in_bounds || grant.has_expired(request.now) || grant.excepts(tenant) {
             return;
         }
         if grant.scopes.contains(request.scope) {
@@ -168,7 +172,8 @@ fn first_violations(
         let mut shadowed: Option<u32> = None;
         snapshot.restriction_index.each_rule(tenant, bound_by, &mut |rule| {
             let Some(restriction) = rule_at(&snapshot.restrictions, rule) else { return };
-            if binds(restriction, request, tenant) && !is_inside(restriction, request) {
+            let in_bounds = snapshot.is_in_bounds(restriction.owner, tenant);
+            if in_bounds && binds(restriction, request, tenant) && !is_inside(restriction, request) {
                 let first = if restriction.shadow { &mut shadowed } else { &mut denied };
                 *first = Some(first.map_or(rule, |other| other.min(rule)));
             }
@@ -263,7 +268,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
                 .grants
                 .iter()
                 .filter(|grant| grant.tenants.iter().any(|pattern| pattern.matches(tenant)))
-                .filter(|grant| !grant.excepts(tenant))
+                .filter(|grant| !grant.excepts(tenant) && snapshot.is_in_bounds(grant.owner, tenant))
                 .map(|grant| {
                     let outcome = if !holds(&grant.groups) {
                         GrantOutcome::OtherGroups
@@ -282,6 +287,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
                 .iter()
                 .filter(|rule| rule.tenants.iter().any(|pattern| pattern.matches(tenant)))
                 .filter(|rule| !rule.excepts_tenant(tenant) && is_bound(&rule.groups))
+                .filter(|rule| snapshot.is_in_bounds(rule.owner, tenant))
                 .filter(|rule| rule.scopes.cover(request.scope, request.backends))
                 .map(|rule| {
                     let outcome = if rule.excepts_groups(request.groups) {

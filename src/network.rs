@@ -86,6 +86,13 @@ impl NetworkSet {
         *self.v4 == [(0, u32::MAX)] || *self.v6 == [(0, u128::MAX)]
     }
 
+    /// The addresses that lie in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        // Ranges of either set do not touch, so those in common do not either.
+        Self { v4: common(&self.v4, &other.v4).into(), v6: common(&self.v6, &other.v6).into() }
+    }
+
     /// Whether the address lies in any of the networks. An IPv4-mapped address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
@@ -93,6 +100,36 @@ impl NetworkSet {
             IpAddr::V6(v6) => in_ranges(&self.v6, v6.to_bits()),
         }
     }
+}
+
+/// Joins ranges that touch, so that equal sets are equal values. `next`: the point behind the end of a range.
+fn joined<T: Ord + Copy>(ranges: Vec<(T, T)>, next: impl Fn(T) -> Option<T>) -> Box<[(T, T)]> {
+    let mut joined: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some(before) if next(before.1) == Some(first) => before.1 = last,
+            _ => joined.push((first, last)),
+        }
+    }
+    joined.into_boxed_slice()
+}
+
+/// What two sorted lists of disjoint ranges have in common.
+fn common<T: Ord + Copy>(left: &[(T, T)], right: &[(T, T)]) -> Vec<(T, T)> {
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    let mut common = Vec::new();
+    while let (Some(a), Some(b)) = (left.peek(), right.peek()) {
+        let (first, last) = (a.0.max(b.0), a.1.min(b.1));
+        if first <= last {
+            common.push((first, last));
+        }
+        if a.1 <= b.1 {
+            left.next();
+        } else {
+            right.next();
+        }
+    }
+    common
 }
 
 fn in_ranges<T: Ord + Copy>(ranges: &[(T, T)], point: T) -> bool {
@@ -120,7 +157,7 @@ impl FromIterator<Network> for NetworkSet {
             .collect();
         v4.sort_unstable();
         v6.sort_unstable();
-        Self { v4: v4.into_boxed_slice(), v6: v6.into_boxed_slice() }
+        Self { v4: joined(v4, |last| last.checked_add(1)), v6: joined(v6, |last| last.checked_add(1)) }
     }
 }
 
@@ -185,6 +222,22 @@ mod tests {
     }
 
     #[test]
+    fn equal_sets_are_equal_values() {
+        let set = |texts: &[&str]| -> NetworkSet { texts.iter().map(|text| network(text)).collect() };
+        assert_eq!(
+            set(&["10.0.0.0/8", "11.0.0.0/9", "11.128.0.0/9"]),
+            set(&["10.0.0.0/8", "11.0.0.0/8", "10.1.0.0/16"])
+        );
+        assert_ne!(set(&["10.0.0.0/8", "11.0.0.0/9"]), set(&["10.0.0.0/8", "11.0.0.0/8"]));
+        // 10.0.0.0/9 and the range behind it, by two ways of cutting.
+        assert_eq!(
+            set(&["10.0.0.0/8", "11.0.0.0/9"]).intersection(&set(&["10.128.0.0/9", "11.0.0.0/8", "::/0"])),
+            set(&["10.128.0.0/9", "11.0.0.0/9"])
+        );
+        assert_eq!(set(&["10.0.0.0/8"]).intersection(&set(&["11.0.0.0/8", "::/0"])), set(&[]));
+    }
+
+    #[test]
     fn an_empty_set_contains_nothing() {
         assert!(!NetworkSet::default().contains(address("10.0.0.1")));
         assert!(!NetworkSet::default().contains(address("::1")));
@@ -211,8 +264,12 @@ mod tests {
                 addresses.push(net.broadcast().into());
                 addresses.push(IpAddr::V4(net.broadcast().to_bits().wrapping_add(1).into()));
             }
+            let (left, right) = networks.split_at(networks.len() / 2);
+            let sets = [left, right].map(|part| part.iter().copied().collect::<NetworkSet>());
+            let both = sets[0].intersection(&sets[1]);
             for address in addresses {
                 prop_assert_eq!(set.contains(address), networks.iter().any(|net| net.contains(address)));
+                prop_assert_eq!(both.contains(address), sets.iter().all(|set| set.contains(address)));
             }
         }
     }

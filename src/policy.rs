@@ -5,10 +5,13 @@
 //! | text -> tree of nodes | `node` | what is not one plain YAML or JSON document |
 //! | tree -> document | `document`, `reader` | unknown keys, wrong types, values outside their grammar |
 //! | document and the files it names -> [`snapshot::Snapshot`] | `compile` | references that lead nowhere, contradictions |
+//! | snapshot and the document's own tests | [`cases`] | a snapshot that decides otherwise than they expect |
 //!
 //! Every stage collects all its problems ([`diagnostic::Diagnostic`]) before it gives up, and a policy with one
 //! error is not used at all.
 
+pub mod access;
+pub mod cases;
 mod compile;
 pub mod diagnostic;
 mod document;
@@ -16,10 +19,11 @@ mod groups;
 mod index;
 mod node;
 mod reader;
+pub mod sample;
 pub mod snapshot;
 pub mod store;
 
-pub use compile::{Compiled, Files};
+pub use compile::{Compiled, Files, OwnerText};
 use diagnostic::{Diagnostic, Problems};
 
 /// What became of a policy: something to decide with, or the reasons why not.
@@ -29,22 +33,99 @@ pub struct Outcome {
     pub compiled: Option<Compiled>,
     /// Every problem of the document, in the order of their places; warnings too.
     pub diagnostics: Vec<Diagnostic>,
+    /// What became of the owners' documents, in the order in which the platform's names them.
+    pub owners: Vec<OwnerOutcome>,
 }
 
-/// Reads and compiles one policy document.
+/// What became of one owner's document.
+#[derive(Clone, Debug)]
+pub struct OwnerOutcome {
+    /// The owner.
+    pub name: Box<str>,
+    /// What diagnostics call its document.
+    pub file: String,
+    /// Whom to tell, as the platform's document says.
+    pub contact: Option<Box<str>>,
+    /// Which version is used.
+    pub state: OwnerState,
+    /// The hash of that version's normalised content: 16 hexadecimal digits.
+    pub revision: Option<Box<str>>,
+    /// Every problem of the newest version; warnings too.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The content of the version that is used.
+    pub content: Option<Vec<u8>>,
+    /// Its tests, where they were not run.
+    pub cases: Vec<cases::Case>,
+}
+
+/// Which version of an owner's document is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// The newest.
+    Current,
+    /// The newest was refused: the last one that was good.
+    LastGood,
+    /// None: requests for the owner's tenants cannot be decided.
+    Unavailable,
+}
+
+impl OwnerState {
+    /// The state in status reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::LastGood => "last_good",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
+/// Reads and compiles a policy, and runs its tests: one that fails refuses the document that holds it like an error.
 ///
-/// `file`: what diagnostics call it. `text`: its content. `files`: reads what the policy names. `now`: Unix
-/// seconds.
+/// `file`: what diagnostics call the document. `text`: its content. `files`: reads what the policy names, and the
+/// documents of owners. `now`: Unix seconds.
 pub fn compile(file: &str, text: &[u8], files: &mut dyn Files, now: u64) -> Outcome {
+    build(file, text, files, now, true).0
+}
+
+/// The same without running the tests, which are returned: for reports about each of them.
+pub fn compile_untested(
+    file: &str,
+    text: &[u8],
+    files: &mut dyn Files,
+    now: u64,
+) -> (Outcome, Vec<cases::Case>) {
+    build(file, text, files, now, false)
+}
+
+fn build(
+    file: &str,
+    text: &[u8],
+    files: &mut dyn Files,
+    now: u64,
+    test: bool,
+) -> (Outcome, Vec<cases::Case>) {
     let mut problems = Problems::of(file);
+    let mut cases = Vec::new();
+    let mut owners = Vec::new();
     let compiled = node::parse(text, &mut problems).and_then(|root| {
-        let document = document::read(&root, &mut problems);
+        let mut document = document::read(&root, &mut problems);
+        cases = std::mem::take(&mut document.cases);
         let digest = crate::token::digest::sha256_hex(root.to_json().to_string().as_bytes());
         let revision = digest.get(..16).unwrap_or(&digest).into();
         // Compiled even if something is wrong already: the problems of every stage are told together.
-        compile::compile(&document, revision, files, now, &mut problems)
+        let mut compiled = compile::compile(&document, revision, files, now, &mut problems)?;
+        if test {
+            // On the platform's rules alone: what owners do cannot refuse the platform's document.
+            cases::run(&compiled.snapshot, &cases, now, &mut problems);
+        }
+        if !document.owners.is_empty() && !problems.any_error() {
+            let snapshot = &mut compiled.snapshot;
+            owners = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
+        }
+        (!problems.any_error()).then_some(compiled)
     });
-    Outcome { compiled, diagnostics: problems.into_sorted() }
+    (Outcome { compiled, diagnostics: problems.into_sorted(), owners }, cases)
 }
 
 #[cfg(test)]

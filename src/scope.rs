@@ -119,6 +119,12 @@ impl ScopeSet {
         self.0 |= 1 << scope as u16;
     }
 
+    /// The scopes that are in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// The scopes of both sets.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -248,6 +254,12 @@ impl BackendSet {
     /// How records and metrics name the set: the one backend, or `any` where several know the path.
     pub fn label(self) -> &'static str {
         self.single().map_or("any", Backend::name)
+    }
+}
+
+impl FromIterator<Backend> for BackendSet {
+    fn from_iter<I: IntoIterator<Item = Backend>>(backends: I) -> Self {
+        backends.into_iter().map(Self::of).fold(Self::EMPTY, Self::union)
     }
 }
 

@@ -100,6 +100,14 @@ pub fn verify(
     Ok(VerifiedClaims { issuer, identity })
 }
 
+/// Which of the issuers a token claims to be from. Nothing is proven by it.
+pub fn claimed_issuer(token: &[u8], issuers: &[IssuerRules]) -> Option<usize> {
+    let payload = decode(Parts::split(token).ok()?.payload).ok()?;
+    let claims = Claims::parse(&payload).ok()?;
+    let claimed = claims.issuer().ok()??;
+    issuers.iter().position(|rules| *rules.issuer == *claimed)
+}
+
 /// The three parts of a compact JWS, still encoded.
 struct Parts<'a> {
     header: &'a str,

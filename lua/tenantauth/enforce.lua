@@ -62,6 +62,8 @@ local STALE_PLAN = -1
 local REASONS, GRANTED = 128, 0
 -- What to do with the cookies; 0 is to leave them.
 local REMOVE_COOKIES, SET_COOKIES = 1, 2
+-- The whole gateway only records: the request goes on as it came.
+local LEAVE_ALL = 3
 -- How many values the bucket of a duration takes.
 local BUCKETS = 32
 
@@ -328,12 +330,14 @@ end
 -- A request that reaches `enforce` in a way in which it cannot be decided.
 local function deny_internal(server, why)
     ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", ngx_var.uri or "", "`")
-    local code, record = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
+    local code, record, passes = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
     -- A subrequest shares the variables of its main request, whose record stays.
     local audited = not ngx.is_subrequest and set_record(record)
     count(code, 0, 0, audited)
-    return deny(server, "internal_error")
+    if not passes then
+        return deny(server, "internal_error")
+    end
 end
 
 
@@ -477,6 +481,9 @@ end
 
 -- Lets an allowed request go on as it was authorised: canonical tenants, no credentials.
 local function apply(tenants, cookies_to, rest, stripped)
+    if cookies_to == LEAVE_ALL then
+        return
+    end
     if tenants then
         set_header("X-Scope-OrgID", tenants)
     end
@@ -494,6 +501,10 @@ end
 -- An internal redirect of a request that was decided, or a second `enforce`: denied, with the first reason if it
 -- had been denied. Its record stays as it is.
 local function refuse_again(server, record)
+    -- While the whole gateway only records, the request goes on this time as well.
+    if match(record, '^[^,]*,"decision":"allow","reason":"granted","mode":"shadow"') then
+        return
+    end
     local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
     if reason then
         return deny(server, reason)

@@ -4,16 +4,17 @@ mod principal;
 mod render;
 mod report;
 
-use super::{Answer, Failure, Format, Status, backend_parser, json, load};
+use super::{
+    Answer, Failure, Format, Status, backend_parser, json, load, refused, refused_owners, timestamp,
+};
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, Decision, Trace, explain};
+use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
+use crate::policy::sample::{Action, Sample, is_method, tenants};
 use crate::policy::snapshot::Snapshot;
 use crate::policy::{Compiled, Outcome};
 use crate::reason::Reason;
-use crate::route::{route_raw, table};
 use crate::scope::{Backend, BackendSet, Scope};
-use crate::tenant::TenantList;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
@@ -24,7 +25,8 @@ use std::path::PathBuf;
 /// Decides one request and shows every grant and restriction that took part.
 ///
 /// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
-/// Nothing is sent anywhere. Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
+/// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
+/// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
 /// where the policy or the token cannot be read.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
@@ -79,11 +81,8 @@ fn parse_client_ip(text: &str) -> Result<ClientIp, &'static str> {
     ClientIp::parse(text.as_bytes()).map_err(|_| "no address: one IPv4 or IPv6 address without port or zone")
 }
 
-/// nginx answers 400 to other methods, before tenantauth sees them.
 fn parse_method(text: &str) -> Result<String, &'static str> {
-    let legal =
-        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || b"-_".contains(&byte));
-    if legal { Ok(text.to_owned()) } else { Err("a method is written in capitals") }
+    if is_method(text) { Ok(text.to_owned()) } else { Err("a method is written in capitals") }
 }
 
 fn parse_time(text: &str) -> Result<u64, &'static str> {
@@ -91,37 +90,37 @@ fn parse_time(text: &str) -> Result<u64, &'static str> {
     u64::try_from(time.as_second()).map_err(|_| "a time before 1970")
 }
 
-/// What a request does, to which backends.
-#[derive(Clone, Copy)]
-struct Action {
-    scope: Scope,
-    backends: BackendSet,
-}
-
 impl Explain {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
-        let (Outcome { compiled, diagnostics }, _, read) = load(&self.policy, now);
-        let Some(compiled) = compiled else {
-            let mut err = String::new();
-            diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
-            let status = if read { Status::Invalid } else { Status::Failed };
-            return Ok(Answer { status, out: String::new(), err });
+        let (Outcome { compiled, diagnostics, owners }, _, read) = load(&self.policy, now);
+        let Some(mut compiled) = compiled else {
+            return Ok(refused(&diagnostics, read));
         };
         let action = self.action()?;
-        let principal = self.principal(&compiled, now)?;
+        let token = self.token.as_deref().map(principal::read).transpose()?;
+        let mut err = String::new();
+        if let Some(Err(why)) = token.as_deref().map(|header| principal::fetch_keys(&mut compiled, header)) {
+            _ = writeln!(err, "error: {why}");
+        }
+        let principal = self.principal(&compiled, token.as_deref(), now)?;
         let explanation = self.judge(&compiled, action, &principal, now);
         let status = if explanation.allowed() { Status::Ok } else { Status::Denied };
         let out = match format {
             Format::Json => json(&explanation)?,
             Format::Human => render::human(&explanation),
         };
-        Ok(Answer { status, out, err: String::new() })
+        Ok(Answer { status, out, err: err + &refused_owners(&owners) })
     }
 
-    fn principal<'c>(&self, compiled: &'c Compiled, now: u64) -> Result<Principal<'c>, Failure> {
-        match (&self.token, &self.claims, &self.groups) {
-            (Some(file), _, _) => Ok(Principal::of_token(compiled, &principal::read(file)?, now)),
+    fn principal<'c>(
+        &self,
+        compiled: &'c Compiled,
+        token: Option<&[u8]>,
+        now: u64,
+    ) -> Result<Principal<'c>, Failure> {
+        match (token, &self.claims, &self.groups) {
+            (Some(header), _, _) => Ok(Principal::of_token(compiled, header, now)),
             (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now),
             (_, _, groups) => Principal::of_groups(compiled, groups.as_deref().unwrap_or_default()),
         }
@@ -129,25 +128,16 @@ impl Explain {
 
     /// The action, or why no route has it. A scope that the named backends have no route for is a wrong question.
     fn action(&self) -> Result<Result<Action, Reason>, Failure> {
-        let named: BackendSet =
-            self.backend.iter().fold(BackendSet::EMPTY, |set, one| set.union(BackendSet::of(*one)));
-        let consulted = if named.is_empty() { BackendSet::ALL } else { named };
+        let named: BackendSet = self.backend.iter().copied().collect();
         let Some(scope) = self.scope else {
             let path = self.path.as_deref().unwrap_or_default();
-            let found = route_raw(consulted, "", self.method().as_bytes(), path.as_bytes(), None);
-            return Ok(found.map(|route| Action { scope: route.scope, backends: route.backends }));
+            return Ok(Action::of_request(named, self.method(), path));
         };
-        if named.is_empty() {
-            return Ok(Ok(Action { scope, backends: backends_of(scope) }));
-        }
-        let backends = table()
-            .filter(|row| row.scope == Some(scope) && named.contains(row.backend))
-            .fold(BackendSet::EMPTY, |set, row| set.union(BackendSet::of(row.backend)));
-        if backends.is_empty() {
+        let action = Action::of_scope(scope, named);
+        action.map(Ok).ok_or_else(|| {
             let names: Vec<_> = named.iter().map(Backend::name).collect();
-            return Err(Failure(format!("no route of {} needs the scope `{scope}`", names.join(", "))));
-        }
-        Ok(Ok(Action { scope, backends }))
+            Failure(format!("no route of {} needs the scope `{scope}`", names.join(", ")))
+        })
     }
 
     fn method(&self) -> &str {
@@ -164,29 +154,17 @@ impl Explain {
     ) -> Explanation {
         let snapshot = &compiled.snapshot;
         let tenants = tenants(&self.tenant, action.ok().map(|action| action.scope));
-        let passed = || {
-            if self.tenant.is_empty() {
-                return Err(Reason::TenantMissing);
-            }
-            let action = action?;
-            let tenants = tenants.as_ref().map_err(|reason| *reason)?;
-            principal.refused.map_or(Ok((action, tenants)), Err)
+        let sample = Sample {
+            tenants: &self.tenant,
+            action,
+            groups: principal.refused.map_or(Ok(principal.groups()), Err),
+            caller: principal.caller(),
+            client_ip: self.client_ip.ok_or(Reason::IpMissing),
+            now,
         };
-        let trace = match passed() {
-            Err(reason) => Trace { decision: Decision::denied(reason), tenants: Vec::new() },
-            Ok((action, tenants)) => explain(
-                snapshot,
-                &AccessRequest {
-                    groups: principal.groups(),
-                    caller: principal.caller(),
-                    tenants,
-                    scope: action.scope,
-                    backends: action.backends,
-                    client_ip: self.client_ip.ok_or(Reason::IpMissing),
-                    now,
-                },
-            ),
-        };
+        let trace = sample
+            .reach(|request| explain(snapshot, request))
+            .unwrap_or_else(|reason| Trace { decision: Decision::denied(reason), tenants: Vec::new() });
         let decision = trace.decision;
         Explanation {
             decision: decision.effect(),
@@ -201,7 +179,7 @@ impl Explain {
             }),
             policy: self.policy.display().to_string(),
             revision: snapshot.revision.to_string(),
-            time: report::timestamp(now),
+            time: timestamp(now),
             principal: principal.shown.clone(),
             service_account: principal.account().map(|account| AccountSeen::of(account, self.client_ip)),
             request: Asked {
@@ -222,29 +200,6 @@ impl Explain {
                     .collect(),
             },
         }
-    }
-}
-
-/// The tenants of a header. Several on a write are refused, where it is known that it is one.
-fn tenants(header: &str, scope: Option<Scope>) -> Result<TenantList<'_>, Reason> {
-    if header.is_empty() {
-        return Err(Reason::TenantMissing);
-    }
-    let tenants = TenantList::parse(header.as_bytes()).map_err(|_| Reason::TenantMalformed)?;
-    if tenants.len() > 1 && scope.is_some_and(Scope::takes_one_tenant) {
-        return Err(Reason::TenantMalformed);
-    }
-    Ok(tenants)
-}
-
-/// Where requests of a scope go: a signal has one backend, rules and alerts have several.
-fn backends_of(scope: Scope) -> BackendSet {
-    match scope {
-        Scope::MetricsRead | Scope::MetricsWrite => BackendSet::of(Backend::Mimir),
-        Scope::LogsRead | Scope::LogsWrite | Scope::LogsDelete => BackendSet::of(Backend::Loki),
-        Scope::TracesRead | Scope::TracesWrite => BackendSet::of(Backend::Tempo),
-        Scope::ProfilesRead | Scope::ProfilesWrite => BackendSet::of(Backend::Pyroscope),
-        Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite => BackendSet::ALL,
     }
 }
 

@@ -1,5 +1,6 @@
 //! One request: from what nginx knows about it to a verdict. Runs on the event loop.
 
+use super::reload::Task;
 use super::{Engine, Live, Resolved, ResolvedService, Worker, lock, since_epoch};
 use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record};
 use crate::client_ip::cache::VerifiedCookieCache;
@@ -13,6 +14,7 @@ use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
 use crate::token::service::ServiceTokenCache;
 use crate::token::{self, VerifiedClaims};
+use std::sync::atomic::Ordering;
 
 /// What the configuration of one `enforce` says, the same for all its requests.
 #[derive(Clone, Debug)]
@@ -76,6 +78,15 @@ pub struct Verdict<'v> {
     pub tenants_rewritten: bool,
     /// What is left of the cookies without the client's address.
     pub cookies: cookie::Remaining,
+    /// The whole gateway only records: the request goes on as it came, whatever `decision` says.
+    pub shadow_mode: bool,
+}
+
+impl Verdict<'_> {
+    /// Whether the request goes on.
+    pub fn passes(&self) -> bool {
+        self.shadow_mode || self.decision.is_allow()
+    }
 }
 
 /// What is learned on the way to a decision, as far as it came.
@@ -115,8 +126,7 @@ impl Engine {
             None => Decision::denied(Reason::PolicyUnavailable),
             Some(live) => {
                 if let Some(retired) = tokens.set_generation(live.keys_generation) {
-                    // Without the thread there is nobody to send it to, and it is dropped here.
-                    _ = self.retired.send(Box::new(retired));
+                    self.send(Task::Release(Box::new(retired)));
                 }
                 let caches = Caches { tokens, services, cookies };
                 judge(live, caches, server, request, now.as_secs(), &mut facts)
@@ -125,6 +135,7 @@ impl Engine {
         };
 
         let snapshot = live.map(|live| &live.compiled.snapshot);
+        let shadow_mode = snapshot.is_some_and(|snapshot| snapshot.is_shadow(now.as_secs()));
         let backends = facts.route.map_or(server.backends, |route| route.backends);
         let scope = facts.route.map(|route| route.scope);
         let (path, query) = split_query(request.request_uri);
@@ -133,6 +144,7 @@ impl Engine {
             record,
             &Record {
                 decision: &decision,
+                shadow_mode,
                 snapshot,
                 principal: facts.members,
                 tenants: facts.tenants.as_ref(),
@@ -155,12 +167,11 @@ impl Engine {
         Some(apply(&Verdict {
             decision,
             tally: Tally {
-                reason: decision.reason(),
-                shadow: decision.shadow.map(|shadow| shadow.reason),
                 backends,
                 scope,
                 cache: facts.cache,
                 client_ip: facts.client_ip.map(|(source, found)| (source, found.err())),
+                ..Tally::of(&decision, shadow_mode)
             },
             record,
             tenants: facts.tenants.as_ref(),
@@ -171,29 +182,35 @@ impl Engine {
             cookies: request
                 .cookies
                 .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
+            shadow_mode,
         }))
+    }
+
+    /// Code and record of a request that could not be decided because something failed, and whether it goes on all the
+    /// same: while the whole gateway only records, it does.
+    ///
+    /// `peer`: the TCP peer.
+    pub fn internal_error(
+        &self,
+        backends: BackendSet,
+        method: &[u8],
+        request_uri: &[u8],
+        peer: &[u8],
+    ) -> (i64, String, bool) {
+        let now = since_epoch().as_secs();
+        let shadow_mode = self.live().as_deref().is_some_and(|live| live.compiled.snapshot.is_shadow(now));
+        let (code, record) =
+            undecided(Reason::InternalError, shadow_mode, backends, method, request_uri, peer);
+        (code, record, shadow_mode)
     }
 }
 
-/// Code and record of a request that could not be decided.
+/// Code and record of a request that nothing could decide.
 ///
-/// `peer`: the TCP peer.
-pub fn internal_error(backends: BackendSet, method: &[u8], request_uri: &[u8], peer: &[u8]) -> (i64, String) {
-    undecided(Reason::InternalError, backends, method, request_uri, peer)
-}
-
-/// Code and record of a request that came while there was nothing to decide it with.
-pub fn policy_unavailable(
-    backends: BackendSet,
-    method: &[u8],
-    request_uri: &[u8],
-    peer: &[u8],
-) -> (i64, String) {
-    undecided(Reason::PolicyUnavailable, backends, method, request_uri, peer)
-}
-
-fn undecided(
+/// `shadow_mode`: it goes on all the same. `peer`: the TCP peer.
+pub fn undecided(
     reason: Reason,
+    shadow_mode: bool,
     backends: BackendSet,
     method: &[u8],
     request_uri: &[u8],
@@ -208,6 +225,7 @@ fn undecided(
         &mut record,
         &Record {
             decision: &decision,
+            shadow_mode,
             snapshot: None,
             principal: None,
             tenants: None,
@@ -225,7 +243,7 @@ fn undecided(
         &mut clock,
         &[],
     );
-    let tally = Tally { backends, ..Tally::of(&decision) };
+    let tally = Tally { backends, ..Tally::of(&decision, shadow_mode) };
     (i64::try_from(tally.to_code()).unwrap_or(i64::MAX), record)
 }
 
@@ -305,6 +323,10 @@ fn judge<'a>(
         return Err(Reason::TenantMalformed);
     }
     facts.tenants = Some(tenants.clone());
+    // Before the token is looked at, as promised.
+    if live.compiled.snapshot.unavailable_owner(&tenants).is_some() {
+        return Err(Reason::PolicyUnavailable);
+    }
 
     let token = request.token.ok_or(Reason::TokenMissing)?;
     let access = AccessRequest {
@@ -429,7 +451,8 @@ fn resolve<'c>(
     let mut cache = CacheUse::Hit;
     let entry = tokens.get_or_insert_with(token, now, || {
         cache = CacheUse::Miss;
-        let claims = token::verify(token, &snapshot.issuers, &live.keys, now)?;
+        let claims = token::verify(token, &snapshot.issuers, &live.keys, now)
+            .inspect_err(|reason| ask_for_keys(live, token, *reason))?;
         let resolved = resolve_in_snapshot(live, token, &claims);
         Ok((claims, resolved))
     })?;
@@ -439,6 +462,19 @@ fn resolve<'c>(
     let rules = snapshot.issuers.get(entry.claims.issuer()).ok_or(Reason::TokenIssuer)?;
     entry.claims.check_times(rules.leeway, now)?;
     Ok((cache, &entry.resolved))
+}
+
+/// Keys may have been replaced at the issuer: a token that names an unknown one is a hint to look. Whether that is
+/// done is decided elsewhere, for all workers together.
+fn ask_for_keys(live: &Live, token: &[u8], reason: Reason) {
+    let flags = || live.asked.iter().flatten();
+    if reason != Reason::TokenKeyUnknown || flags().all(|asked| asked.load(Ordering::Relaxed)) {
+        return;
+    }
+    let issuer = token::claimed_issuer(token, &live.compiled.snapshot.issuers);
+    if let Some(Some(asked)) = issuer.and_then(|issuer| live.asked.get(issuer)) {
+        asked.store(true, Ordering::Relaxed);
+    }
 }
 
 fn resolve_in_snapshot(live: &Live, token: &[u8], claims: &VerifiedClaims) -> Resolved {

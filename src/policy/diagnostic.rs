@@ -30,24 +30,32 @@ pub enum WarningKind {
     GroupUnmatched,
     KeyRefused,
     OpenNetwork,
+    OutdatedTest,
+    OwnerUndeclared,
     RestrictionUnmatched,
     RevokedGroupUnknown,
     ServiceAccountOpen,
+    ShadowMode,
+    ShadowOver,
     ShadowRestriction,
     UnsignedCookie,
 }
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::ExpiredGrant,
         Self::GroupLooksLikePattern,
         Self::GroupUnmatched,
         Self::KeyRefused,
         Self::OpenNetwork,
+        Self::OutdatedTest,
+        Self::OwnerUndeclared,
         Self::RestrictionUnmatched,
         Self::RevokedGroupUnknown,
         Self::ServiceAccountOpen,
+        Self::ShadowMode,
+        Self::ShadowOver,
         Self::ShadowRestriction,
         Self::UnsignedCookie,
     ];
@@ -60,9 +68,13 @@ impl WarningKind {
             Self::GroupUnmatched => "group_unmatched",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
+            Self::OutdatedTest => "outdated_test",
+            Self::OwnerUndeclared => "owner_undeclared",
             Self::RestrictionUnmatched => "restriction_unmatched",
             Self::RevokedGroupUnknown => "revoked_group_unknown",
             Self::ServiceAccountOpen => "service_account_open",
+            Self::ShadowMode => "shadow_mode",
+            Self::ShadowOver => "shadow_over",
             Self::ShadowRestriction => "shadow_restriction",
             Self::UnsignedCookie => "unsigned_cookie",
         }

@@ -1,12 +1,15 @@
 //! The policy document as it was written, with places. What can be judged by looking at one value is judged
 //! here; what needs two (references, contradictions) is left to `compile`.
 
+pub(super) mod cases;
 mod issuers;
 mod networks;
+pub(super) mod owners;
 mod revoked;
 mod rules;
 mod service_accounts;
 
+use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
 use super::node::{Node, Value};
 use super::reader::{At, Fields};
@@ -14,16 +17,13 @@ use crate::network::Network;
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
 use crate::token::digest::Sha256;
+use cases::read_cases;
 use issuers::{read_issuers, read_token_headers};
 use networks::{read_client_ip, read_networks};
+use owners::{OwnerEntry, read_owners};
 use revoked::read_revoked;
-use rules::{read_authorizations, read_grants, read_group_names, read_restrictions};
+use rules::{read_authorizations, read_grants, read_group_names, read_restrictions, read_time};
 use service_accounts::read_service_accounts;
-
-/// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
-/// is not enforced.
-const UNSERVED: [&str; 3] = ["owners", "tests", "shadow_until"];
-const UNSERVED_ISSUER: [&str; 2] = ["jwks_url", "ca_file"];
 
 /// One policy document.
 #[derive(Debug, Default)]
@@ -40,6 +40,10 @@ pub(super) struct Document {
     pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
     pub(super) audit_query: QueryAudit,
+    /// Until when (Unix seconds) the whole gateway only records.
+    pub(super) shadow_until: Option<At<u64>>,
+    pub(super) owners: Vec<OwnerEntry>,
+    pub(super) cases: Vec<Case>,
 }
 
 /// How much of a request's query string the audit record keeps.
@@ -75,6 +79,11 @@ pub(super) struct IssuerEntry {
 pub(super) enum KeysEntry {
     File(At<Box<str>>),
     Inline(At<serde_json::Value>),
+    /// Fetched: from an address, or without one by OpenID discovery.
+    Fetched {
+        url: Option<Box<str>>,
+        ca_file: Option<At<Box<str>>>,
+    },
     /// Told already.
     Missing,
 }
@@ -111,6 +120,8 @@ pub(super) struct GrantEntry {
     pub(super) tenants: Vec<At<TenantPattern>>,
     pub(super) except_tenants: Vec<At<TenantPattern>>,
     pub(super) scopes: ScopeSet,
+    /// Where they are written, if they are.
+    pub(super) scopes_place: Option<Place>,
     /// Unix seconds.
     pub(super) expires: Option<At<u64>>,
 }
@@ -156,6 +167,8 @@ pub struct RestrictedScopes {
     pub scopes: ScopeSet,
     /// Backends whose `rules:*` and `alerts:*` requests are bound as well: Loki by `logs:*`, Mimir by `metrics:*`.
     pub rules_of: BackendSet,
+    /// None but these are bound: those of the owner, where the restriction is an owner's.
+    pub within: ScopeSet,
 }
 
 impl RestrictedScopes {
@@ -163,15 +176,17 @@ impl RestrictedScopes {
     pub fn cover(&self, scope: Scope, backends: BackendSet) -> bool {
         let rules =
             matches!(scope, Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite);
-        self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends))
+        let named = self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends));
+        named && self.within.contains(scope)
     }
 }
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 13] = [
+    const SERVED: [&str; 16] = [
         "version",
         "mode",
+        "shadow_until",
         "issuers",
         "token_headers",
         "service_accounts",
@@ -183,13 +198,13 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
         "restrictions",
         "revoked",
         "audit",
+        "tests",
+        "owners",
     ];
-    let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
-    let Some(fields) = problems.fields(root, &Path::Root, &known) else { return document };
-    refuse_unserved(&fields, &Path::Root, &UNSERVED, problems);
+    let Some(fields) = problems.fields(root, &Path::Root, &SERVED) else { return document };
     read_version(&fields, problems);
-    read_mode(&fields, problems);
+    document.shadow_until = read_mode(&fields, problems);
     document.issuers = read_issuers(&fields, problems);
     document.token_headers = read_token_headers(&fields, problems);
     document.service_accounts = read_service_accounts(&fields, problems);
@@ -202,17 +217,9 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.restrictions = read_restrictions(&fields, problems);
     document.revoked = read_revoked(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
+    document.cases = read_cases(&fields, problems);
+    document.owners = read_owners(&fields, problems);
     document
-}
-
-fn refuse_unserved(fields: &Fields<'_>, path: &Path<'_>, names: &[&str], problems: &mut Problems) {
-    for name in names {
-        if let Some(place) = fields.key_place(name) {
-            problems
-                .error(place, &path.key(name), format!("`{name}` is not supported by this version"))
-                .help("remove it: a rule that is not enforced must not be believed in");
-        }
-    }
 }
 
 fn required<'n>(
@@ -239,14 +246,24 @@ fn read_version(fields: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
-fn read_mode(fields: &Fields<'_>, problems: &mut Problems) {
-    let Some(node) = fields.get("mode") else { return };
+/// Until when the whole gateway only records; `None` where it enforces.
+fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<At<u64>> {
+    let until = fields
+        .get("shadow_until")
+        .and_then(|node| read_time(node, &Path::Root.key("shadow_until"), problems));
+    let node = fields.get("mode")?;
     let path = Path::Root.key("mode");
-    if problems.word(node, &path, &[("enforce", false), ("shadow", true)]) == Some(true) {
+    let shadow = problems.word(node, &path, &[("enforce", false), ("shadow", true)])?;
+    if shadow && fields.get("shadow_until").is_none() {
         problems
-            .error(node.place, &path, "`mode: shadow` of the whole gateway is not supported by this version")
-            .help("a single restriction can be tried with `mode: shadow`");
+            .error(
+                node.place,
+                &Path::Root.key("shadow_until"),
+                "missing key `shadow_until`: shadow mode needs an end",
+            )
+            .help("add `shadow_until: 2027-01-31T00:00:00Z`, at most 31 days ahead");
     }
+    until.filter(|_| shadow)
 }
 
 fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<QueryAudit> {

@@ -25,6 +25,8 @@ pub struct GroupTable {
     /// In the order of the snapshot.
     issuers: Vec<IssuerGroups>,
     aliases: HashSet<GroupId>,
+    /// Every group of an issuer that stands for something, as the policy writes it.
+    written: Vec<Box<str>>,
     /// Revoked groups, as the policy names them.
     revoked: HashSet<Box<str>>,
 }
@@ -101,6 +103,7 @@ impl GroupTable {
             ids: HashMap::new(),
             issuers: issuers.collect(),
             aliases: HashSet::new(),
+            written: Vec::new(),
             revoked: revoked.map(Box::from).collect(),
         };
         table.intern("*");
@@ -146,6 +149,9 @@ impl GroupTable {
             && let Some(issuer) = self.issuers.get_mut(issuer)
         {
             let ids = issuer.raw.entry(raw.into()).or_default();
+            if ids.is_empty() {
+                self.written.push(name.into());
+            }
             if !ids.contains(&id) {
                 ids.push(id);
             }
@@ -230,6 +236,34 @@ impl GroupTable {
     /// The name of a group; empty for a number of another snapshot.
     pub fn name(&self, id: GroupId) -> &str {
         usize::try_from(id).ok().and_then(|id| self.names.get(id)).map_or("", |name| name)
+    }
+
+    /// Every group of an issuer that stands for something, as the policy writes it, with what it stands for.
+    pub fn raw_groups(&self) -> impl Iterator<Item = (&str, &[GroupId])> {
+        self.written.iter().filter_map(|name| {
+            let (issuer, raw) = self.giver(name)?;
+            Some((&**name, &**self.issuers.get(issuer)?.raw.get(raw)?))
+        })
+    }
+
+    /// Whether an issuer's group, as a policy would write it, stands for anything that this one names.
+    pub fn stands_for_any(&self, name: &str) -> bool {
+        self.giver(name)
+            .and_then(|(issuer, raw)| self.issuers.get(issuer)?.raw.get(raw))
+            .is_some_and(|ids| !ids.is_empty())
+    }
+
+    /// For each issuer of several: `<issuer>:*`, and how a policy would write a group of it.
+    ///
+    /// `raw`: the group as the issuer's tokens write it.
+    pub fn of_each_issuer(&self, raw: &str) -> Vec<(String, String)> {
+        let several = self.issuers.iter().filter(|_| self.issuers.len() > 1);
+        several
+            .map(|issuer| {
+                let written = if issuer.bare { raw.to_owned() } else { format!("{}:{raw}", issuer.name) };
+                (format!("{}:*", issuer.name), written)
+            })
+            .collect()
     }
 
     /// What a user's raw groups stand for: sorted, without duplicates, [`EVERYONE`] first. Revoked groups are left out.

@@ -1,9 +1,11 @@
 //! Policies from text to snapshot, held against the promised document format.
 
 mod accepted;
+mod cases;
 mod errors;
 mod groups;
 mod index;
+mod owners;
 mod warnings;
 
 use super::diagnostic::Severity;

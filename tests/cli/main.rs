@@ -1,10 +1,24 @@
 //! The command line as its users meet it: the real binary, its output and its exit status.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod access;
 mod check;
+mod diff;
 mod explain;
 mod keygen;
+mod keys;
+mod test;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine as _;
@@ -162,15 +176,24 @@ fn wrong_usage_is_1_and_help_is_0() {
         ("explain --policy policy.yaml --tenant a --groups b --scope logs:read --backend mimir", "no route"),
         ("keygen --group root", "--out"),
         ("routes --backend cortex", "'cortex'"),
+        ("test", "<POLICY>"),
+        ("access --policy policy.yaml", "--tenant"),
+        ("access --policy policy.yaml --tenant a|b", "no tenant"),
+        ("access --policy policy.yaml --tenant a*", "not a pattern"),
+        ("access --policy policy.yaml --tenant a --group b", "--group"),
+        ("diff policy.yaml", "<NEW>"),
     ] {
         room.run(&args.split_whitespace().collect::<Vec<_>>()).complains(1, complaint);
     }
-    for command in [&[][..], &["check"], &["explain"], &["keygen"], &["routes"]] {
+    for command in
+        [&[][..], &["access"], &["check"], &["diff"], &["explain"], &["keygen"], &["routes"], &["test"]]
+    {
         let run = room.run(&[command, &["--help"]].concat());
         run.says(0, &["Usage: tenantauth"]);
         assert_eq!(run.err, "");
     }
-    room.run(&["--help"]).says(0, &["check", "explain", "keygen", "routes", "Exit status:"]);
+    room.run(&["--help"])
+        .says(0, &["access", "check", "diff", "explain", "keygen", "routes", "test", "Exit status:"]);
     assert_eq!(room.run(&["--version"]).out, format!("tenantauth {}\n", env!("CARGO_PKG_VERSION")));
 }
 

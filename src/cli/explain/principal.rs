@@ -1,17 +1,18 @@
 //! Who asks: a verified token, claims that nobody signed, just groups, or a service account.
 
-use super::super::{Failure, words};
+use super::super::{Failure, keys, words};
 use super::report::{Known, Who};
 use crate::decision::Caller;
-use crate::policy::Compiled;
 use crate::policy::snapshot::{EVERYONE, GroupId, Held, SERVICE, ServiceAccount, Snapshot};
+use crate::policy::{Compiled, sample};
 use crate::reason::Reason;
-use crate::token::claims::{Claims, Identity, Origin, read_claims};
+use crate::token::claims::Identity;
 use crate::token::service::Credentials;
-use crate::token::verify;
+use crate::token::{claimed_issuer, verify};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 /// No token or claims are read beyond this, in bytes.
 const MAX_INPUT: u64 = 1 << 20;
@@ -90,17 +91,7 @@ impl<'s> Principal<'s> {
         if let Err(error) = serde_json::from_slice::<serde_json::Map<_, _>>(json) {
             return Err(Failure(format!("the claims are no JSON object: {error}; a token goes to --token")));
         }
-        let read = || {
-            let claims = Claims::parse(json)?;
-            let issuer = match claims.issuer()? {
-                Some(issuer) => snapshot.issuers.iter().position(|rules| *rules.issuer == *issuer),
-                None => (snapshot.issuers.len() == 1).then_some(0),
-            };
-            let issuer = issuer.ok_or(Reason::TokenIssuer)?;
-            let rules = snapshot.issuers.get(issuer).ok_or(Reason::TokenIssuer)?;
-            Ok((issuer, read_claims(&claims, rules, Origin::Sample, now)?))
-        };
-        Ok(match read() {
+        Ok(match sample::identity(snapshot, json, now) {
             Ok((issuer, identity)) => Self::known(snapshot, "claims", issuer, &identity, false),
             Err(reason) => Self::refused("claims", reason),
         })
@@ -235,6 +226,29 @@ fn bearer<'h>(snapshot: &Snapshot, header: &'h [u8]) -> &'h [u8] {
         }
         _ => header,
     }
+}
+
+/// Fetches the keys of the issuer that a token claims, where the policy says that they are fetched.
+///
+/// # Errors
+/// Why there are none, in words; then the token cannot be verified.
+pub(super) fn fetch_keys(compiled: &mut Compiled, header: &[u8]) -> Result<(), String> {
+    let snapshot = &compiled.snapshot;
+    let token = bearer(snapshot, header.trim_ascii());
+    let Some(at) = claimed_issuer(token, &snapshot.issuers) else { return Ok(()) };
+    let (Some(rules), Some(Some(endpoint))) = (snapshot.issuers.get(at), compiled.endpoints.get(at)) else {
+        return Ok(());
+    };
+    let name = snapshot.issuer_names.get(at).map_or("", |name| name);
+    let (set, _) =
+        keys::fetch(endpoint, rules.algorithms).map_err(|why| format!("issuer `{name}`: {why}"))?;
+    if set.is_empty() {
+        return Err(format!("issuer `{name}`: it publishes no usable key; see `tenantauth keys`"));
+    }
+    if let Some(keys) = compiled.keys.get_mut(at) {
+        *keys = Some(Arc::new(set));
+    }
+    Ok(())
 }
 
 /// A file's content, or that of stdin for `-`. A pipe is as good as a file.

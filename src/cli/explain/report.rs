@@ -1,5 +1,6 @@
 //! What `explain` found, in the shape of its JSON form, which is stable. Members are null where they are unknown.
 
+use crate::cli::timestamp;
 use crate::client_ip::ClientIp;
 use crate::decision::{GrantOutcome, RestrictionOutcome, TenantTrace};
 use crate::network::Network;
@@ -245,10 +246,4 @@ fn seen_networks(named: &[(Box<str>, Box<[Network]>)], client: Option<ClientIp>)
 
 fn names(groups: &[GroupId], snapshot: &Snapshot) -> Vec<String> {
     groups.iter().map(|group| snapshot.groups.name(*group).to_owned()).collect()
-}
-
-/// Unix seconds in RFC 3339.
-pub(super) fn timestamp(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
 }

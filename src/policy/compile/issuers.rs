@@ -1,11 +1,13 @@
 //! Issuers and their keys.
 
 use super::{Files, HELP_READ};
+use crate::fetch::{Authorities, Endpoint};
 use crate::policy::diagnostic::{Path, Place, Problems, WarningKind};
 use crate::policy::document::{Document, IssuerEntry, KeysEntry};
 use crate::policy::reader::At;
 use crate::token::algorithm::{Algorithm, AlgorithmSet};
 use crate::token::claims::{ClaimPath, GroupsFormat, IssuerRules};
+use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use std::collections::HashMap;
 use std::path;
@@ -130,46 +132,91 @@ pub(super) fn host_of(issuer: &str) -> Option<&str> {
     (!host.is_empty()).then_some(host)
 }
 
+/// The keys of one issuer: at hand, or to be fetched.
+pub(super) enum Keys {
+    Here(Option<(Arc<KeySet>, Vec<KeyReport>)>),
+    At(Endpoint),
+}
+
 pub(super) fn load_keys(
     entry: &IssuerEntry,
     algorithms: AlgorithmSet,
     files: &mut dyn Files,
     path: &Path<'_>,
     problems: &mut Problems,
-) -> Option<Arc<KeySet>> {
-    let (place, key, name, json) = match &entry.keys {
-        KeysEntry::File(file) => match files.read(path::Path::new(&*file.value)) {
-            Ok(json) => (file.place, "jwks_file", format!("`{}`", file.value), json),
-            Err(error) => {
-                let path = path.key("jwks_file");
-                problems
-                    .error(file.place, &path, format!("cannot read `{}`: {error}", file.value))
-                    .help(HELP_READ);
-                return None;
-            }
-        },
-        KeysEntry::Inline(json) => {
-            (json.place, "jwks", "the key set".to_owned(), json.value.to_string().into_bytes())
+) -> Keys {
+    match &entry.keys {
+        KeysEntry::File(file) => {
+            let json = read_named(file, "jwks_file", files, path, problems);
+            let name = format!("`{}`", file.value);
+            Keys::Here(json.and_then(|json| {
+                key_set(&json, &name, algorithms, file.place, &path.key("jwks_file"), problems)
+            }))
         }
-        KeysEntry::Missing => return None,
-    };
-    let path = path.key(key);
-    match KeySet::from_jwks(&json, algorithms) {
+        KeysEntry::Inline(json) => {
+            let text = json.value.to_string();
+            let path = path.key("jwks");
+            Keys::Here(key_set(text.as_bytes(), "the key set", algorithms, json.place, &path, problems))
+        }
+        KeysEntry::Fetched { url, ca_file } => {
+            let authorities = ca_file.as_ref().and_then(|file| {
+                let pem = read_named(file, "ca_file", files, path, problems)?;
+                Authorities::from_pem(&pem)
+                    .inspect_err(|error| {
+                        problems
+                            .error(file.place, &path.key("ca_file"), format!("`{}`: {error}", file.value))
+                            .help("it must hold certificates in PEM form");
+                    })
+                    .ok()
+            });
+            Keys::At(Endpoint { issuer: entry.issuer.value.clone(), jwks_url: url.clone(), authorities })
+        }
+        KeysEntry::Missing => Keys::Here(None),
+    }
+}
+
+fn read_named(
+    file: &At<Box<str>>,
+    key: &str,
+    files: &mut dyn Files,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Vec<u8>> {
+    files
+        .read(path::Path::new(&*file.value))
+        .inspect_err(|error| {
+            problems
+                .error(file.place, &path.key(key), format!("cannot read `{}`: {error}", file.value))
+                .help(HELP_READ);
+        })
+        .ok()
+}
+
+/// `name`: what messages call the document.
+fn key_set(
+    json: &[u8],
+    name: &str,
+    algorithms: AlgorithmSet,
+    place: Place,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<(Arc<KeySet>, Vec<KeyReport>)> {
+    match KeySet::from_jwks(json, algorithms) {
         Err(error) => {
             problems
-                .error(place, &path, format!("{name} {error}"))
+                .error(place, path, format!("{name} {error}"))
                 .help("it must be a JSON Web Key Set: `{\"keys\": [...]}`");
             None
         }
         Ok((set, reports)) => {
-            for report in reports {
-                if let Some(why) = report.refused {
-                    let kid = report.kid.unwrap_or_default();
+            for report in &reports {
+                if let Some(why) = &report.refused {
+                    let kid = report.kid.as_deref().unwrap_or_default();
                     problems
                         .warning(
                             WarningKind::KeyRefused,
                             place,
-                            &path,
+                            path,
                             format!("the key `{}` is not used: {why}", kid.escape_debug()),
                         )
                         .help("the issuer's other keys are used");
@@ -177,10 +224,10 @@ pub(super) fn load_keys(
             }
             if set.is_empty() {
                 problems
-                    .error(place, &path, "there is no usable key: nobody's token could be verified")
+                    .error(place, path, "there is no usable key: nobody's token could be verified")
                     .help("write the public keys that the issuer signs with");
             }
-            Some(Arc::new(set))
+            Some((Arc::new(set), reports))
         }
     }
 }

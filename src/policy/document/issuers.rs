@@ -1,9 +1,7 @@
 //! Who may sign tokens, and which headers carry them.
 
-use super::{
-    IssuerEntry, KeysEntry, UNSERVED_ISSUER, boxed, check_name, plain_text, refuse_empty, refuse_unserved,
-    required,
-};
+use super::{IssuerEntry, KeysEntry, boxed, check_name, plain_text, refuse_empty, required};
+use crate::fetch::check_url;
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::node::{Node, Value};
 use crate::policy::reader::{At, Fields};
@@ -30,12 +28,14 @@ pub(super) fn read_issuer(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<IssuerEntry> {
-    const SERVED: [&str; 11] = [
+    const SERVED: [&str; 13] = [
         "name",
         "issuer",
         "audiences",
+        "jwks_url",
         "jwks_file",
         "jwks",
+        "ca_file",
         "algorithms",
         "groups_claim",
         "groups_format",
@@ -43,9 +43,7 @@ pub(super) fn read_issuer(
         "leeway",
         "bare_groups",
     ];
-    let known = [&SERVED[..], &UNSERVED_ISSUER].concat();
-    let fields = problems.fields(node, path, &known)?;
-    refuse_unserved(&fields, path, &UNSERVED_ISSUER, problems);
+    let fields = problems.fields(node, path, &SERVED)?;
     let text = |name: &str, problems: &mut Problems| {
         let node = fields.get(name)?;
         problems.text(node, &path.key(name)).map(boxed)
@@ -79,7 +77,7 @@ pub(super) fn read_issuer(
         .and_then(|node| problems.boolean(node, &path.key("bare_groups")))
         .filter(|bare| *bare)
         .and_then(|_| fields.key_place("bare_groups"));
-    let keys = read_keys(&fields, path, problems);
+    let keys = read_keys(&fields, issuer.as_ref(), path, problems);
     Some(IssuerEntry {
         number,
         name,
@@ -95,35 +93,72 @@ pub(super) fn read_issuer(
     })
 }
 
-pub(super) fn read_keys(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> KeysEntry {
-    let (file, inline) = (fields.get("jwks_file"), fields.get("jwks"));
-    if let (Some(_), Some(place)) = (file, fields.key_place("jwks")) {
+/// Where the keys come from: one of three keys says so, or OpenID discovery at the issuer does.
+fn read_keys(
+    fields: &Fields<'_>,
+    issuer: Option<&At<Box<str>>>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> KeysEntry {
+    const SOURCES: [&str; 3] = ["jwks_url", "jwks_file", "jwks"];
+    let mut given = SOURCES.into_iter().filter(|name| fields.get(name).is_some());
+    let source = given.next();
+    for other in given {
+        if let (Some(first), Some(place)) = (source, fields.key_place(other)) {
+            problems
+                .error(place, &path.key(other), format!("`{first}` and `{other}` exclude each other"))
+                .help("keep one of them");
+        }
+    }
+    let ca_file = fields.get("ca_file").and_then(|node| problems.text(node, &path.key("ca_file"))).map(boxed);
+    if let (Some(file), Some("jwks_file" | "jwks")) = (&ca_file, source) {
         problems
-            .error(place, &path.key("jwks"), "`jwks` and `jwks_file` exclude each other")
-            .help("keep one of them");
+            .error(file.place, &path.key("ca_file"), "the keys of this issuer are not fetched")
+            .help("remove it, or name the address of the keys: `jwks_url: https://...`");
     }
-    if let Some(node) = file
-        && let Some(text) = problems.text(node, &path.key("jwks_file"))
-    {
-        return KeysEntry::File(boxed(text));
-    }
-    if let Some(node) = inline {
+    let Some((name, node)) = source.and_then(|name| Some((name, fields.get(name)?))) else {
+        return discovered(issuer, ca_file, path, problems);
+    };
+    let path = path.key(name);
+    if name == "jwks" {
         if !matches!(node.value, Value::Map(_)) {
-            problems.wrong_type(node, &path.key("jwks"), "a mapping");
+            problems.wrong_type(node, &path, "a mapping");
             return KeysEntry::Missing;
         }
         return KeysEntry::Inline(At::new(node.to_json(), node.place));
     }
-    if file.is_none() && fields.get("jwks_url").is_none() {
+    let Some(text) = problems.text(node, &path).map(boxed) else { return KeysEntry::Missing };
+    if name == "jwks_file" {
+        return KeysEntry::File(text);
+    }
+    if let Err(why) = check_url(&text.value) {
+        problems
+            .error(text.place, &path, format!("`{}` {why}", text.value.escape_debug()))
+            .help("write `https://host/path`; plain http is for a loopback address only");
+    }
+    KeysEntry::Fetched { url: Some(text.value), ca_file }
+}
+
+/// OpenID Connect Discovery 1.0 section 4: the issuer is the address at which it describes itself.
+fn discovered(
+    issuer: Option<&At<Box<str>>>,
+    ca_file: Option<At<Box<str>>>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> KeysEntry {
+    let Some(issuer) = issuer else { return KeysEntry::Missing };
+    let fit = check_url(&issuer.value)
+        .and_then(|()| if issuer.value.contains('?') { Err("has a query".to_owned()) } else { Ok(()) });
+    if let Err(why) = fit {
         problems
             .error(
-                fields.place,
-                &path.key("jwks_file"),
-                "OpenID discovery of the keys is not supported by this version",
+                issuer.place,
+                &path.key("issuer"),
+                format!("`{}` {why}: the keys cannot be discovered there", issuer.value.escape_debug()),
             )
-            .help("name a file that holds the issuer's JWKS: `jwks_file: /etc/tenantauth/jwks.json`");
+            .help("say where they are: `jwks_url: https://...` or `jwks_file: /etc/tenantauth/jwks.json`");
     }
-    KeysEntry::Missing
+    KeysEntry::Fetched { url: None, ca_file }
 }
 
 /// `90s`, `2m`: at most five minutes.

@@ -71,6 +71,7 @@ pub(super) fn read_authorizations(fields: &Fields<'_>, problems: &mut Problems) 
             tenants: problems.list_of(value, &path, tenant_pattern),
             except_tenants: Vec::new(),
             scopes: ScopeSet::reads(),
+            scopes_place: None,
             expires: None,
         });
     }
@@ -89,34 +90,8 @@ pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<G
         let groups = read_groups(required(&fields, "groups", &path, problems), &path.key("groups"), problems);
         let tenants =
             read_tenants(required(&fields, "tenants", &path, problems), &path.key("tenants"), problems);
-        let scopes = match fields.get("scopes") {
-            None => ScopeSet::reads(),
-            Some(node) => {
-                let path = path.key("scopes");
-                refuse_empty(node, &path, problems);
-                let scopes = problems.list_of(node, &path, scope_pattern);
-                scopes.iter().fold(ScopeSet::EMPTY, |all, more| all.union(more.value))
-            }
-        };
-        let expires = fields.get("expires").and_then(|node| {
-            let path = path.key("expires");
-            if matches!(node.value, Value::Number(_)) {
-                problems
-                    .error(node.place, &path, "expected a time, found a number")
-                    .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
-                return None;
-            }
-            let text = problems.text(node, &path)?;
-            match text.value.parse::<jiff::Timestamp>() {
-                Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
-                Err(_) => {
-                    problems
-                        .error(text.place, &path, format!("`{}` is no time", text.value))
-                        .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
-                    None
-                }
-            }
-        });
+        let scopes = read_scopes(fields.get("scopes"), &path.key("scopes"), problems);
+        let expires = fields.get("expires").and_then(|node| read_time(node, &path.key("expires"), problems));
         grants.push(GrantEntry {
             place: item.place,
             path: path.to_string().into(),
@@ -125,10 +100,39 @@ pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<G
             tenants,
             except_tenants: read_tenants(fields.get("except_tenants"), &path.key("except_tenants"), problems),
             scopes,
+            scopes_place: fields.get("scopes").map(|node| node.place),
             expires,
         });
     }
     grants
+}
+
+/// Scopes as grants write them; every `*:read` where they are not written.
+pub(super) fn read_scopes(node: Option<&Node>, path: &Path<'_>, problems: &mut Problems) -> ScopeSet {
+    let Some(node) = node else { return ScopeSet::reads() };
+    refuse_empty(node, path, problems);
+    let scopes = problems.list_of(node, path, scope_pattern);
+    scopes.iter().fold(ScopeSet::EMPTY, |all, more| all.union(more.value))
+}
+
+/// A time as in RFC 3339, in Unix seconds.
+pub(super) fn read_time(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<At<u64>> {
+    if matches!(node.value, Value::Number(_)) {
+        problems
+            .error(node.place, path, "expected a time, found a number")
+            .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
+        return None;
+    }
+    let text = problems.text(node, path)?;
+    match text.value.parse::<jiff::Timestamp>() {
+        Ok(time) => Some(At::new(u64::try_from(time.as_second()).unwrap_or(0), text.place)),
+        Err(_) => {
+            problems
+                .error(text.place, path, format!("`{}` is no time", text.value))
+                .help("write it as in RFC 3339: `2027-01-31T00:00:00Z`");
+            None
+        }
+    }
 }
 
 pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) -> Vec<RestrictionEntry> {
@@ -188,10 +192,12 @@ pub(super) fn read_restricted_scopes(
     problems: &mut Problems,
 ) -> RestrictedScopes {
     let Some(node) = node else {
-        return RestrictedScopes { scopes: ScopeSet::all(), rules_of: BackendSet::ALL };
+        let (scopes, within) = (ScopeSet::all(), ScopeSet::all());
+        return RestrictedScopes { scopes, rules_of: BackendSet::ALL, within };
     };
     refuse_empty(node, path, problems);
-    let mut bound = RestrictedScopes { scopes: ScopeSet::EMPTY, rules_of: BackendSet::EMPTY };
+    let mut bound =
+        RestrictedScopes { scopes: ScopeSet::EMPTY, rules_of: BackendSet::EMPTY, within: ScopeSet::all() };
     for part in problems.list_of(node, path, |problems, text, path| {
         let scopes = scope_pattern(problems, At::new(text.value, text.place), path)?;
         Some((Box::<str>::from(text.value), scopes))

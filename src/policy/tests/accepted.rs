@@ -59,6 +59,7 @@ restrictions:                             # bind users; every one that applies m
     mode: enforce                         # or shadow
 
 audit: { query: full }                    # full (default) | hash | none
+tests: [{ name: team-a from home, groups: [team-a], tenant: team-a, scope: logs:read, client_ip: 198.18.0.5, expect: ip_forbidden }]
 "#;
 
 fn patterns(texts: &[&str]) -> Vec<TenantPattern> {
@@ -68,8 +69,10 @@ fn patterns(texts: &[&str]) -> Vec<TenantPattern> {
 #[test]
 fn the_promised_example_means_what_it_says() {
     assert_eq!(problems(EXAMPLE), [""; 0]);
-    let Compiled { snapshot, keys, client_ip, key_files } = compiled(EXAMPLE);
+    let Compiled { snapshot, keys, endpoints, key_reports, client_ip, key_files } = compiled(EXAMPLE);
+    assert_eq!(endpoints, [None]);
     assert_eq!(key_files, [Some("jwks.json".into())]);
+    assert!(!key_reports[0].is_empty() && key_reports[0].iter().all(|report| report.refused.is_none()));
     assert_eq!(keys[0].as_ref().unwrap().len(), 1);
     let Some(Source::Cookie { name, keys: CookieKeys::Signed(ring) }) = client_ip else { panic!() };
     assert_eq!((&*name, ring.ids().collect::<Vec<_>>()), ("Client_Ip", vec!["k1"]));
@@ -191,6 +194,8 @@ fn nothing_good_is_an_error() {
         "grants: [{ groups: [\"entra:*\"], tenants: [t] }]\nclient_ip: { source: remote_addr }\nrestrictions: [{ groups: ['entra:*'], networks: [10.0.0.1] }]\n",
         "client_ip: { source: remote_addr }\n",
         "client_ip: { source: header:X-Real-IP, trusted_peers: [lb, 10.0.0.1] }\nnetworks: { lb: [10.1.0.0/16] }\n",
+        "tests: []\n",
+        "authorizations: { a: [t] }\ntests: [{ groups: [], tenant: t, scope: logs:read, expect: deny }, { groups: [a], tenant: t, scope: logs:read, expect: allow }]\n",
         "client_ip: { unsigned: false, keys_file: ip.keys, cookie: __Host-ip }\n",
         "client_ip: { source: remote_addr }\ngroup_names: { sre: [raw] }\ngrants: [{ groups: [a], tenants: [t] }]\nrestrictions:\n  - { groups: [a], except_groups: [raw], networks: ['::1', 'FE80::/10', 127.0.0.1/32] }\n  - { groups: [sre], except_groups: [a], networks: [10.0.0.0/8], mode: enforce }\n",
     ];

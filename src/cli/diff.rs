@@ -1,0 +1,249 @@
+//! `tenantauth diff`: what changes for people when one policy takes the place of another.
+
+use super::access::{Demand, demands, from_where, scopes_text};
+use super::{Answer, Failure, Format, Status, columns, json, load, plain, refused, timestamp};
+use crate::engine::unix_now;
+use crate::policy::Compiled;
+use crate::policy::access::Until;
+use crate::policy::access::diff::{self, Change, Line, Reach, Who};
+use crate::policy::snapshot::Snapshot;
+use clap::Args;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Tenants that are listed as exceptions of a line; the JSON form has them all.
+const MAX_EXCEPTIONS: usize = 5;
+
+/// Compares what two policies allow: who gains or loses access to which tenant, for what, from where, until when.
+///
+/// Meaning is compared, not text: a grant that others make superfluous, or a group that got a name, is no difference.
+/// What has run out by now is not there. The keys that issuers sign with are not compared. Exit status 0 where the
+/// policies mean the same, 2 where they differ, 3 where one is invalid, 1 where one cannot be read.
+#[derive(Args)]
+pub(super) struct Diff {
+    /// The policy in force: a file, or a directory that holds a `policy.yaml`.
+    #[arg(value_name = "OLD")]
+    old: PathBuf,
+    /// The policy that shall take its place.
+    #[arg(value_name = "NEW")]
+    new: PathBuf,
+}
+
+/// What was found; the JSON form is stable.
+#[derive(Serialize)]
+struct Report {
+    equal: bool,
+    old: Side,
+    new: Side,
+    changes: Vec<Changed>,
+    /// Other sections that differ.
+    settings: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Side {
+    file: String,
+    revision: String,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    /// `gained`, `lost`, `until` or `places`.
+    change: &'static str,
+    /// `everyone`, `any_group` or `groups`.
+    who: &'static str,
+    /// Of `groups`: whoever holds one raw group of each list.
+    groups: Vec<Vec<String>>,
+    /// The same in the words of `group_names`.
+    label: String,
+    /// The tenants that all of these patterns match.
+    tenants: Vec<String>,
+    /// Tenants among them of which the line does not speak.
+    except_tenants: Vec<String>,
+    scopes: Vec<String>,
+    old: Access,
+    new: Access,
+}
+
+#[derive(Serialize)]
+struct Access {
+    /// Whether these people have access by the groups named here.
+    granted: bool,
+    /// Null where it has no end.
+    until: Option<String>,
+    /// Everything that must be satisfied; empty: from anywhere.
+    from: Vec<Demand>,
+    /// What is recorded only.
+    shadow: Vec<Demand>,
+}
+
+impl Diff {
+    pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
+        let now = unix_now();
+        let old = match usable(&self.old, now) {
+            Ok(compiled) => compiled,
+            Err(answer) => return Ok(answer),
+        };
+        let new = match usable(&self.new, now) {
+            Ok(compiled) => compiled,
+            Err(answer) => return Ok(answer),
+        };
+        let found = diff::diff(&old, &new, now).map_err(|error| Failure(error.to_string()))?;
+        let labels = Labels::of([&old.snapshot, &new.snapshot]);
+        let side = |path: &Path, compiled: &Compiled| Side {
+            file: path.display().to_string(),
+            revision: compiled.snapshot.revision.to_string(),
+        };
+        let report = Report {
+            equal: found.is_empty(),
+            old: side(&self.old, &old),
+            new: side(&self.new, &new),
+            changes: found.lines.iter().map(|line| Changed::of(line, &labels)).collect(),
+            settings: found.settings.clone(),
+        };
+        let out = match format {
+            Format::Json => json(&report)?,
+            Format::Human => human(&report, &found.lines),
+        };
+        let status = if report.equal { Status::Ok } else { Status::Denied };
+        Ok(Answer { status, out, err: String::new() })
+    }
+}
+
+fn usable(path: &Path, now: u64) -> Result<Compiled, Answer> {
+    let (outcome, _, read) = load(path, now);
+    outcome.compiled.ok_or_else(|| refused(&outcome.diagnostics, read))
+}
+
+/// What policies call raw groups.
+struct Labels {
+    aliases: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Labels {
+    fn of(snapshots: [&Snapshot; 2]) -> Self {
+        let mut aliases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for snapshot in snapshots {
+            for (raw, ids) in snapshot.groups.raw_groups() {
+                for name in ids.iter().map(|id| snapshot.groups.name(*id)).filter(|name| *name != raw) {
+                    aliases.entry(name.to_owned()).or_default().insert(raw.to_owned());
+                }
+            }
+        }
+        Self { aliases }
+    }
+
+    /// Raw groups of which one is held: by their common name where all groups of that name are among them.
+    fn any(&self, raw: &[String]) -> String {
+        let mut rest: BTreeSet<&str> = raw.iter().map(String::as_str).collect();
+        let mut names = Vec::new();
+        for (alias, members) in &self.aliases {
+            if members.iter().all(|member| raw.contains(member)) {
+                names.push(alias.clone());
+                members.iter().for_each(|member| _ = rest.remove(&**member));
+            }
+        }
+        for group in rest {
+            let of = self.aliases.iter().find(|(_, members)| members.contains(group));
+            names.push(of.map_or_else(|| group.to_owned(), |(alias, _)| format!("{group} (of {alias})")));
+        }
+        names.join(", ")
+    }
+
+    fn who(&self, who: &Who) -> String {
+        match who {
+            Who::Everyone => "everyone".to_owned(),
+            Who::AnyGroup => "any group".to_owned(),
+            Who::Holders(all) => {
+                all.iter().map(|any| self.any(any)).collect::<Vec<_>>().join(" who is also in ")
+            }
+        }
+    }
+}
+
+impl Changed {
+    fn of(line: &Line, labels: &Labels) -> Self {
+        let (who, groups) = match &line.who {
+            Who::Everyone => ("everyone", Vec::new()),
+            Who::AnyGroup => ("any_group", Vec::new()),
+            Who::Holders(groups) => ("groups", groups.clone()),
+        };
+        let access = |reach: &Reach| Access {
+            granted: reach.until.is_some(),
+            until: match reach.until {
+                Some(Until::Time(time)) => Some(timestamp(time)),
+                _ => None,
+            },
+            from: demands(&reach.from),
+            shadow: demands(&reach.watched),
+        };
+        Self {
+            change: line.change.name(),
+            who,
+            groups,
+            label: labels.who(&line.who),
+            tenants: line.tenants.clone(),
+            except_tenants: line.except.clone(),
+            scopes: line.scopes(),
+            old: access(&line.old),
+            new: access(&line.new),
+        }
+    }
+}
+
+fn human(report: &Report, lines: &[Line]) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    _ = writeln!(out, "old  {}, revision {}", report.old.file, report.old.revision);
+    _ = writeln!(out, "new  {}, revision {}", report.new.file, report.new.revision);
+    if report.equal {
+        out.push_str("\nno difference: both allow the same\n");
+        return out;
+    }
+    let rows: Vec<_> = report.changes.iter().zip(lines).map(|(changed, line)| row(changed, line)).collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        out.push_str(&columns(["CHANGE", "WHO", "TENANT", "SCOPES", "FROM", "UNTIL"], &rows));
+    }
+    if !report.settings.is_empty() {
+        _ = writeln!(out, "\nalso different: {}", report.settings.join(", "));
+    }
+    out
+}
+
+fn row(changed: &Changed, line: &Line) -> [String; 6] {
+    let mut tenant = changed.tenants.join(" & ");
+    let shown = changed.except_tenants.get(..MAX_EXCEPTIONS).unwrap_or(&changed.except_tenants);
+    if !shown.is_empty() {
+        _ = write!(tenant, " except {}", shown.join(", "));
+    }
+    if let Some(more @ 1..) = changed.except_tenants.len().checked_sub(MAX_EXCEPTIONS) {
+        _ = write!(tenant, " and {more} more");
+    }
+    let from = |reach: &Reach| from_where(&reach.from, &reach.watched);
+    let until = |reach: &Reach| match reach.until {
+        Some(Until::Time(time)) => timestamp(time),
+        Some(Until::Always) => "always".to_owned(),
+        None => "-".to_owned(),
+    };
+    let both = |before: String, after: String| {
+        if before == after { after } else { format!("{before} -> {after}") }
+    };
+    let (from, until) = match line.change {
+        Change::Gained => (from(&line.new), until(&line.new)),
+        Change::Lost => (from(&line.old), until(&line.old)),
+        Change::Until | Change::Places => {
+            (both(from(&line.old), from(&line.new)), both(until(&line.old), until(&line.new)))
+        }
+    };
+    [
+        changed.change.to_owned(),
+        plain(&changed.label),
+        tenant,
+        scopes_text(&changed.scopes),
+        plain(&from),
+        until,
+    ]
+}

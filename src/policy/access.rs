@@ -1,0 +1,222 @@
+//! What a policy allows, seen from the outside: who reaches which tenants for what, from where and until when.
+//!
+//! Tenants are without number, rules are not: [`cells`] cuts the tenants into the few sets on which every rule says the
+//! same. Within one, [`Rules`] looks up the rules that name it, and asks of them what [`crate::decision`] would ask.
+
+pub mod cells;
+pub mod diff;
+pub mod merge;
+
+use super::snapshot::{Grant, GroupId, Restriction, Snapshot};
+use crate::network::{Network, NetworkSet};
+use crate::route::table;
+use crate::scope::{BackendSet, Scope};
+use crate::tenant::TenantPattern;
+use cells::{Cell, Universe};
+use hashbrown::HashMap;
+use std::sync::LazyLock;
+
+/// The smallest thing that a request can do: a scope, and for rules and alerts at one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// What it does.
+    pub scope: Scope,
+    /// Where; for a signal's own scope all backends that have a route for it, of which restrictions know nothing.
+    pub backends: BackendSet,
+}
+
+/// Every unit that some route needs.
+pub fn units() -> &'static [Unit] {
+    static UNITS: LazyLock<Vec<Unit>> = LazyLock::new(|| {
+        let mut units: Vec<Unit> = Vec::new();
+        for scope in Scope::ALL {
+            let backends: BackendSet =
+                table().filter(|row| row.scope == Some(scope)).map(|row| row.backend).collect();
+            if matches!(scope.signal(), "rules" | "alerts") {
+                units.extend(backends.iter().map(|one| Unit { scope, backends: BackendSet::of(one) }));
+            } else {
+                units.push(Unit { scope, backends });
+            }
+        }
+        units
+    });
+    &UNITS
+}
+
+/// Names of units: `rules:read (loki)` where they are not all units of that scope.
+pub fn scope_names(of: &[Unit]) -> Vec<String> {
+    let mut names = Vec::new();
+    for scope in Scope::ALL {
+        let all = units().iter().filter(|unit| unit.scope == scope).count();
+        let found: Vec<&Unit> = of.iter().filter(|unit| unit.scope == scope).collect();
+        if found.is_empty() {
+            continue;
+        }
+        if found.len() == all {
+            names.push(scope.name().to_owned());
+        } else {
+            let backends: Vec<_> = found.iter().map(|unit| unit.backends.label()).collect();
+            names.push(format!("{scope} ({})", backends.join(", ")));
+        }
+    }
+    names
+}
+
+/// The end of an access; the later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Until {
+    /// Unix seconds from which on it is none.
+    Time(u64),
+    /// It has no end.
+    Always,
+}
+
+/// Where requests must come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// No restriction binds: an address need not even be known.
+    Anywhere,
+    /// Inside all that bind.
+    Within(NetworkSet),
+}
+
+impl Places {
+    fn of(bound: &[&Restriction]) -> Self {
+        let mut networks = bound.iter().map(|restriction| &restriction.networks);
+        match networks.next() {
+            None => Self::Anywhere,
+            Some(first) => {
+                Self::Within(networks.fold(first.clone(), |inside, more| inside.intersection(more)))
+            }
+        }
+    }
+}
+
+/// A restriction as far as it binds: its name, and where requests must come from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bound {
+    /// The restriction's name.
+    pub restriction: String,
+    /// Its networks: names with what they stand for.
+    pub networks: Vec<String>,
+}
+
+impl Bound {
+    /// What a restriction demands.
+    pub fn of(restriction: &Restriction) -> Self {
+        let network = |(name, networks): &(Box<str>, Box<[Network]>)| {
+            let all: Vec<String> = networks.iter().map(ToString::to_string).collect();
+            match all.as_slice() {
+                [only] if **only == **name => only.clone(),
+                all => format!("{name} ({})", all.join(" ")),
+            }
+        };
+        Self {
+            restriction: restriction.name.to_string(),
+            networks: restriction.network_names.iter().map(network).collect(),
+        }
+    }
+}
+
+/// A snapshot, searched by sets of tenants.
+#[derive(Debug)]
+pub struct Rules<'s> {
+    /// The policy.
+    pub snapshot: &'s Snapshot,
+    grants: HashMap<&'s TenantPattern, Vec<&'s Grant>>,
+    restrictions: HashMap<&'s TenantPattern, Vec<&'s Restriction>>,
+}
+
+/// The rules that name the tenants of one cell, in the order of the document.
+#[derive(Debug, Default)]
+pub struct RulesOfCell<'s> {
+    /// Grants; those that have run out as well.
+    pub grants: Vec<&'s Grant>,
+    /// Restrictions.
+    pub restrictions: Vec<&'s Restriction>,
+}
+
+impl<'s> Rules<'s> {
+    /// Files the rules by their tenants.
+    pub fn of(snapshot: &'s Snapshot) -> Self {
+        let mut rules = Self { snapshot, grants: HashMap::new(), restrictions: HashMap::new() };
+        for grant in &snapshot.grants {
+            for tenant in &grant.tenants {
+                rules.grants.entry(tenant).or_default().push(grant);
+            }
+        }
+        for restriction in &snapshot.restrictions {
+            for tenant in &restriction.tenants {
+                rules.restrictions.entry(tenant).or_default().push(restriction);
+            }
+        }
+        rules
+    }
+
+    /// Every tenant and pattern that the rules write, exceptions included.
+    pub fn patterns(&self) -> impl Iterator<Item = &'s TenantPattern> {
+        let grants = self.snapshot.grants.iter();
+        let restrictions = self.snapshot.restrictions.iter();
+        let granted = grants.flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants));
+        granted.chain(restrictions.flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants)))
+    }
+
+    /// The rules that name the tenants of a cell.
+    pub fn in_cell(&self, cell: &Cell<'_>) -> RulesOfCell<'s> {
+        let mut found = RulesOfCell::default();
+        for pattern in cell.patterns() {
+            found.grants.extend(self.grants.get(pattern).into_iter().flatten());
+            found.restrictions.extend(self.restrictions.get(pattern).into_iter().flatten());
+        }
+        found.grants.retain(|rule| !rule.except_tenants.iter().any(|except| cell.is_in(except)));
+        found.restrictions.retain(|rule| !rule.except_tenants.iter().any(|except| cell.is_in(except)));
+        // A rule may name the cell in several ways.
+        found.grants.sort_by_key(|rule| std::ptr::from_ref(*rule));
+        found.grants.dedup_by_key(|rule| std::ptr::from_ref(*rule));
+        found.restrictions.sort_by_key(|rule| std::ptr::from_ref(*rule));
+        found.restrictions.dedup_by_key(|rule| std::ptr::from_ref(*rule));
+        found
+    }
+}
+
+impl<'s> RulesOfCell<'s> {
+    /// The grants that give somebody of these groups this unit, at `now` (Unix seconds).
+    ///
+    /// `groups`: sorted.
+    pub fn granting(&self, groups: &[GroupId], unit: Unit, now: u64) -> impl Iterator<Item = &'s Grant> {
+        self.grants.iter().copied().filter(move |grant| {
+            grant.scopes.contains(unit.scope) && !grant.has_expired(now) && meet(&grant.groups, groups)
+        })
+    }
+
+    /// Until when somebody of these groups has access, wherever from; `None` for not at all.
+    pub fn until(&self, groups: &[GroupId], unit: Unit, now: u64) -> Option<Until> {
+        self.granting(groups, unit, now).map(|grant| grant.expires.map_or(Until::Always, Until::Time)).max()
+    }
+
+    /// The restrictions that bind somebody of these groups; those in shadow mode for `shadow`, else those that deny.
+    pub fn binding(&self, groups: &[GroupId], unit: Unit, shadow: bool) -> Vec<&'s Restriction> {
+        let binds = |rule: &&Restriction| {
+            rule.shadow == shadow
+                && rule.scopes.cover(unit.scope, unit.backends)
+                && meet(&rule.groups, groups)
+                && !rule.excepts_groups(groups)
+        };
+        self.restrictions.iter().copied().filter(binds).collect()
+    }
+}
+
+fn meet(rule: &[GroupId], held: &[GroupId]) -> bool {
+    rule.iter().any(|group| held.binary_search(group).is_ok())
+}
+
+/// The sets of tenants on which all rules of these policies say the same, as far as they lie in `targets`.
+///
+/// # Errors
+/// [`cells::Entangled`].
+pub fn cells<'s>(
+    policies: &[&Rules<'s>],
+    targets: impl Iterator<Item = &'s TenantPattern>,
+) -> Result<Vec<Cell<'s>>, cells::Entangled> {
+    Universe::of(policies.iter().flat_map(|rules| rules.patterns())).cells(targets)
+}

@@ -1,0 +1,451 @@
+//! What changes for people when one policy takes the place of another: in meaning, whatever the texts look like.
+//!
+//! Both policies are asked, for each set of tenants that rules tell apart, for each thing that can be done, and for
+//! each kind of people, what becomes of them. A kind is whoever holds one raw group; besides there are those who hold
+//! groups that no rule names, and those who hold none. Grants add up over groups, so kinds are enough for them. A
+//! restriction may except groups, so for restrictions each kind is asked about together with each set of excepted
+//! groups: what happens to anybody, in however many groups, happens to one of these.
+
+use super::cells::{Cell, Entangled};
+use super::{Bound, Places, Rules, RulesOfCell, Unit, Until, cells, merge, scope_names, units};
+use crate::policy::Compiled;
+use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, Snapshot};
+use crate::tenant::TenantPattern;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// Combinations of excepted groups that are looked at on one set of tenants.
+const MAX_EXCEPTIONS: usize = 10;
+
+/// How two policies differ.
+#[derive(Debug)]
+pub struct Diff {
+    /// What is gained, lost and changed.
+    pub lines: Vec<Line>,
+    /// Sections that differ besides: `issuers`, `token_headers`, `client_ip`, `audit`.
+    pub settings: Vec<&'static str>,
+}
+
+impl Diff {
+    /// Whether the policies mean the same.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.settings.is_empty()
+    }
+}
+
+/// What becomes of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Change {
+    /// There was none.
+    Gained,
+    /// There is none any more.
+    Lost,
+    /// It ends at another time.
+    Until,
+    /// It is bound to other places, or recorded for others.
+    Places,
+}
+
+impl Change {
+    /// What reports call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gained => "gained",
+            Self::Lost => "lost",
+            Self::Until => "until",
+            Self::Places => "places",
+        }
+    }
+}
+
+/// Of whom a line speaks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    /// Every verified user.
+    Everyone,
+    /// Every user who holds a group at all.
+    AnyGroup,
+    /// Whoever holds one raw group of each of these lists.
+    Holders(Vec<Vec<String>>),
+}
+
+/// One side of a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reach {
+    /// Until when; `None` where these people have no access by themselves.
+    pub until: Option<Until>,
+    /// What must be satisfied; nothing: from anywhere.
+    pub from: Vec<Bound>,
+    /// Restrictions in shadow mode, which are recorded only.
+    pub watched: Vec<Bound>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// What becomes of the access.
+    pub change: Change,
+    /// Whose.
+    pub who: Who,
+    /// To which tenants: those that all of these patterns match.
+    pub tenants: Vec<String>,
+    /// Tenants among them for which something else is true.
+    pub except: Vec<String>,
+    /// For what.
+    pub units: Vec<Unit>,
+    /// Under the old policy.
+    pub old: Reach,
+    /// Under the new policy.
+    pub new: Reach,
+}
+
+impl Line {
+    /// The scopes of the line.
+    pub fn scopes(&self) -> Vec<String> {
+        scope_names(&self.units)
+    }
+}
+
+/// Compares two policies.
+///
+/// `now`: Unix seconds; what has run out by then is not there. The keys that issuers sign with are not compared.
+///
+/// # Errors
+/// [`Entangled`] where the combinations of patterns or excepted groups cannot be listed.
+pub fn diff(old: &Compiled, new: &Compiled, now: u64) -> Result<Diff, Entangled> {
+    let (before, after) = (Rules::of(&old.snapshot), Rules::of(&new.snapshot));
+    let people = People::of(&old.snapshot, &new.snapshot);
+    let targets = changed_tenants(&old.snapshot, &new.snapshot, now);
+    let mut found = Vec::new();
+    let mut all = Vec::new();
+    for cell in cells(&[&before, &after], targets.into_iter())? {
+        let sides = [before.in_cell(&cell), after.in_cell(&cell)];
+        compare(&cell, &sides, &people, now, &mut found)?;
+        all.push(cell);
+    }
+    Ok(Diff { lines: merged(found, &all), settings: settings(old, new) })
+}
+
+fn settings(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
+    let (a, b) = (&old.snapshot, &new.snapshot);
+    let issuers =
+        a.issuers == b.issuers && a.issuer_names == b.issuer_names && old.key_files == new.key_files;
+    [
+        ("issuers", issuers),
+        ("token_headers", a.token_headers == b.token_headers),
+        ("client_ip", a.client_ip == b.client_ip),
+        ("audit", a.audit_query == b.audit_query),
+    ]
+    .into_iter()
+    .filter(|(_, same)| !same)
+    .map(|(name, _)| name)
+    .collect()
+}
+
+/// The raw groups that rules of either policy name, and what else tells people apart.
+struct People<'s> {
+    sides: [&'s Snapshot; 2],
+    /// For each policy, the raw groups that stand for a group of its rules.
+    raw_of: [HashMap<GroupId, Vec<&'s str>>; 2],
+    /// A group that neither policy names.
+    stranger: String,
+    /// `<issuer>:*` where a rule names it among several issuers, and a group of that issuer that nothing names.
+    strangers_of: BTreeMap<&'s str, String>,
+}
+
+/// The kinds of people, as numbers: without groups, of a group that is not named, then one for each class of groups.
+struct Kind<'s> {
+    who: Vec<&'s str>,
+    ids: [Box<[GroupId]>; 2],
+    /// It holds a group that some restriction of the cell excepts.
+    excepted: bool,
+}
+
+impl<'s> People<'s> {
+    fn of(old: &'s Snapshot, new: &'s Snapshot) -> Self {
+        let raw_of = [old, new].map(|snapshot| {
+            let mut raw_of: HashMap<GroupId, Vec<&str>> = HashMap::new();
+            for (raw, ids) in snapshot.groups.raw_groups() {
+                for id in ids {
+                    raw_of.entry(*id).or_default().push(raw);
+                }
+            }
+            raw_of
+        });
+        let known: HashSet<&str> =
+            [old, new].into_iter().flat_map(|side| side.groups.raw_groups()).map(|(raw, _)| raw).collect();
+        let mut stranger = "stranger".to_owned();
+        while known.contains(&*stranger) {
+            stranger.push('\'');
+        }
+        let every = [old, new].map(|snapshot| {
+            let of_each = snapshot.groups.of_each_issuer(&stranger).into_iter();
+            of_each
+                .filter_map(|(every, written)| {
+                    Some((snapshot.groups.name(snapshot.groups.id(&every)?), written))
+                })
+                .collect::<BTreeMap<&str, String>>()
+        });
+        let strangers_of = every.into_iter().flatten().collect();
+        Self { sides: [old, new], raw_of, stranger, strangers_of }
+    }
+
+    fn ids(&self, groups: &[&str]) -> [Box<[GroupId]>; 2] {
+        self.sides.map(|snapshot| held(snapshot, groups))
+    }
+
+    /// The kinds that the rules of one cell tell apart.
+    fn kinds(&self, sides: &[RulesOfCell<'s>; 2]) -> Vec<Kind<'s>> {
+        let mut named: [BTreeSet<GroupId>; 2] = Default::default();
+        let mut excepted: [BTreeSet<GroupId>; 2] = Default::default();
+        for (number, side) in sides.iter().enumerate() {
+            let (Some(named), Some(excepted)) = (named.get_mut(number), excepted.get_mut(number)) else {
+                continue;
+            };
+            named.extend(side.grants.iter().flat_map(|rule| rule.groups.iter()));
+            named.extend(side.restrictions.iter().flat_map(|rule| rule.groups.iter()));
+            excepted.extend(side.restrictions.iter().flat_map(|rule| rule.except_groups.iter()));
+            named.extend(excepted.iter());
+        }
+        let mut raw: BTreeSet<&str> = BTreeSet::new();
+        for (named, raw_of) in named.iter().zip(&self.raw_of) {
+            raw.extend(named.iter().filter_map(|id| raw_of.get(id)).flatten());
+        }
+        let kind = |who: Vec<&'s str>, groups: &[&str]| {
+            let ids = self.ids(groups);
+            let excepted =
+                ids.iter().zip(&excepted).any(|(ids, excepted)| ids.iter().any(|id| excepted.contains(id)));
+            Kind { who, ids, excepted }
+        };
+        let mut kinds = vec![kind(Vec::new(), &[]), kind(Vec::new(), &[&self.stranger])];
+        kinds.extend(self.strangers_of.iter().map(|(every, group)| kind(vec![*every], &[group])));
+        // Groups of which all rules here say the same are one kind.
+        let mut classes: BTreeMap<[Vec<GroupId>; 2], Vec<&str>> = BTreeMap::new();
+        for group in raw {
+            let mut key: [Vec<GroupId>; 2] = Default::default();
+            for ((key, ids), named) in key.iter_mut().zip(&self.ids(&[group])).zip(&named) {
+                key.extend(ids.iter().filter(|id| named.contains(*id)));
+            }
+            classes.entry(key).or_default().push(group);
+        }
+        kinds.extend(classes.into_values().map(|groups| {
+            let first: Vec<&str> = groups.first().copied().into_iter().collect();
+            kind(groups, &first)
+        }));
+        kinds
+    }
+}
+
+/// What somebody in these groups holds; only what everybody does where nobody can be in all of them.
+fn held(snapshot: &Snapshot, groups: &[&str]) -> Box<[GroupId]> {
+    snapshot.groups.of_names(groups).map_or_else(|_| Box::from([EVERYONE]), |(_, held)| held.groups)
+}
+
+/// The tenants and patterns of every rule that is not, in the same meaning, in both policies.
+fn changed_tenants<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> BTreeSet<&'s TenantPattern> {
+    let names = |snapshot: &'s Snapshot| {
+        let mut of: HashMap<GroupId, Vec<String>> = HashMap::new();
+        for (raw, ids) in snapshot.groups.raw_groups() {
+            for id in ids {
+                of.entry(*id).or_default().push(format!("={raw}"));
+            }
+        }
+        move |groups: &[GroupId]| -> BTreeSet<String> {
+            // What stands for no raw group is `*`, or every group of an issuer.
+            let whole = |id: &GroupId| {
+                vec![if *id == EVERYONE { "*".to_owned() } else { snapshot.groups.name(*id).to_owned() }]
+            };
+            groups.iter().flat_map(|id| of.get(id).cloned().unwrap_or_else(|| whole(id))).collect()
+        }
+    };
+    let texts = |patterns: &[TenantPattern]| format!("{patterns:?}");
+    let grant_key = |grant: &Grant, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| {
+        let tenants = (texts(&grant.tenants), texts(&grant.except_tenants));
+        format!("{:?}{tenants:?}{:?}{:?}", names(&grant.groups), grant.scopes, grant.expires)
+    };
+    let restriction_key = |rule: &Restriction, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| {
+        let tenants = (texts(&rule.tenants), texts(&rule.except_tenants));
+        let groups = (names(&rule.groups), names(&rule.except_groups));
+        format!("{groups:?}{tenants:?}{:?}{:?}{}", rule.scopes, rule.networks, rule.shadow)
+    };
+    let mut tenants = BTreeSet::new();
+    let (old_names, new_names) = (names(old), names(new));
+    let keys = |snapshot: &'s Snapshot, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| {
+        let live = snapshot.grants.iter().filter(|grant| !grant.has_expired(now));
+        let grants: Vec<_> = live.map(|rule| (grant_key(rule, names), &*rule.tenants)).collect();
+        let restrictions = snapshot.restrictions.iter();
+        let restrictions: Vec<_> =
+            restrictions.map(|rule| (restriction_key(rule, names), &*rule.tenants)).collect();
+        [grants, restrictions]
+    };
+    for (left, right) in keys(old, &old_names).iter().zip(&keys(new, &new_names)) {
+        for (mine, other) in [(left, right), (right, left)] {
+            let there: HashSet<&str> = other.iter().map(|(key, _)| &**key).collect();
+            let gone = mine.iter().filter(|(key, _)| !there.contains(&**key));
+            tenants.extend(gone.flat_map(|(_, tenants)| tenants.iter()));
+        }
+    }
+    tenants
+}
+
+/// A change on one cell, for one unit.
+struct Found<'p> {
+    cell: Cell<'p>,
+    unit: Unit,
+    change: Change,
+    who: Who,
+    old: Reach,
+    new: Reach,
+}
+
+fn compare<'s>(
+    cell: &Cell<'s>,
+    sides: &[RulesOfCell<'s>; 2],
+    people: &People<'s>,
+    now: u64,
+    found: &mut Vec<Found<'s>>,
+) -> Result<(), Entangled> {
+    let kinds = people.kinds(sides);
+    let excepted: Vec<usize> =
+        kinds.iter().enumerate().filter(|(_, kind)| kind.excepted).map(|(number, _)| number).collect();
+    if excepted.len() > MAX_EXCEPTIONS {
+        return Err(Entangled);
+    }
+    let mut subsets: Vec<Vec<usize>> = (0..1usize << excepted.len())
+        .map(|bits| {
+            let chosen = excepted.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+            chosen.map(|(_, number)| *number).collect()
+        })
+        .collect();
+    subsets.sort_by_key(Vec::len);
+    for unit in units() {
+        let [old, new] = sides;
+        let until = |kind: &Kind<'_>| {
+            let [before, after] = &kind.ids;
+            (old.until(before, *unit, now), new.until(after, *unit, now))
+        };
+        let untils: Vec<_> = kinds.iter().map(until).collect();
+        let mut told = |change, held: &[usize]| {
+            let ids = together(&kinds, held);
+            let [before, after] = &ids;
+            let side = |rules, ids: &[GroupId], absent| {
+                // Where there is no access it does not matter where from.
+                if change == absent { Reach::default() } else { reach(rules, ids, *unit, now) }
+            };
+            found.push(Found {
+                cell: cell.clone(),
+                unit: *unit,
+                change,
+                who: who(&kinds, held),
+                old: side(old, before, Change::Gained),
+                new: side(new, after, Change::Lost),
+            });
+        };
+        let mut shown: Vec<usize> = Vec::new();
+        for (number, (before, after)) in untils.iter().enumerate() {
+            // What is true of everyone need not be said of each.
+            let said = (0..number.min(2)).any(|wider| untils.get(wider) == Some(&(*before, *after)));
+            if before == after || said {
+                continue;
+            }
+            let change = match (before, after) {
+                (None, _) => Change::Gained,
+                (_, None) => Change::Lost,
+                _ => Change::Until,
+            };
+            if change != Change::Until {
+                shown.push(number);
+            }
+            told(change, &[number]);
+        }
+        let granted = |side: fn(&(Option<Until>, Option<Until>)) -> bool| untils.iter().any(side);
+        if !(granted(|(before, _)| before.is_some()) && granted(|(_, after)| after.is_some())) {
+            continue;
+        }
+        let mut reported: Vec<(Vec<usize>, [Places; 4])> = Vec::new();
+        for subset in &subsets {
+            for number in 0..kinds.len() {
+                if subset.contains(&number) && subset.len() > 1 {
+                    continue;
+                }
+                let mut held: Vec<usize> = subset.iter().copied().chain([number]).collect();
+                held.sort_unstable();
+                held.dedup();
+                // Whoever holds a group at all is no longer without.
+                if held.len() > 1 {
+                    held.retain(|number| *number > 1);
+                }
+                let ids = together(&kinds, &held);
+                let [before, after] = &ids;
+                let places = [
+                    Places::of(&old.binding(before, *unit, false)),
+                    Places::of(&new.binding(after, *unit, false)),
+                    Places::of(&old.binding(before, *unit, true)),
+                    Places::of(&new.binding(after, *unit, true)),
+                ];
+                let [from_old, from_new, watched_old, watched_new] = &places;
+                let same = from_old == from_new && watched_old == watched_new;
+                let is_in = |wider: &[usize]| {
+                    wider == [0]
+                        || (wider == [1] && held != [0])
+                        || wider.iter().all(|number| held.contains(number))
+                };
+                if same
+                    || shown.iter().any(|number| is_in(&[*number]))
+                    || reported.iter().any(|(wider, seen)| *seen == places && is_in(wider))
+                {
+                    continue;
+                }
+                told(Change::Places, &held);
+                reported.push((held, places));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What several kinds hold together.
+fn together(kinds: &[Kind<'_>], held: &[usize]) -> [Box<[GroupId]>; 2] {
+    let mut all: [BTreeSet<GroupId>; 2] = Default::default();
+    for kind in held.iter().filter_map(|number| kinds.get(*number)) {
+        for (all, ids) in all.iter_mut().zip(&kind.ids) {
+            all.extend(ids.iter());
+        }
+    }
+    all.map(|ids| ids.into_iter().collect())
+}
+
+fn who(kinds: &[Kind<'_>], held: &[usize]) -> Who {
+    match held {
+        [0] => Who::Everyone,
+        [1] => Who::AnyGroup,
+        several => Who::Holders(
+            several
+                .iter()
+                .filter_map(|number| kinds.get(*number))
+                .map(|kind| kind.who.iter().map(ToString::to_string).collect())
+                .collect(),
+        ),
+    }
+}
+
+fn reach(rules: &RulesOfCell<'_>, groups: &[GroupId], unit: Unit, now: u64) -> Reach {
+    let bound = |shadow| rules.binding(groups, unit, shadow).into_iter().map(Bound::of).collect();
+    Reach { until: rules.until(groups, unit, now), from: bound(false), watched: bound(true) }
+}
+
+fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
+    let entries = found.into_iter().map(|one| ((one.who, one.change, one.old, one.new), one.cell, one.unit));
+    let mut lines: Vec<Line> = merge::merge(entries, cells)
+        .into_iter()
+        .map(|merged| {
+            let (who, change, old, new) = merged.what;
+            let (tenants, except, units) = (merged.tenants, merged.except, merged.units);
+            Line { change, who, tenants, except, units, old, new }
+        })
+        .collect();
+    lines.sort_by(|a, b| (&a.tenants, a.change, &a.who).cmp(&(&b.tenants, b.change, &b.who)));
+    lines
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,306 @@
+//! The tests of a policy: requests, and what must become of them.
+//!
+//! A test says what the document means, so whether it passes must not depend on the day on which a worker happens to
+//! start: without `now`, one that fails only because a grant or its own claims have run out since is told as a warning
+//! and refuses nothing.
+
+use super::diagnostic::{Diagnostic, Path, Place, Problems, WarningKind};
+use super::sample::{Action, Sample, identity};
+use super::snapshot::{Held, ServiceAccount, Snapshot};
+use super::{document, node};
+use crate::client_ip::ClientIp;
+use crate::decision::{AccessRequest, Caller, Decision, GrantOutcome, decide, explain};
+use crate::reason::Reason;
+use std::fmt::{self, Write as _};
+
+/// One test of a policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Its name, or its path in the document.
+    pub name: Box<str>,
+    /// Its path in the document: `tests[3]`.
+    pub path: Box<str>,
+    /// Where it stands.
+    pub place: Place,
+    /// Who asks.
+    pub who: Who,
+    /// The value of `X-Scope-OrgID`.
+    pub tenant: Box<str>,
+    /// What is asked for, or why no route serves it.
+    pub action: Result<Action, Reason>,
+    /// Where from; `None` where the address is not known.
+    pub client_ip: Option<ClientIp>,
+    /// Unix seconds; without it the clock.
+    pub now: Option<u64>,
+    /// What must become of it.
+    pub expected: Expected,
+}
+
+/// Who asks in a test.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Who {
+    /// A user of these groups, as rules write them.
+    Groups(Vec<Box<str>>),
+    /// Whoever a token of these claims would speak for.
+    Claims(serde_json::Value),
+}
+
+/// What a test expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// It is allowed.
+    Allow,
+    /// It is denied, whatever the reason.
+    Deny,
+    /// It is decided for this reason.
+    Reason(Reason),
+}
+
+impl Expected {
+    fn is_met_by(self, decision: Decision) -> bool {
+        match self {
+            Self::Allow => decision.is_allow(),
+            Self::Deny => !decision.is_allow(),
+            Self::Reason(reason) => decision.reason() == reason,
+        }
+    }
+}
+
+impl Outcome {
+    /// What reports call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Outdated => "outdated",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow => f.write_str("allow"),
+            Self::Deny => f.write_str("deny"),
+            Self::Reason(reason) => write!(f, "{reason}"),
+        }
+    }
+}
+
+/// How a test went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As expected.
+    Passed,
+    /// Not as expected, but it was before something ran out.
+    Outdated,
+    /// Not as expected.
+    Failed,
+}
+
+/// Reads a document that holds `tests:` and nothing else.
+///
+/// `file`: what diagnostics call it. Returns what could be read, and every problem.
+pub fn read(file: &str, text: &[u8]) -> (Vec<Case>, Vec<Diagnostic>) {
+    let mut problems = Problems::of(file);
+    let root = node::parse(text, &mut problems);
+    let cases = root.map(|root| document::cases::read_file(&root, &mut problems)).unwrap_or_default();
+    (cases, problems.into_sorted())
+}
+
+/// Runs tests; those that do not pass are told to `problems`.
+///
+/// `now`: Unix seconds. Returns how each went, parallel to `cases`.
+pub fn run(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problems) -> Vec<Outcome> {
+    cases
+        .iter()
+        .map(|case| {
+            let outcome = case.outcome(snapshot, now);
+            match outcome {
+                Outcome::Passed => {}
+                Outcome::Outdated => {
+                    problems
+                        .warning(
+                            WarningKind::OutdatedTest,
+                            case.place,
+                            &Path::Root.key(&case.path),
+                            format!("the test `{}` passes no more: what it relies on has expired", case.name),
+                        )
+                        .help("remove it, or write in `now` the time that it is about");
+                }
+                Outcome::Failed => {
+                    let path = Path::Root.key(&case.path);
+                    let message = case.complaint(snapshot, case.now.unwrap_or(now));
+                    problems.error(case.place, &path, message).help(case.help(snapshot));
+                }
+            }
+            outcome
+        })
+        .collect()
+}
+
+impl Case {
+    fn outcome(&self, snapshot: &Snapshot, now: u64) -> Outcome {
+        let is_met = |times| self.expected.is_met_by(self.decided(snapshot, times));
+        if is_met(Times::of_clock(self.now.unwrap_or(now))) {
+            Outcome::Passed
+        } else if self.now.is_none() && is_met(self.before_expiry(now)) {
+            Outcome::Outdated
+        } else {
+            Outcome::Failed
+        }
+    }
+
+    /// What becomes of it.
+    ///
+    /// `now`: Unix seconds, the time of a test that fixes none.
+    pub fn decision(&self, snapshot: &Snapshot, now: u64) -> Decision {
+        self.decided(snapshot, Times::of_clock(self.now.unwrap_or(now)))
+    }
+
+    fn decided(&self, snapshot: &Snapshot, times: Times) -> Decision {
+        self.reach(snapshot, times, |request| decide(snapshot, request)).unwrap_or_else(Decision::denied)
+    }
+
+    fn before_expiry(&self, now: u64) -> Times {
+        let exp = match &self.who {
+            // A claim that is no whole number of seconds is judged at the clock alone.
+            Who::Claims(claims) => claims.get("exp").and_then(serde_json::Value::as_u64),
+            Who::Groups(_) => None,
+        };
+        let claims = exp.map_or(now, |exp| now.min(exp.saturating_sub(1)));
+        Times { claims, grants: 0 }
+    }
+
+    fn reach<T>(
+        &self,
+        snapshot: &Snapshot,
+        times: Times,
+        decide: impl FnOnce(&AccessRequest<'_>) -> T,
+    ) -> Result<T, Reason> {
+        let held = self.held(snapshot, times.claims);
+        let nobody = Caller::User { bound_by: &[] };
+        let (groups, caller) = match &held {
+            Ok(Asker::User(held)) => (Ok(&*held.groups), Caller::User { bound_by: held.binding() }),
+            Ok(Asker::Service(account)) => {
+                (Ok(&*account.groups), Caller::Service { networks: account.networks.as_ref() })
+            }
+            Err(reason) => (Err(*reason), nobody),
+        };
+        let sample = Sample {
+            tenants: &self.tenant,
+            action: self.action,
+            groups,
+            caller,
+            client_ip: self.client_ip.ok_or(Reason::IpMissing),
+            now: times.grants,
+        };
+        sample.reach(decide)
+    }
+
+    fn held<'s>(&self, snapshot: &'s Snapshot, now: u64) -> Result<Asker<'s>, Reason> {
+        match &self.who {
+            Who::Groups(names) => {
+                let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+                // A service account has no other group; which names go together is checked where they are read.
+                if let [name] = &names[..]
+                    && let Some(account) = snapshot.service_account(name)
+                {
+                    return if account.revoked {
+                        Err(Reason::TokenRevoked)
+                    } else {
+                        Ok(Asker::Service(account))
+                    };
+                }
+                snapshot
+                    .groups
+                    .of_names(&names)
+                    .map(|(_, held)| Asker::User(held))
+                    .map_err(|_| Reason::TokenIssuer)
+            }
+            Who::Claims(claims) => {
+                let (issuer, identity) = identity(snapshot, claims.to_string().as_bytes(), now)?;
+                if snapshot.revoked.has_principal(issuer, &identity) {
+                    return Err(Reason::TokenRevoked);
+                }
+                let raw = identity.groups.iter().map(|group| &**group);
+                Ok(Asker::User(snapshot.groups.held_by_user(issuer, raw)))
+            }
+        }
+    }
+
+    /// What was expected, what came, and which rule decided.
+    fn complaint(&self, snapshot: &Snapshot, now: u64) -> String {
+        let trace = self.reach(snapshot, Times::of_clock(now), |request| explain(snapshot, request));
+        let decision = trace.as_ref().map_or_else(|reason| Decision::denied(*reason), |trace| trace.decision);
+        let mut text = format!(
+            "the test `{}` expects {}, but the decision is {} ({})",
+            self.name,
+            self.expected,
+            decision.effect(),
+            decision.reason()
+        );
+        let rule = |number: u32| usize::try_from(number).ok();
+        // Writing to a string does not fail.
+        if let Some(grant) = decision.grant.and_then(rule).and_then(|at| snapshot.grants.get(at)) {
+            _ = write!(text, " by the grant `{}` in line {}", grant.name, grant.line);
+        }
+        if let Some(restriction) =
+            decision.restriction.and_then(rule).and_then(|at| snapshot.restrictions.get(at))
+        {
+            _ = write!(text, " by the restriction `{}` in line {}", restriction.name, restriction.line);
+        }
+        if let (Ok(trace), Reason::TenantForbidden | Reason::ScopeForbidden) = (&trace, decision.reason()) {
+            let near = trace.tenants.iter().flat_map(|tenant| &tenant.grants);
+            let why = near.into_iter().find_map(|(grant, outcome)| match outcome {
+                GrantOutcome::Expired => Some((grant, "has expired")),
+                GrantOutcome::OtherScope => Some((grant, "is for other scopes")),
+                GrantOutcome::Allows | GrantOutcome::OtherGroups => None,
+            });
+            if let Some((grant, why)) = why {
+                _ = write!(text, ": the grant `{}` in line {} {why}", grant.name, grant.line);
+            }
+        }
+        text
+    }
+
+    fn help(&self, snapshot: &Snapshot) -> String {
+        if let Who::Groups(names) = &self.who {
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            if let Err(mixed) = snapshot.groups.of_names(&names) {
+                return format!("{mixed}");
+            }
+            let known = |name: &str| {
+                snapshot.groups.id(name).is_some()
+                    || snapshot.groups.stands_for_any(name)
+                    || snapshot.service_account(name).is_some()
+            };
+            let unknown = names.iter().find(|name| !known(name));
+            if let Some(unknown) = unknown {
+                return format!("the policy does not know the group `{unknown}`: check its name");
+            }
+        }
+        "correct the rules or the test; `tenantauth explain` shows every rule that took part".to_owned()
+    }
+}
+
+/// Who asks, in one snapshot.
+enum Asker<'s> {
+    User(Held),
+    Service(&'s ServiceAccount),
+}
+
+/// When a request is decided.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Unix seconds, for the times in claims.
+    claims: u64,
+    /// Unix seconds, for the ends of grants.
+    grants: u64,
+}
+
+impl Times {
+    const fn of_clock(now: u64) -> Self {
+        Self { claims: now, grants: now }
+    }
+}

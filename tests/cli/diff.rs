@@ -1,0 +1,113 @@
+//! `tenantauth diff`.
+
+use super::{POLICY, Room};
+use serde_json::json;
+
+fn rows(out: &str) -> Vec<String> {
+    let table = out.split("\n\n").nth(1).unwrap();
+    table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn the_same_meaning_is_0() {
+    let room = Room::new();
+    // Other text, other names, superfluous grants.
+    let same = POLICY
+        .replace("name: team-a-writers", "name: other")
+        .replace("tenants: [team-a, \"team-a-*\"]", "tenants: [\"team-a-*\", team-a, team-a-x]")
+        + "# a comment\n";
+    room.write("same.yaml", &same);
+    let run = room.run(&["diff", "policy.yaml", "same.yaml"]);
+    run.says(
+        0,
+        &[
+            "old  policy.yaml, revision ",
+            "new  same.yaml, revision ",
+            "\nno difference: both allow the same\n",
+        ],
+    );
+    let report = room.run(&["diff", "policy.yaml", "same.yaml", "--format", "json"]).json();
+    assert_eq!(
+        [&report["equal"], &report["changes"], &report["settings"]],
+        [&json!(true), &json!([]), &json!([])]
+    );
+    assert_ne!(report["old"]["revision"], report["new"]["revision"]);
+}
+
+#[test]
+fn gained_and_lost_access_is_2() {
+    let room = Room::new();
+    let new = POLICY
+        .replace("group1: [tenant1]", "group1: [tenant1, tenant2]")
+        .replace("[team-a, \"team-a-*\"]", "[\"team-a-*\"]")
+        .replace("sre: [0f3c9a1e]", "sre: [0f3c9a1e, 7d00]")
+        .replace(
+            "tenants: [team-a]\n    networks: [vpn]\n    mode: shadow",
+            "tenants: [archive]\n    networks: [vpn]\n    mode: shadow",
+        )
+        .replace("algorithms: [EdDSA]", "algorithms: [EdDSA, RS256]");
+    room.write("new.yaml", &new);
+    let run = room.run(&["diff", "policy.yaml", "new.yaml"]);
+    let office = "office (203.0.113.0/24 2001:db8::/32), 192.0.2.9";
+    let shadow = "[shadow: vpn (198.51.100.7)]";
+    run.says(2, &["\nalso different: issuers\n"]);
+    assert_eq!(
+        rows(&run.out),
+        [
+            "CHANGE WHO TENANT SCOPES FROM UNTIL".to_owned(),
+            "gained 7d00 (of sre) * except archive *:read anywhere always".to_owned(),
+            format!("gained 7d00 (of sre) archive *:read anywhere {shadow} always"),
+            format!("places everyone archive metrics:read traces:read profiles:read rules:read (mimir, pyroscope) alerts:read anywhere -> anywhere {shadow} -"),
+            format!("places everyone archive logs:read rules:read (loki) {office} -> {office} {shadow} -"),
+            format!("places 0f3c9a1e (of sre) archive logs:read rules:read (loki) anywhere -> anywhere {shadow} always"),
+            format!("lost team-a team-a rules:read (mimir, pyroscope) anywhere {shadow} always"),
+            format!("lost team-a team-a logs:read logs:write rules:read (loki) {office} {shadow} always"),
+            format!("places everyone team-a metrics:read traces:read profiles:read rules:read (mimir, pyroscope) alerts:read anywhere {shadow} -> anywhere -"),
+            format!("places everyone team-a logs:read rules:read (loki) {office} {shadow} -> {office} -"),
+            format!("places 0f3c9a1e (of sre) team-a logs:read rules:read (loki) anywhere {shadow} -> anywhere always"),
+            format!("places 7d00 (of sre) team-a-* logs:write {office} -> anywhere -"),
+            "gained group1 tenant2 metrics:read traces:read profiles:read rules:read (mimir, pyroscope) alerts:read anywhere always".to_owned(),
+            format!("gained group1 tenant2 logs:read rules:read (loki) {office} always"),
+        ],
+        "{}", run.out
+    );
+    let report = room.run(&["diff", "policy.yaml", "new.yaml", "--format", "json"]);
+    assert_eq!((report.status, &*report.err), (2, ""));
+    let bound = json!([{"restriction": "logs-from-office", "networks": ["office (203.0.113.0/24 2001:db8::/32)", "192.0.2.9"]}]);
+    let changes = report.json()["changes"].as_array().unwrap().clone();
+    assert_eq!(
+        changes.last().unwrap(),
+        &json!({
+            "change": "gained", "who": "groups", "groups": [["group1"]], "label": "group1",
+            "tenants": ["tenant2"], "except_tenants": [], "scopes": ["logs:read", "rules:read (loki)"],
+            "old": {"granted": false, "until": null, "from": [], "shadow": []},
+            "new": {"granted": true, "until": null, "from": bound, "shadow": []},
+        })
+    );
+    // The other way round.
+    let back = room.run(&["diff", "new.yaml", "policy.yaml"]);
+    back.says(2, &["lost    7d00 (of sre)", "lost    group1 ", "gained  team-a "]);
+}
+
+#[test]
+fn an_end_is_a_difference_and_the_past_is_none() {
+    let room = Room::new();
+    room.write("new.yaml", &POLICY.replace("2020-01-31", "2021-01-31"));
+    room.run(&["diff", "policy.yaml", "new.yaml"]).says(0, &["no difference"]);
+    room.write(
+        "new.yaml",
+        &POLICY.replace(
+            "scopes: [\"logs:*\", \"rules:read\"]",
+            "scopes: [\"logs:*\", \"rules:read\"]\n    expires: 2999-01-31T00:00:00Z",
+        ),
+    );
+    room.run(&["diff", "policy.yaml", "new.yaml"])
+        .says(2, &["until   team-a  team-a  ", "always -> 2999-01-31T00:00:00Z\n"]);
+}
+
+#[test]
+fn wrong_policies_are_told() {
+    let room = Room::new();
+    room.run(&["diff", "policy.yaml", "broken.yaml"]).complains(3, "broken.yaml:10:14: ");
+    room.run(&["diff", "nowhere.yaml", "policy.yaml"]).complains(1, "cannot read the policy");
+}
