@@ -96,6 +96,8 @@ end
 -- What an Authorization header may hold for a service account.
 local BEARER, BASIC = 1, 2
 _M.BEARER, _M.BASIC = BEARER, BASIC
+-- No service account needs more; the engine looks at no longer one either. Most access tokens are longer.
+local MAX_SERVICE_VALUE = 1024
 
 
 -- BEARER where element `index` is `Bearer` with a service token, BASIC where it is `Basic` with whatever. Byte by byte,
@@ -104,11 +106,16 @@ function _M.service_scheme(elements, index)
     local value = elements[index].value
     local length, data = value.len, value.data
     -- Each letter in lower case: "b", then "e" or "a".
-    if length < 7 or bor(data[0], 32) ~= 98 then
+    if length < 8 or length > MAX_SERVICE_VALUE or bor(data[0], 32) ~= 98 then
         return nil
     end
     local second = bor(data[1], 32)
     if second == 101 then
+        -- Behind "bearer " the "t" or another blank; there most tokens end being looked at.
+        local behind = data[7]
+        if behind ~= 116 and behind ~= 32 and behind ~= 9 then
+            return nil
+        end
         -- "arer "
         if bor(data[2], 32) ~= 97 or bor(data[3], 32) ~= 114 or bor(data[4], 32) ~= 101 or bor(data[5], 32) ~= 114
             or data[6] ~= 32

@@ -304,16 +304,21 @@ fn plain_text(_: &mut Problems, text: At<&str>, _: &Path<'_>) -> Option<Box<str>
     Some(text.value.into())
 }
 
-/// The SHA-256 of a token.
-fn token_sha256(problems: &mut Problems, text: At<&str>, path: &Path<'_>) -> Option<Sha256> {
-    let sum = Sha256::from_hex(text.value);
-    if sum.is_none() {
-        // Not repeated in the message: it may be the token itself, and messages are logged.
-        problems
-            .error(text.place, path, "expected a SHA-256: 64 hexadecimal digits")
-            .help("of a service token `tenantauth keygen --service-account` prints it; else `printf %s TOKEN | sha256sum`");
+/// A list of SHA-256 of tokens. What is written instead is never repeated in a message: it may be a token itself, and
+/// messages are logged.
+fn token_hashes(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Vec<At<Sha256>> {
+    const HELP: &str = "of a service token `tenantauth keygen --service-account` prints it; else `printf %s TOKEN | sha256sum`";
+    if matches!(node.value, Value::Text(_)) {
+        problems.error(node.place, path, "expected a list, found a string").help("write a list: [...]");
+        return Vec::new();
     }
-    sum
+    problems.list_of(node, path, |problems, text, path| {
+        let sum = Sha256::from_hex(text.value);
+        if sum.is_none() {
+            problems.error(text.place, path, "expected a SHA-256: 64 hexadecimal digits").help(HELP);
+        }
+        sum
+    })
 }
 
 fn boxed(text: At<&str>) -> At<Box<str>> {

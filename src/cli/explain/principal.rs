@@ -120,13 +120,13 @@ impl<'s> Principal<'s> {
         }
         let resolve = |names: &[&str]| snapshot.groups.of_names(names);
         let (_, held) = resolve(&names).map_err(|error| Failure(error.to_string()))?;
-        let is_known = |name: &&&str| {
+        let is_known = |name: &&str| {
             let stands_for_any = |(issuer, held): (Option<usize>, Held)| {
                 issuer.is_some_and(|issuer| names_a_group(snapshot, issuer, held.binding()))
             };
             snapshot.groups.id(name).is_some() || resolve(&[name]).is_ok_and(stands_for_any)
         };
-        let (unknown, known): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| !is_known(&name));
+        let (unknown, known): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| !is_known(name));
         let revoked = known
             .iter()
             .filter(|name| resolve(&[name]).is_ok_and(|(_, held)| *held.groups != *held.binding()));

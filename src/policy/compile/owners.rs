@@ -7,6 +7,7 @@
 use super::super::document::owners::{OwnerEntry, read_document};
 use super::super::{Files, OwnerOutcome, OwnerState, OwnerText, cases, node};
 use super::client_ip::NamedNetworks;
+use super::principals::{check_givers, refuse_unknown_accounts};
 use super::{
     compile_grant, compile_restriction, groups_known_to_grants, refuse_repeated_names, warn_of_pattern_groups,
 };
@@ -163,6 +164,9 @@ impl Adder<'_> {
         let mut document = read_document(&root, &mut problems);
         if judged == Judged::New {
             self.check_bounds(&document, &mut problems);
+            // Of a former version only what the platform has taken away since can be wrong, and that grants nothing.
+            refuse_unknown_accounts(&document, self.platform, &mut problems);
+            check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
         }
         self.check_references(&document, &mut problems);
         let mut rules = self.compile(&document, &mut problems);

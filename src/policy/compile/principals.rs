@@ -108,7 +108,8 @@ pub(super) fn compile_revoked(
                 .help(
                     "name groups; an issuer whose tokens shall not count any more is removed from `issuers`",
                 );
-        } else if !is_of_account(name) && !groups.knows(name) {
+        // An owner's document may know it.
+        } else if !is_of_account(name) && !groups.knows(name) && document.owners.is_empty() {
             problems
                 .warning(
                     WarningKind::RevokedGroupUnknown,
@@ -124,7 +125,9 @@ pub(super) fn compile_revoked(
 }
 
 /// A service account's group is written only where there is such an account.
-pub(super) fn refuse_unknown_accounts(document: &Document, problems: &mut Problems) {
+///
+/// `platform`: the document that defines the accounts; `document` itself, or that of its owner's platform.
+pub(super) fn refuse_unknown_accounts(document: &Document, platform: &Document, problems: &mut Problems) {
     let is_list = |path: &str| path.starts_with("grants");
     for grant in &document.grants {
         for group in &grant.groups {
@@ -132,14 +135,14 @@ pub(super) fn refuse_unknown_accounts(document: &Document, problems: &mut Proble
             let root = Path::Root.key(&grant.path);
             let list = root.key("groups");
             let path = if is_list(&grant.path) { list.item(group.number) } else { root };
-            refuse_unknown_account(document, account, group.place, &path, problems);
+            refuse_unknown_account(platform, account, group.place, &path, problems);
         }
     }
     let section = Path::Root.key("revoked");
     let list = section.key("groups");
     for group in &document.revoked.groups {
         if let Some(account) = account_of(&group.value) {
-            refuse_unknown_account(document, account, group.place, &list.item(group.number), problems);
+            refuse_unknown_account(platform, account, group.place, &list.item(group.number), problems);
         }
     }
 }
@@ -160,6 +163,7 @@ fn refuse_unknown_account(
         return;
     }
     known.sort_unstable();
+    known.dedup();
     let problem = problems.error(place, path, format!("there is no service account `{account}`"));
     problem.help(if known.is_empty() {
         "define it under `service_accounts`".to_owned()
@@ -176,12 +180,9 @@ pub(super) fn check_givers(
     groups: &GroupTable,
     problems: &mut Problems,
 ) {
-    // An issuer that could not be read may be the one.
-    if issuers.len() != document.issuers.len() {
-        return;
-    }
     let is_nobodys = |name: &str| {
-        !groups.is_alias(name)
+        !name.is_empty()
+            && !groups.is_alias(name)
             && !groups.is_of_every_user(name)
             && !is_of_account(name)
             && groups.giver(name).is_none()

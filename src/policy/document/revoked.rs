@@ -1,6 +1,6 @@
 //! Revocation: principals, groups and tokens that no longer count.
 
-use super::{RevokedEntry, boxed, plain_text, required, token_sha256};
+use super::{RevokedEntry, boxed, plain_text, required, token_hashes};
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::reader::Fields;
 
@@ -35,7 +35,7 @@ pub(super) fn read_revoked(fields: &Fields<'_>, problems: &mut Problems) -> Revo
         revoked.groups = problems.list_of(node, &path.key("groups"), plain_text);
     }
     if let Some(node) = fields.get("tokens_sha256") {
-        revoked.tokens_sha256 = problems.list_of(node, &path.key("tokens_sha256"), token_sha256);
+        revoked.tokens_sha256 = token_hashes(node, &path.key("tokens_sha256"), problems);
     }
     revoked
 }

@@ -1,7 +1,7 @@
 //! Service accounts.
 
 use super::networks::network_entry;
-use super::{ServiceAccountEntry, boxed, check_name, refuse_empty, required, token_sha256};
+use super::{ServiceAccountEntry, boxed, check_name, refuse_empty, required, token_hashes};
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::reader::{At, Fields};
 
@@ -28,7 +28,7 @@ pub(super) fn read_service_accounts(
             Some(node) => {
                 let path = path.key("token_sha256");
                 refuse_empty(node, &path, problems);
-                problems.list_of(node, &path, token_sha256)
+                token_hashes(node, &path, problems)
             }
             None => Vec::new(),
         };
