@@ -1,7 +1,7 @@
 //! The command line: `tenantauth <command>`, for the people who write policies and those who are paged.
 //!
 //! A command is a function from its arguments to an [`Answer`]: what to print where, and the exit status. Only
-//! [`run`] prints. Decisions are those of [`crate::decision`], made by the very function that nginx calls.
+//! [`run`] prints, and `replay`, which may find more than memory holds. Decisions are those of [`crate::decision`], made by the very function that nginx calls.
 
 mod access;
 mod accounts;
@@ -11,7 +11,9 @@ mod explain;
 mod keygen;
 mod keys;
 mod readable;
+mod replay;
 mod routes;
+mod schema;
 mod test_cases;
 
 use crate::policy::diagnostic::Diagnostic;
@@ -31,7 +33,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  done: the policy is valid, the request is allowed, every test passed
   1  the command could not run: wrong usage, a file that cannot be read, an issuer without usable keys
-  2  the request is denied, a test failed, policies differ
+  2  the request is denied, a test failed, policies or decisions differ
   3  the policy is invalid
 
 Errors and the problems of a policy go to stderr, everything else to stdout.";
@@ -61,7 +63,9 @@ enum Command {
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
     Keys(keys::Keys),
+    Replay(replay::Replay),
     Routes(routes::Routes),
+    Schema(schema::Schema),
     Test(test_cases::Test),
 }
 
@@ -141,7 +145,9 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
         Command::Keys(keys) => keys.run(format),
+        Command::Replay(replay) => replay.run(format),
         Command::Routes(routes) => routes.run(format),
+        Command::Schema(schema) => schema.run(),
         Command::Test(test) => test.run(format),
     }
 }

@@ -17,9 +17,11 @@ pub mod diagnostic;
 mod document;
 mod groups;
 mod index;
+mod lints;
 mod node;
 mod reader;
 pub mod sample;
+pub mod schema;
 pub mod snapshot;
 pub mod store;
 

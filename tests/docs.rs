@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tenantauth::policy::diagnostic::WarningKind;
 use tenantauth::policy::{self, Files};
 use tenantauth::reason::Reason;
 
@@ -97,6 +98,10 @@ fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
 fn every_policy_compiles() {
     let mut policies = 0;
     for block in blocks_of("yaml") {
+        // Those of the guide are parts of policies.
+        if block.place.contains("/policy.md:") {
+            continue;
+        }
         // What is provisioned into Grafana is no policy, nor is a file that is shown.
         if block.text.starts_with("apiVersion: 1\n") || shown().contains(&block.text) {
             continue;
@@ -151,6 +156,43 @@ fn every_key_of_the_audit_record_is_explained() {
         let fields = fields();
         assert_eq!(keys, fields.iter().filter(|field| *field != "truncated").collect());
     }
+}
+
+/// Every example of the guide compiles without a word, or is followed by what is said about it, to the letter.
+#[test]
+fn the_guide_shows_what_policies_do() {
+    const ISSUERS: &str =
+        "issuers: [{ issuer: 'https://login.example.com', audiences: [grafana], jwks_file: jwks.json }]\n";
+    let guide: Vec<Block> =
+        blocks().into_iter().filter(|block| block.place.contains("/policy.md:")).collect();
+    let (mut good, mut told) = (0, 0);
+    for (number, block) in guide.iter().enumerate().filter(|(_, block)| block.language == "yaml") {
+        let mut text = block.text.clone();
+        for (key, line) in [("version:", "version: 1\n"), ("issuers:", ISSUERS)] {
+            if !text.contains(key) {
+                text += line;
+            }
+        }
+        let outcome = policy::compile("policy.yaml", text.as_bytes(), &mut AnyFile, NOW);
+        let found: String = outcome.diagnostics.iter().map(|problem| format!("{problem}\n")).collect();
+        let shown = guide.get(number + 1).filter(|next| next.language == "text");
+        assert_eq!(found, shown.map_or("", |shown| &*shown.text), "{}", block.place);
+        if shown.is_some() {
+            told += 1;
+        } else {
+            good += 1;
+        }
+    }
+    assert!(good >= 11 && told >= 11, "{good} {told}");
+    // A section for each key that this version serves.
+    let page = fs::read_to_string(repository("docs/policy.md")).unwrap();
+    let headings: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("## "))
+        .flat_map(|names| names.split(", "))
+        .collect();
+    let served = list("src/policy/document.rs", "const SERVED: [&str; N] = [");
+    assert_eq!(headings, served.iter().map(String::as_str).collect());
 }
 
 /// The anchor that a heading gets.
@@ -247,18 +289,16 @@ fn list(source: &str, mark: &str) -> Vec<String> {
 
 #[test]
 fn the_reference_has_every_key_of_the_policy() {
-    const SECTIONS: [(&str, &str, &str); 12] = [
+    const SECTIONS: [(&str, &str, &str); 10] = [
         ("src/policy/document.rs", "const SERVED: [&str; N] = [", ""),
-        ("src/policy/document.rs", "const UNSERVED: [&str; N] = [", ""),
-        ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; N] = [", "issuers[]."),
         ("src/policy/document/cases.rs", "const KNOWN: [&str; N] =\n    [", "tests[]."),
-        ("src/policy/document.rs", "problems.fields(node, &path, &[", "audit."),
+        ("src/policy/document.rs", "const AUDIT: [&str; N] = [", "audit."),
         ("src/policy/document/issuers.rs", "const SERVED: [&str; N] = [", "issuers[]."),
         ("src/policy/document/networks.rs", "const KNOWN: [&str; N] = [", "client_ip."),
-        ("src/policy/document/rules.rs", "const KNOWN: [&str; N] = [", "grants[]."),
-        ("src/policy/document/rules.rs", "const KNOWN: [&str; N] =\n        [", "restrictions[]."),
-        ("src/policy/document/revoked.rs", "let known = [", "revoked."),
-        ("src/policy/document/revoked.rs", "problems.fields(item, &path, &[", "revoked.principals[]."),
+        ("src/policy/document/rules.rs", "const GRANT: [&str; N] =\n    [", "grants[]."),
+        ("src/policy/document/rules.rs", "const RESTRICTION: [&str; N] =\n    [", "restrictions[]."),
+        ("src/policy/document/revoked.rs", "const KNOWN: [&str; N] = [", "revoked."),
+        ("src/policy/document/revoked.rs", "const PRINCIPAL: [&str; N] = [", "revoked.principals[]."),
         ("src/policy/document/service_accounts.rs", "const KNOWN: [&str; N] = [", "service_accounts[]."),
     ];
     let mut known = BTreeSet::new();
@@ -279,6 +319,12 @@ fn the_reference_has_every_key_of_the_policy() {
     ];
     let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
     assert_eq!(read.concat().matches("problems.fields(").count(), 11);
+}
+
+#[test]
+fn the_reference_has_every_kind_of_warning() {
+    let kinds: BTreeSet<String> = WarningKind::ALL.iter().map(|kind| kind.name().to_owned()).collect();
+    assert_eq!(named_under("### Warnings"), kinds);
 }
 
 #[test]
@@ -316,7 +362,8 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    const COMMANDS: [&str; 8] = ["access", "check", "diff", "explain", "keygen", "keys", "routes", "test"];
+    const COMMANDS: [&str; 9] =
+        ["access", "check", "diff", "explain", "keygen", "keys", "replay", "routes", "test"];
     let of_commands = COMMANDS.iter().map(|command| vec![*command, "-h"]);
     for arguments in of_commands.chain([vec!["--help"]]) {
         let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(&arguments).output().unwrap();

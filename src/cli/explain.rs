@@ -85,7 +85,7 @@ fn parse_method(text: &str) -> Result<String, &'static str> {
     if is_method(text) { Ok(text.to_owned()) } else { Err("a method is written in capitals") }
 }
 
-fn parse_time(text: &str) -> Result<u64, &'static str> {
+pub(super) fn parse_time(text: &str) -> Result<u64, &'static str> {
     let time: jiff::Timestamp = text.parse().map_err(|_| "write it as in RFC 3339: 2027-01-31T00:00:00Z")?;
     u64::try_from(time.as_second()).map_err(|_| "a time before 1970")
 }

@@ -9,6 +9,7 @@ mod principals;
 use super::diagnostic::{Path, Place, Problems, WarningKind};
 use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
 use super::groups::{IssuerName, is_of_account};
+use super::lints::lint;
 use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
@@ -211,6 +212,7 @@ pub(super) fn compile(
     // What an error left out may be what a restriction matches.
     if !problems.any_error() {
         warn_of_unmatched_restrictions(document, &snapshot, problems);
+        lint(document, &snapshot, now, problems);
     }
     (!problems.any_error()).then_some(Compiled {
         snapshot,

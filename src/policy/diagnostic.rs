@@ -25,8 +25,11 @@ pub enum Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each variant says its name")]
 pub enum WarningKind {
+    DuplicateGrant,
     ExpiredGrant,
+    ExpiringGrant,
     GroupLooksLikePattern,
+    GroupNotGuid,
     GroupUnmatched,
     KeyRefused,
     OpenNetwork,
@@ -38,14 +41,20 @@ pub enum WarningKind {
     ShadowMode,
     ShadowOver,
     ShadowRestriction,
+    UngrantedTenant,
+    UnreachableGrant,
     UnsignedCookie,
+    WritesEverywhere,
 }
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 20] = [
+        Self::DuplicateGrant,
         Self::ExpiredGrant,
+        Self::ExpiringGrant,
         Self::GroupLooksLikePattern,
+        Self::GroupNotGuid,
         Self::GroupUnmatched,
         Self::KeyRefused,
         Self::OpenNetwork,
@@ -57,14 +66,20 @@ impl WarningKind {
         Self::ShadowMode,
         Self::ShadowOver,
         Self::ShadowRestriction,
+        Self::UngrantedTenant,
+        Self::UnreachableGrant,
         Self::UnsignedCookie,
+        Self::WritesEverywhere,
     ];
 
     /// The kind as the metric's label.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::DuplicateGrant => "duplicate_grant",
             Self::ExpiredGrant => "expired_grant",
+            Self::ExpiringGrant => "expiring_grant",
             Self::GroupLooksLikePattern => "group_looks_like_pattern",
+            Self::GroupNotGuid => "group_not_guid",
             Self::GroupUnmatched => "group_unmatched",
             Self::KeyRefused => "key_refused",
             Self::OpenNetwork => "open_network",
@@ -76,7 +91,10 @@ impl WarningKind {
             Self::ShadowMode => "shadow_mode",
             Self::ShadowOver => "shadow_over",
             Self::ShadowRestriction => "shadow_restriction",
+            Self::UngrantedTenant => "ungranted_tenant",
+            Self::UnreachableGrant => "unreachable_grant",
             Self::UnsignedCookie => "unsigned_cookie",
+            Self::WritesEverywhere => "writes_everywhere",
         }
     }
 }

@@ -2,12 +2,12 @@
 //! here; what needs two (references, contradictions) is left to `compile`.
 
 pub(super) mod cases;
-mod issuers;
-mod networks;
+pub(super) mod issuers;
+pub(super) mod networks;
 pub(super) mod owners;
-mod revoked;
-mod rules;
-mod service_accounts;
+pub(super) mod revoked;
+pub(super) mod rules;
+pub(super) mod service_accounts;
 
 use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
@@ -181,26 +181,28 @@ impl RestrictedScopes {
     }
 }
 
+/// The keys of a policy that this version serves.
+pub(in crate::policy) const SERVED: [&str; 16] = [
+    "version",
+    "mode",
+    "shadow_until",
+    "issuers",
+    "token_headers",
+    "service_accounts",
+    "group_names",
+    "authorizations",
+    "grants",
+    "networks",
+    "client_ip",
+    "restrictions",
+    "revoked",
+    "audit",
+    "tests",
+    "owners",
+];
+
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    const SERVED: [&str; 16] = [
-        "version",
-        "mode",
-        "shadow_until",
-        "issuers",
-        "token_headers",
-        "service_accounts",
-        "group_names",
-        "authorizations",
-        "grants",
-        "networks",
-        "client_ip",
-        "restrictions",
-        "revoked",
-        "audit",
-        "tests",
-        "owners",
-    ];
     let mut document = Document::default();
     let Some(fields) = problems.fields(root, &Path::Root, &SERVED) else { return document };
     read_version(&fields, problems);
@@ -266,10 +268,13 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<At<u64>> {
     until.filter(|_| shadow)
 }
 
+/// The keys of `audit`.
+pub(super) const AUDIT: [&str; 1] = ["query"];
+
 fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<QueryAudit> {
     let node = fields.get("audit")?;
     let path = Path::Root.key("audit");
-    let fields = problems.fields(node, &path, &["query"])?;
+    let fields = problems.fields(node, &path, &AUDIT)?;
     let known = [("full", QueryAudit::Full), ("hash", QueryAudit::Hash), ("none", QueryAudit::None)];
     problems.word(fields.get("query")?, &path.key("query"), &known)
 }

@@ -238,6 +238,11 @@ impl GroupTable {
         usize::try_from(id).ok().and_then(|id| self.names.get(id)).map_or("", |name| name)
     }
 
+    /// Every group, in the order of their numbers.
+    pub fn ids(&self) -> impl Iterator<Item = GroupId> {
+        (0..).zip(&self.names).map(|(id, _)| id)
+    }
+
     /// Every group of an issuer that stands for something, as the policy writes it, with what it stands for.
     pub fn raw_groups(&self) -> impl Iterator<Item = (&str, &[GroupId])> {
         self.written.iter().filter_map(|name| {

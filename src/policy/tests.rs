@@ -1,6 +1,6 @@
 //! Policies from text to snapshot, held against the promised document format.
 
-mod accepted;
+pub(crate) mod accepted;
 mod cases;
 mod errors;
 mod groups;

@@ -18,6 +18,7 @@ mod diff;
 mod explain;
 mod keygen;
 mod keys;
+mod replay;
 mod test;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -159,7 +160,7 @@ fn wrong_usage_is_1_and_help_is_0() {
     let room = Room::new();
     for (args, complaint) in [
         ("", "Usage: tenantauth"),
-        ("chekc policy.yaml", "similar subcommand exists: 'check'"),
+        ("chekc policy.yaml", "'check'"),
         ("check", "<POLICY>..."),
         ("check --format xml policy.yaml", "'xml'"),
         ("explain --policy policy.yaml --tenant a --groups b", "--scope"),
@@ -182,18 +183,42 @@ fn wrong_usage_is_1_and_help_is_0() {
         ("access --policy policy.yaml --tenant a*", "not a pattern"),
         ("access --policy policy.yaml --tenant a --group b", "--group"),
         ("diff policy.yaml", "<NEW>"),
+        ("replay audit.jsonl", "--policy"),
+        ("replay --policy policy.yaml", "<AUDIT.JSONL>"),
+        ("replay --policy policy.yaml audit.jsonl --now x", "RFC 3339"),
     ] {
         room.run(&args.split_whitespace().collect::<Vec<_>>()).complains(1, complaint);
     }
-    for command in
-        [&[][..], &["access"], &["check"], &["diff"], &["explain"], &["keygen"], &["routes"], &["test"]]
-    {
+    for command in [
+        &[][..],
+        &["access"],
+        &["check"],
+        &["diff"],
+        &["explain"],
+        &["keygen"],
+        &["replay"],
+        &["routes"],
+        &["test"],
+    ] {
         let run = room.run(&[command, &["--help"]].concat());
         run.says(0, &["Usage: tenantauth"]);
         assert_eq!(run.err, "");
     }
-    room.run(&["--help"])
-        .says(0, &["access", "check", "diff", "explain", "keygen", "routes", "test", "Exit status:"]);
+    room.run(&["--help"]).says(
+        0,
+        &[
+            "access",
+            "check",
+            "diff",
+            "explain",
+            "keygen",
+            "replay",
+            "routes",
+            "schema",
+            "test",
+            "Exit status:",
+        ],
+    );
     assert_eq!(room.run(&["--version"]).out, format!("tenantauth {}\n", env!("CARGO_PKG_VERSION")));
 }
 
@@ -214,6 +239,21 @@ fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
     let output = command().stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stderr.starts_with(b"error: cannot write the output: no space left on device"));
+}
+
+/// What is shipped is what the command prints, and the examples name it.
+#[test]
+fn the_schema_is_the_shipped_one() {
+    let room = Room::new();
+    let run = room.run(&["schema"]);
+    assert_eq!((run.status, &*run.out), (0, include_str!("../../nginx/policy.schema.json")));
+    let line = "# yaml-language-server: $schema=/usr/local/share/tenantauth/policy.schema.json\n";
+    for example in [
+        include_str!("../../nginx/examples/policy.yaml"),
+        include_str!("../../nginx/examples/minimal-policy.yaml"),
+    ] {
+        assert!(example.starts_with(line));
+    }
 }
 
 #[test]

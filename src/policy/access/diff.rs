@@ -448,4 +448,4 @@ fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

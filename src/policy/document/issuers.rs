@@ -22,27 +22,29 @@ pub(super) fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<
     issuers
 }
 
+/// The keys of an issuer that this version serves.
+pub(in crate::policy) const SERVED: [&str; 13] = [
+    "name",
+    "issuer",
+    "audiences",
+    "jwks_url",
+    "jwks_file",
+    "jwks",
+    "ca_file",
+    "algorithms",
+    "groups_claim",
+    "groups_format",
+    "user_claim",
+    "leeway",
+    "bare_groups",
+];
+
 pub(super) fn read_issuer(
     node: &Node,
     number: usize,
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<IssuerEntry> {
-    const SERVED: [&str; 13] = [
-        "name",
-        "issuer",
-        "audiences",
-        "jwks_url",
-        "jwks_file",
-        "jwks",
-        "ca_file",
-        "algorithms",
-        "groups_claim",
-        "groups_format",
-        "user_claim",
-        "leeway",
-        "bare_groups",
-    ];
     let fields = problems.fields(node, path, &SERVED)?;
     let text = |name: &str, problems: &mut Problems| {
         let node = fields.get(name)?;

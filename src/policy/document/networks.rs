@@ -47,8 +47,10 @@ pub(super) fn network(text: At<&str>, path: &Path<'_>, problems: &mut Problems) 
     }
 }
 
+/// The keys of `client_ip`.
+pub(in crate::policy) const KNOWN: [&str; 5] = ["source", "cookie", "keys_file", "unsigned", "trusted_peers"];
+
 pub(super) fn read_client_ip(fields: &Fields<'_>, problems: &mut Problems) -> Option<ClientIpEntry> {
-    const KNOWN: [&str; 5] = ["source", "cookie", "keys_file", "unsigned", "trusted_peers"];
     let node = fields.get("client_ip")?;
     let path = Path::Root.key("client_ip");
     let fields = problems.fields(node, &path, &KNOWN)?;

@@ -4,18 +4,22 @@ use super::{RevokedEntry, boxed, plain_text, required, token_hashes};
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::reader::Fields;
 
+/// The keys of the section.
+pub(in crate::policy) const KNOWN: [&str; 3] = ["principals", "groups", "tokens_sha256"];
+/// The keys of one principal.
+pub(in crate::policy) const PRINCIPAL: [&str; 2] = ["issuer", "id"];
+
 /// The lists may be empty: so they stand in a policy between two incidents.
 pub(super) fn read_revoked(fields: &Fields<'_>, problems: &mut Problems) -> RevokedEntry {
     let mut revoked = RevokedEntry::default();
     let Some(node) = fields.get("revoked") else { return revoked };
     let path = Path::Root.key("revoked");
-    let known = ["principals", "groups", "tokens_sha256"];
-    let Some(fields) = problems.fields(node, &path, &known) else { return revoked };
+    let Some(fields) = problems.fields(node, &path, &KNOWN) else { return revoked };
     if let Some(node) = fields.get("principals") {
         let list = path.key("principals");
         for (number, item) in problems.items(node, &list).iter().enumerate() {
             let path = list.item(number);
-            let Some(fields) = problems.fields(item, &path, &["issuer", "id"]) else { continue };
+            let Some(fields) = problems.fields(item, &path, &PRINCIPAL) else { continue };
             let text = |name: &str, problems: &mut Problems| {
                 let node = required(&fields, name, &path, problems)?;
                 problems.text(node, &path.key(name)).map(boxed)

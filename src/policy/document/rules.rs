@@ -78,14 +78,17 @@ pub(super) fn read_authorizations(fields: &Fields<'_>, problems: &mut Problems) 
     grants
 }
 
+/// The keys of a grant.
+pub(in crate::policy) const GRANT: [&str; 6] =
+    ["name", "groups", "tenants", "except_tenants", "scopes", "expires"];
+
 pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<GrantEntry> {
-    const KNOWN: [&str; 6] = ["name", "groups", "tenants", "except_tenants", "scopes", "expires"];
     let Some(node) = fields.get("grants") else { return Vec::new() };
     let list = Path::Root.key("grants");
     let mut grants = Vec::new();
     for (number, item) in problems.items(node, &list).iter().enumerate() {
         let path = list.item(number);
-        let Some(fields) = problems.fields(item, &path, &KNOWN) else { continue };
+        let Some(fields) = problems.fields(item, &path, &GRANT) else { continue };
         let name = read_name(&fields, &path, problems);
         let groups = read_groups(required(&fields, "groups", &path, problems), &path.key("groups"), problems);
         let tenants =
@@ -135,15 +138,17 @@ pub(super) fn read_time(node: &Node, path: &Path<'_>, problems: &mut Problems) -
     }
 }
 
+/// The keys of a restriction.
+pub(in crate::policy) const RESTRICTION: [&str; 8] =
+    ["name", "tenants", "except_tenants", "scopes", "groups", "except_groups", "networks", "mode"];
+
 pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) -> Vec<RestrictionEntry> {
-    const KNOWN: [&str; 8] =
-        ["name", "tenants", "except_tenants", "scopes", "groups", "except_groups", "networks", "mode"];
     let Some(node) = fields.get("restrictions") else { return Vec::new() };
     let list = Path::Root.key("restrictions");
     let mut restrictions = Vec::new();
     for (number, item) in problems.items(node, &list).iter().enumerate() {
         let path = list.item(number);
-        let Some(fields) = problems.fields(item, &path, &KNOWN) else { continue };
+        let Some(fields) = problems.fields(item, &path, &RESTRICTION) else { continue };
         let name = read_name(&fields, &path, problems);
         let everything = || At::new(TenantPattern::everything(), item.place);
         let tenants = match fields.get("tenants") {

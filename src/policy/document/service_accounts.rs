@@ -5,11 +5,13 @@ use super::{ServiceAccountEntry, boxed, check_name, refuse_empty, required, toke
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::reader::{At, Fields};
 
+/// The keys of one service account.
+pub(in crate::policy) const KNOWN: [&str; 3] = ["name", "token_sha256", "networks"];
+
 pub(super) fn read_service_accounts(
     fields: &Fields<'_>,
     problems: &mut Problems,
 ) -> Vec<ServiceAccountEntry> {
-    const KNOWN: [&str; 3] = ["name", "token_sha256", "networks"];
     let Some(node) = fields.get("service_accounts") else { return Vec::new() };
     let list = Path::Root.key("service_accounts");
     let mut accounts = Vec::new();

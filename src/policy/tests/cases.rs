@@ -121,7 +121,8 @@ fn what_has_run_out_since_is_told_and_refuses_nothing() {
     let kinds: Vec<_> = later.diagnostics.iter().map(|problem| problem.severity).collect();
     assert_eq!(
         kinds,
-        [WarningKind::ExpiredGrant, WarningKind::OutdatedTest].map(Severity::Warning),
+        [WarningKind::UngrantedTenant, WarningKind::ExpiredGrant, WarningKind::OutdatedTest]
+            .map(Severity::Warning),
         "{:?}",
         later.diagnostics
     );
@@ -138,7 +139,7 @@ fn a_failing_test_refuses_the_policy_and_says_why() {
     let outcome = outcome(&text("deny"));
     assert!(outcome.compiled.is_none());
     assert_eq!(
-        outcome.diagnostics[0].to_string(),
+        outcome.diagnostics.iter().find(|problem| problem.is_error()).unwrap().to_string(),
         "p.yaml:15:9: tests[0]: the test `x` expects deny, but the decision is allow (granted) by the grant \
          `authorizations.a` in line 8\n  \
          help: correct the rules or the test; `tenantauth explain` shows every rule that took part"

@@ -88,9 +88,9 @@ fn restrictions_that_match_no_granted_tenant() {
 #[test]
 fn grants_that_have_expired() {
     // 2027-01-15T08:00:00Z is now.
-    warned("grants:\n  - { groups: [a], tenants: [t], expires: 2027-01-15T08:00:01Z }\n", &[]);
+    warned("grants:\n  - { groups: [a], tenants: [t], expires: 2027-02-15T08:00:01Z }\n", &[]);
     warned(
-        "grants:\n  - { groups: [a], tenants: [t], expires: 2027-01-15T08:00:00Z }\n",
+        "grants:\n  - { groups: [a], tenants: [t], expires: 2027-01-15T08:00:00Z }\n  - { groups: [b], tenants: [t] }\n",
         &[(
             WarningKind::ExpiredGrant,
             "p.yaml:8:43: warning: grants[0]: the grant has expired\n  help: remove it",
@@ -206,4 +206,169 @@ fn problems_are_told_on_one_line_in_logs() {
         "p.yaml:7:21: grants[0].groups[0]: `*` is read as a YAML alias, which is not supported; help: quote it: \"*\""
     );
     assert!(lines[1].contains("`a\\nb` is no tenant") && !lines[1].contains('\n'), "{}", lines[1]);
+}
+
+#[test]
+fn grants_that_end_soon() {
+    // 2027-01-15T08:00:00Z is now.
+    warned("grants: [{ groups: [a], tenants: [t], expires: 2027-01-29T08:00:01Z }]\n", &[]);
+    for (expires, left) in [("2027-01-29T08:00:00Z", "14 days"), ("2027-01-16T08:00:00Z", "a day")] {
+        warned(
+            &format!("grants: [{{ groups: [a], tenants: [t], expires: {expires} }}]\n"),
+            &[(
+                WarningKind::ExpiringGrant,
+                &format!(
+                    "p.yaml:7:48: warning: grants[0].expires: the grant ends within {left}\n  \
+                     help: move its end, or let it end"
+                ),
+            )],
+        );
+    }
+}
+
+#[test]
+fn writes_on_every_tenant() {
+    warned("grants: [{ groups: [a], tenants: ['*'] }]\n", &[]);
+    warned("grants: [{ groups: [a], tenants: ['t*'], scopes: ['*:*'] }]\n", &[]);
+    for (scopes, first) in [("'*:*'", "metrics:write"), ("'logs:read', 'logs:delete'", "logs:delete")] {
+        warned(
+            &format!("grants: [{{ groups: [a], tenants: [t, '*'], scopes: [{scopes}] }}]\n"),
+            &[(
+                WarningKind::WritesEverywhere,
+                &format!(
+                    "p.yaml:7:38: warning: grants[0].tenants[1]: `{first}` is granted on every tenant, those to come \
+                     included\n  help: name the tenants, or grant `*:read` alone"
+                ),
+            )],
+        );
+    }
+}
+
+#[test]
+fn grants_that_grant_nothing() {
+    warned("grants: [{ groups: [a], tenants: [t, u], except_tenants: [t] }]\n", &[]);
+    warned(
+        "authorizations: { a: [] }\ngrants: [{ groups: [b], tenants: [t, u-x], except_tenants: [t, 'u*'] }]\n",
+        &[
+            (
+                WarningKind::UnreachableGrant,
+                "p.yaml:7:19: warning: authorizations.a: it names no tenant: it grants nothing\n  \
+                 help: name tenants, or remove it",
+            ),
+            (
+                WarningKind::UnreachableGrant,
+                "p.yaml:8:10: warning: grants[0]: every tenant that it names is excepted as well: it grants nothing\n  \
+                 help: remove it, or the exception",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn grants_that_another_one_makes_superfluous() {
+    let pair = |first: &str, second: &str| format!("grants:\n  - {{ {first} }}\n  - {{ {second} }}\n");
+    let base = "groups: [a], tenants: [t]";
+    for (wide, narrow) in [
+        (base, base),
+        ("groups: [a, b], tenants: [t, u]", base),
+        ("groups: [a], tenants: ['t*']", "groups: [a], tenants: [t, t1, 't-*']"),
+        ("groups: ['*'], tenants: [t]", base),
+        (
+            "groups: ['*'], tenants: ['*']",
+            "groups: [a, b], tenants: [t, 'u*'], expires: 2030-01-01T00:00:00Z",
+        ),
+        (
+            "groups: [a], tenants: ['t*'], except_tenants: [tx]",
+            "groups: [a], tenants: ['t*'], except_tenants: ['tx*']",
+        ),
+        ("groups: [a], tenants: ['t*'], except_tenants: [tx]", "groups: [a], tenants: [ta]"),
+        ("groups: [a], tenants: [t], scopes: ['*:*']", "groups: [a], tenants: [t], scopes: ['logs:write']"),
+    ] {
+        let told = |line: u32, number: usize, other: usize, other_line: u32| {
+            format!(
+                "p.yaml:{line}:5: warning: grants[{number}]: `grants[{other}]` in line {other_line} grants all of it \
+                 already\n  help: remove one of them"
+            )
+        };
+        warned(&pair(wide, narrow), &[(WarningKind::DuplicateGrant, &told(9, 1, 0, 8))]);
+        if wide != narrow {
+            warned(&pair(narrow, wide), &[(WarningKind::DuplicateGrant, &told(8, 0, 1, 9))]);
+        }
+    }
+    for (first, second) in [
+        (base, "groups: [b], tenants: [t]"),
+        (base, "groups: [a], tenants: [u]"),
+        (base, "groups: [a], tenants: [t], scopes: ['logs:write']"),
+        (
+            "groups: [a], tenants: [t], expires: 2030-01-01T00:00:00Z",
+            "groups: [a], tenants: [t, u]  , expires: 2029-01-01T00:00:00Z",
+        ),
+        ("groups: [a], tenants: ['t*'], except_tenants: [tx]", "groups: [a], tenants: [tx]"),
+        (
+            "groups: [a], tenants: ['t*'], except_tenants: [tx]",
+            "groups: [a], tenants: ['t*x'], except_tenants: [ty]",
+        ),
+        ("groups: [a, b], tenants: [t]", "groups: [a], tenants: [t, u]"),
+    ] {
+        warned(&pair(first, second), &[]);
+        warned(&pair(second, first), &[]);
+    }
+}
+
+#[test]
+fn tenants_that_nobody_is_granted() {
+    warned(
+        "client_ip: { source: remote_addr }\nauthorizations: { a: [t] }\n\
+         restrictions: [{ tenants: [t, u, 'v*'], networks: [10.0.0.1] }]\n",
+        &[(
+            WarningKind::UngrantedTenant,
+            "p.yaml:9:31: warning: restrictions[0].tenants[1]: the tenant `u` is granted to nobody\n  \
+                 help: check how it is written",
+        )],
+    );
+    warned(
+        "authorizations: { a: [t, 'v*'] }\n\
+         grants: [{ groups: [b], tenants: [t, u, vx, '*v', 'w*'], expires: 2020-01-01T00:00:00Z }]\n",
+        &[
+            (
+                WarningKind::UngrantedTenant,
+                "p.yaml:8:38: warning: grants[0].tenants[1]: the tenant `u` is granted to nobody\n  \
+                 help: check how it is written",
+            ),
+            (
+                WarningKind::ExpiredGrant,
+                "p.yaml:8:67: warning: grants[0]: the grant has expired\n  help: remove it",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn names_among_guids() {
+    let guid = |number: u8| format!("0f3c9a1e-0000-4000-8000-00000000000{number}");
+    let policy = |groups: &str| {
+        format!(
+            "group_names: {{ sre: ['{}', sre-team], dev: '{}' }}\nauthorizations: {{ {groups}, sre: [t], '*': [u], 'entra:*': [v] }}\n",
+            guid(1),
+            guid(2)
+        )
+    };
+    let told = |place: &str, path: &str, group: &str| {
+        format!(
+            "p.yaml:{place}: warning: {path}: the issuer gives groups as GUIDs, and `{group}` is none\n  \
+             help: look up the group's object id, and name it in `group_names`"
+        )
+    };
+    // Two GUIDs and two names show nothing; three of four do.
+    warned(&policy("a: [t]"), &[]);
+    let third = format!("'{}': [x]", guid(3));
+    warned(&policy(&third), &[(WarningKind::GroupNotGuid, &told("7:62", "group_names.sre", "sre-team"))]);
+    warned(&policy(&format!("{third}, a: [y], b: [z]")), &[]);
+    warned(
+        &policy(&format!("{third}, '{}': [w], a: [y]", guid(4))),
+        &[
+            (WarningKind::GroupNotGuid, &told("7:62", "group_names.sre", "sre-team")),
+            (WarningKind::GroupNotGuid, &told("8:109", "authorizations.a", "a")),
+        ],
+    );
 }

@@ -151,7 +151,9 @@ fn ends_and_places_change() {
     // Two exceptions: whoever has both is free for the first time.
     let two = |except: [&str; 2]| {
         let bind = |except: &str| {
-            format!("{{ networks: [office], groups: [a], except_groups: [{except}], scopes: ['logs:read'] }}")
+            format!(
+                "{{ networks: [office], tenants: [t], groups: [a], except_groups: [{except}], scopes: ['logs:read'] }}"
+            )
         };
         format!(
             "authorizations: {{ a: [t], x: [v], y: [w] }}\nrestrictions: [{}, {}]\n",
@@ -174,12 +176,12 @@ fn sections_that_differ_are_named() {
 }
 
 const GROUPS: [&str; 5] = ["a", "b", "alias", "entra:*", "*"];
-const RAW: [&str; 4] = ["a", "b", "raw", "x"];
+pub(crate) const RAW: [&str; 4] = ["a", "b", "raw", "x"];
 const PATTERNS: [&str; 7] = ["t", "u", "t*", "*v", "t*v", "*", "tv"];
-const TENANTS: [&str; 6] = ["t", "u", "tv", "txv", "v", "x"];
+pub(crate) const TENANTS: [&str; 6] = ["t", "u", "tv", "txv", "v", "x"];
 const SCOPES: [&str; 6] = ["logs:read", "logs:*", "metrics:*", "rules:read", "*:read", "*:*"];
 const NETWORKS: [&str; 3] = ["office", "vpn", "10.1.0.0/16"];
-const ADDRESSES: [Option<&str>; 4] = [Some("10.1.2.3"), Some("10.2.2.3"), Some("192.0.2.1"), None];
+pub(crate) const ADDRESSES: [Option<&str>; 4] = [Some("10.1.2.3"), Some("10.2.2.3"), Some("192.0.2.1"), None];
 
 fn some(from: &'static [&'static str], counts: std::ops::Range<usize>) -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(from), counts).prop_map(move |mut list| {
@@ -211,7 +213,7 @@ prop_compose! {
     }
 }
 
-fn pair() -> impl Strategy<Value = (String, String)> {
+pub(crate) fn pair() -> impl Strategy<Value = (String, String)> {
     let rules = |rule: BoxedStrategy<String>| prop::collection::vec((rule, 0..4u8), 0..4);
     (rules(grant().boxed()), rules(restriction().boxed())).prop_map(|(grants, restrictions)| {
         // 0, 1: in both policies; 2: in the old one; 3: in the new one.
@@ -230,7 +232,7 @@ fn pair() -> impl Strategy<Value = (String, String)> {
     })
 }
 
-fn policy_or_none(tail: &str) -> Option<Compiled> {
+pub(crate) fn policy_or_none(tail: &str) -> Option<Compiled> {
     crate::policy::tests::outcome(&format!("{HEAD}{REST}{tail}")).compiled
 }
 

@@ -1,0 +1,141 @@
+//! One line of the audit log, as far as it is needed to decide it again; and the lines of a log, one by one.
+
+use serde::Deserialize;
+use std::borrow::Cow;
+use std::io::{self, BufRead, Read};
+
+/// Longer lines are no records: each part of one is cut at 4 KiB when it is written.
+pub(super) const MAX_LINE: u64 = 1 << 20;
+
+/// A record; the names are those of the log. Members that are not needed are not read.
+#[derive(Deserialize)]
+pub(super) struct Record<'a> {
+    #[serde(borrow)]
+    pub(super) time: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) request_id: Option<Cow<'a, str>>,
+    /// Null where nginx refused the request before it was decided.
+    #[serde(borrow)]
+    pub(super) decision: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) reason: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) mode: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) shadow: Option<Shadow<'a>>,
+    #[serde(borrow)]
+    pub(super) issuer: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) subject: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) groups: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    pub(super) tenants: Option<Vec<Text<'a>>>,
+    #[serde(borrow)]
+    pub(super) scope: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) owner: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) backend: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) client_ip: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) peer: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) policy_revision: Option<Cow<'a, str>>,
+}
+
+/// A text inside a list, borrowed where nothing in it is escaped.
+#[derive(Deserialize)]
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+
+/// What a mode of trial would have decided.
+#[derive(Deserialize)]
+pub(super) struct Shadow<'a> {
+    #[serde(borrow)]
+    pub(super) decision: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) reason: Cow<'a, str>,
+}
+
+/// Which groups a record names, under which policy.
+#[derive(Deserialize)]
+pub(super) struct Names<'a> {
+    #[serde(borrow)]
+    pub(super) policy_revision: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) groups: Option<Vec<Text<'a>>>,
+}
+
+/// What the next line is.
+pub(super) enum Line {
+    /// It stands in the buffer, without its end.
+    Read,
+    /// It is longer than any record and was skipped.
+    TooLong,
+    /// There is none.
+    End,
+}
+
+/// Reads the next line into `line`; never more than [`MAX_LINE`] bytes of it.
+///
+/// Returns what it is, and how many bytes were read.
+pub(super) fn next(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<(Line, u64)> {
+    line.clear();
+    let read = input.by_ref().take(MAX_LINE).read_until(b'\n', line)?;
+    let mut bytes = u64::try_from(read).unwrap_or(u64::MAX);
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        return Ok((Line::Read, bytes));
+    }
+    if bytes < MAX_LINE {
+        return Ok((if read == 0 { Line::End } else { Line::Read }, bytes));
+    }
+    loop {
+        line.clear();
+        let more = input.by_ref().take(MAX_LINE).read_until(b'\n', line)?;
+        bytes += u64::try_from(more).unwrap_or(u64::MAX);
+        if more == 0 || line.last() == Some(&b'\n') {
+            return Ok((Line::TooLong, bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_to_their_end_and_long_ones_are_skipped() {
+        let long = "x".repeat(usize::try_from(MAX_LINE).unwrap() + 5);
+        let exact = "y".repeat(usize::try_from(MAX_LINE).unwrap() - 1);
+        let text = format!("a\n\n{long}\nb\n{exact}\nlast");
+        let mut input = io::BufReader::with_capacity(100, text.as_bytes());
+        let mut line = Vec::new();
+        let mut found = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let (what, read) = next(&mut input, &mut line).unwrap();
+            bytes += read;
+            match what {
+                Line::Read => found.push(line.len()),
+                Line::TooLong => found.push(usize::MAX),
+                Line::End => break,
+            }
+        }
+        assert_eq!(found, [1, 0, usize::MAX, 1, exact.len(), 4]);
+        assert_eq!(bytes, u64::try_from(text.len()).unwrap());
+    }
+
+    #[test]
+    fn escaped_and_plain_members_are_read() {
+        let json = br#"{"decision":"allow","groups":["a","b\"c"],"shadow":{"decision":"deny","reason":"ip_forbidden"},"x":[1]}"#;
+        let record: Record<'_> = serde_json::from_slice(json).unwrap();
+        let groups: Vec<_> = record.groups.unwrap().into_iter().map(|text| text.0.into_owned()).collect();
+        assert_eq!(groups, ["a", "b\"c"]);
+        assert_eq!(&*record.shadow.unwrap().reason, "ip_forbidden");
+        assert!(record.scope.is_none());
+    }
+}
