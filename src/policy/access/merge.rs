@@ -56,18 +56,16 @@ fn regions(mine: &[Cell<'_>], cells: &[Cell<'_>]) -> Vec<(Vec<String>, Vec<Strin
     } else {
         cells.iter().filter(|cell| !own.contains(cell)).map(Cell::names).collect()
     };
+    // Part of a wider set, and not of what the line of that set leaves out.
+    let is_inside = |wider: usize, at: usize| {
+        let (Some(wide), Some(narrow)) = (names.get(wider), names.get(at)) else { return false };
+        let between = |third: &Vec<&TenantPattern>| covers(wide, third) && covers(third, narrow);
+        wider != at && covers(wide, narrow) && !others.iter().any(between)
+    };
+    let lines = lines_of(&names, wild, is_inside);
     let mut regions = Vec::new();
     for (at, narrow) in names.iter().enumerate() {
-        // Part of a wider set that is a line itself, and not of what that line leaves out.
-        let is_inside = |wider: &usize| {
-            let Some(wide) = names.get(*wider) else { return false };
-            let between = |third: &Vec<&TenantPattern>| covers(wide, third) && covers(third, narrow);
-            *wider != at
-                && covers(wide, narrow)
-                && !(covers(narrow, wide) && *wider > at)
-                && !others.iter().any(between)
-        };
-        if wild.iter().any(is_inside) {
+        if !lines.contains(&at) && lines.iter().any(|line| is_inside(*line, at)) {
             continue;
         }
         let left_out: Vec<_> = others.iter().filter(|other| covers(narrow, other)).collect();
@@ -77,6 +75,36 @@ fn regions(mine: &[Cell<'_>], cells: &[Cell<'_>]) -> Vec<(Vec<String>, Vec<Strin
         regions.push((narrow.iter().map(ToString::to_string).collect(), except));
     }
     regions
+}
+
+/// Which of the sets become lines: those that are no part of a line already, the widest first. Being part of a set that
+/// is itself only part of a line says nothing, since that line may leave this one out.
+fn lines_of(
+    names: &[Vec<&TenantPattern>],
+    mut rest: Vec<usize>,
+    is_inside: impl Fn(usize, usize) -> bool,
+) -> Vec<usize> {
+    let is_wider = |wide: usize, narrow: usize| {
+        let (Some(a), Some(b)) = (names.get(wide), names.get(narrow)) else { return false };
+        // Of two that are the same the first counts as the wider one.
+        wide != narrow && covers(a, b) && !(covers(b, a) && wide > narrow)
+    };
+    let mut lines: Vec<usize> = Vec::new();
+    while !rest.is_empty() {
+        let is_widest = |at: &usize| !rest.iter().any(|other| is_wider(*other, *at));
+        let (mut widest, mut later): (Vec<usize>, Vec<usize>) = rest.iter().partition(|at| is_widest(at));
+        if widest.is_empty() {
+            // Not in an order; and if it were, each would be a line of its own.
+            std::mem::swap(&mut widest, &mut later);
+        }
+        for at in widest {
+            if !lines.iter().any(|line| is_inside(*line, at)) {
+                lines.push(at);
+            }
+        }
+        rest = later;
+    }
+    lines
 }
 
 /// Whether every tenant that all of `narrow` match is matched by all of `wide`.
