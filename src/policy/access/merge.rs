@@ -34,47 +34,75 @@ pub fn merge<'p, K: Ord + Clone>(
         let entry = by_units.entry((what, scope_names(&units))).or_insert_with(|| (units, Vec::new()));
         entry.1.push(cell);
     }
+    let named: Vec<Named<'_, 'p>> = cells.iter().map(Named::of).collect();
     let mut lines = Vec::new();
     for ((what, _), (units, mine)) in by_units {
-        for (tenants, except) in regions(&mine, cells) {
+        for (tenants, except) in regions(&mine, &named) {
             lines.push(Merged { what: what.clone(), tenants, except, units: units.clone() });
         }
     }
     lines
 }
 
+/// A cell with what it is called.
+struct Named<'c, 'p> {
+    cell: &'c Cell<'p>,
+    names: Vec<&'p TenantPattern>,
+    /// It is no written-out tenant.
+    wild: bool,
+}
+
+impl<'c, 'p> Named<'c, 'p> {
+    fn of(cell: &'c Cell<'p>) -> Self {
+        let names = cell.names();
+        let wild = names.iter().all(|name| name.literal().is_none());
+        Self { cell, names, wild }
+    }
+}
+
 /// The cells as few names and what is to be left out of each.
-fn regions(mine: &[Cell<'_>], cells: &[Cell<'_>]) -> Vec<(Vec<String>, Vec<String>)> {
-    let names: Vec<Vec<&TenantPattern>> = mine.iter().map(Cell::names).collect();
-    let wild: Vec<usize> = (0..mine.len())
-        .filter(|at| names.get(*at).is_some_and(|names| names.iter().all(|name| name.literal().is_none())))
-        .collect();
+fn regions(mine: &[Cell<'_>], cells: &[Named<'_, '_>]) -> Vec<(Vec<String>, Vec<String>)> {
+    let named: Vec<Named<'_, '_>> = mine.iter().map(Named::of).collect();
     let own: HashSet<&Cell<'_>> = mine.iter().collect();
+    let any_wild = named.iter().any(|one| one.wild);
     // Only what lies in a pattern can be left out of one, so written-out tenants need not be held against each other.
-    let others: Vec<Vec<&TenantPattern>> = if wild.is_empty() {
-        Vec::new()
-    } else {
-        cells.iter().filter(|cell| !own.contains(cell)).map(Cell::names).collect()
-    };
+    let others: Vec<&Named<'_, '_>> =
+        if any_wild { cells.iter().filter(|one| !own.contains(one.cell)).collect() } else { Vec::new() };
+    // For each pattern, the others inside; first those that are patterns themselves.
+    let wide: Vec<(usize, &Named<'_, '_>, Vec<&Named<'_, '_>>)> = named
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| one.wild)
+        .map(|(at, one)| {
+            let mut inside: Vec<_> =
+                others.iter().copied().filter(|other| covers(&one.names, &other.names)).collect();
+            inside.sort_by_key(|other| !other.wild);
+            (at, one, inside)
+        })
+        .collect();
     let mut regions = Vec::new();
-    for (at, narrow) in names.iter().enumerate() {
+    for (at, narrow) in named.iter().enumerate() {
         // Part of a wider set that is a line itself, and not of what that line leaves out.
-        let is_inside = |wider: &usize| {
-            let Some(wide) = names.get(*wider) else { return false };
-            let between = |third: &Vec<&TenantPattern>| covers(wide, third) && covers(third, narrow);
+        let is_told = wide.iter().any(|(wider, wide, left_out)| {
+            let between = || {
+                let patterns = left_out.iter().take_while(|third| third.wild);
+                patterns.into_iter().any(|third| covers(&third.names, &narrow.names))
+            };
             *wider != at
-                && covers(wide, narrow)
-                && !(covers(narrow, wide) && *wider > at)
-                && !others.iter().any(between)
-        };
-        if wild.iter().any(is_inside) {
+                && covers(&wide.names, &narrow.names)
+                && !(covers(&narrow.names, &wide.names) && *wider > at)
+                && !between()
+        });
+        if is_told {
             continue;
         }
-        let left_out: Vec<_> = others.iter().filter(|other| covers(narrow, other)).collect();
-        let is_widest =
-            |one: &&&Vec<&TenantPattern>| !left_out.iter().any(|other| other != *one && covers(other, one));
-        let except = left_out.iter().filter(is_widest).map(|names| text(names)).collect();
-        regions.push((narrow.iter().map(ToString::to_string).collect(), except));
+        let left_out = wide.iter().find(|(wider, ..)| *wider == at).map_or(&[][..], |(_, _, inside)| inside);
+        let is_widest = |one: &&&Named<'_, '_>| {
+            let mut wider = left_out.iter().take_while(|other| other.wild);
+            !wider.any(|other| other.names != one.names && covers(&other.names, &one.names))
+        };
+        let except = left_out.iter().filter(is_widest).map(|one| text(&one.names)).collect();
+        regions.push((narrow.names.iter().map(ToString::to_string).collect(), except));
     }
     regions
 }
