@@ -10,8 +10,10 @@ COMMAND := $(TARGET)/release/tenantauth
 LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
+VENV    := $(TARGET)/venv
+PROVIDER := tests/provider
 
-.PHONY: help build install demo test bench lint setup-test setup-bench clean
+.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -42,13 +44,33 @@ install:
 	  install -m 0644 $$file $(SHARE)/examples/.new && mv -f $(SHARE)/examples/.new $(SHARE)/examples/$$(basename $$file) || exit 1; \
 	done
 
-setup-test:
+setup-demo:
 	@./setup.sh nginx lua prometheus
+
+setup-test:
+	@./setup.sh nginx lua prometheus python node
+	@$(MAKE) --silent $(VENV)/ready provider
+
+# The SQL engine of the tests, into a directory of the build; each file is known by its hash.
+$(VENV)/ready: tests/requirements.txt
+	@echo "this goes into $(VENV): $$(grep -o '^[a-z].*==[^ ]*' $<)"
+	rm -rf $(VENV)
+	python3 -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+# The OpenID provider of the tests, exactly as its lock file says; nothing of it runs while it is installed.
+provider: $(PROVIDER)/node_modules/.package-lock.json
+
+$(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
+	@echo "this goes into $(PROVIDER)/node_modules: $$(grep -o '"oidc-provider": .*' $(PROVIDER)/package.json) and what it needs"
+	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 setup-bench:
 	@./setup.sh nginx lua wrk
 
-demo: setup-test build
+demo: setup-demo build
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
 
 lint:
@@ -57,14 +79,15 @@ lint:
 	$(CARGO) clippy --locked --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features vendored --all-targets -- -D warnings
 	@! grep -rlE 'mlua::|use mlua' src | grep -vE '^src/lua(\.rs|/)' || { echo "mlua is named outside src/lua*" >&2; exit 1; }
-	@! grep -rlE 'aws_lc_rs|jsonwebtoken' src | grep -vE '^src/(token(\.rs|/)|client_ip/signature)' || { echo "cryptography is named outside its rooms" >&2; exit 1; }
+	@! grep -rlE 'aws_lc_rs|jsonwebtoken' src | grep -vE '^src/(token(\.rs|/)|client_ip/signature|fetch/(http|tests/server)\.rs)' || { echo "cryptography is named outside its rooms" >&2; exit 1; }
+	@! grep -rlE 'ureq|rustls' src | grep -vE '^src/fetch(\.rs|/)' || { echo "the HTTP client or TLS is named outside src/fetch*" >&2; exit 1; }
 	@! grep -rlE 'ipnet' src | grep -v '^src/network.rs$$' || { echo "ipnet is named outside src/network.rs" >&2; exit 1; }
 
 # The integration tests drive the very module that is installed.
 test: setup-test lint build
 	$(CARGO) test --locked --no-default-features --lib --bins --tests
 	$(CARGO) test --locked --no-default-features --features vendored --lib
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) test --locked
+	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
 	./tests/install.sh
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
 

@@ -32,8 +32,8 @@ use support::tokens::{jwks, key};
 use support::workspace::Workspace;
 use tenantauth::audit::{GrafanaContext, PrincipalMembers};
 use tenantauth::client_ip::ClientIp;
-use tenantauth::decision::{AccessRequest, decide};
-use tenantauth::engine::{Engine, Options, Readiness, Request, Server, unix_now};
+use tenantauth::decision::{AccessRequest, Caller, decide};
+use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, unix_now};
 use tenantauth::policy::snapshot::GroupId;
 use tenantauth::policy::{self, Compiled, Files};
 use tenantauth::route::{Route, route};
@@ -136,6 +136,7 @@ fn ask(policy: &Compiled, question: &Question, tenants: &TenantList<'_>, route: 
         &policy.snapshot,
         &AccessRequest {
             groups: &question.groups,
+            caller: Caller::User { bound_by: &question.groups },
             tenants,
             scope: route.scope,
             backends: route.backends,
@@ -206,7 +207,10 @@ fn start_engine(workspace: &Workspace) -> Arc<Engine> {
     workspace.write("jwks.json", jwks(&[key()]));
     workspace.write("client-ip.keys", COOKIE_KEY.line());
     let policy = workspace.write("policy.yaml", POLICY.replace("@DIR@", workspace.text()));
-    let engine = Engine::start(Options { policy, reload_interval: Duration::from_secs(2) }, None);
+    let engine = Engine::start(
+        Options { policy, reload_interval: Duration::from_secs(2), state_dir: None },
+        Inherited::default(),
+    );
     let engine = engine.expect("a thread");
     support::wait_for("policy in force", 10, || (engine.readiness() == Readiness::Ready).then_some(()));
     engine

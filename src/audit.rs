@@ -6,6 +6,7 @@
 use crate::client_ip::ClientIp;
 use crate::decision::Decision;
 use crate::policy::snapshot::{QueryAudit, Snapshot};
+use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantList;
 use crate::token::claims::Identity;
@@ -14,7 +15,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Longest part of a request (path, query, claimed header) that a record keeps, in bytes.
+/// Longest part of a request (method, path, query, claimed header) that a record keeps, in bytes. The longest record
+/// follows from it: what a token says is limited by the token's own size.
 const MAX_PART: usize = 4096;
 
 /// The members that describe who asked, where that is not known.
@@ -25,6 +27,15 @@ const NOBODY: &str = r#""issuer":null,"subject":null,"user":null,"token_id":null
 pub struct PrincipalMembers(Box<str>);
 
 impl PrincipalMembers {
+    /// Renders a service account: the issuer is `service`, the subject its name, and nothing is known of a user.
+    pub fn of_service<'g>(name: &str, groups: impl Iterator<Item = &'g str>) -> Self {
+        let mut out = String::from("\"issuer\":\"service\",\"subject\":");
+        push_text(&mut out, name.as_bytes());
+        out.push_str(",\"user\":null,\"token_id\":null,\"groups\":");
+        push_list(&mut out, groups);
+        Self(out.into())
+    }
+
     /// Renders issuer, subject, user, token id and those groups that the policy names.
     pub fn of_user<'g>(issuer: &str, identity: &Identity, groups: impl Iterator<Item = &'g str>) -> Self {
         let mut out = String::from("\"issuer\":");
@@ -58,6 +69,8 @@ pub struct GrafanaContext<'a> {
 #[expect(missing_docs, reason = "the fields are the keys of the contract's section 10")]
 pub struct Record<'a> {
     pub decision: &'a Decision,
+    /// The whole gateway only records: `decision` is what it would have been.
+    pub shadow_mode: bool,
     pub snapshot: Option<&'a Snapshot>,
     pub principal: Option<&'a PrincipalMembers>,
     pub tenants: Option<&'a TenantList<'a>>,
@@ -113,14 +126,18 @@ pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key
     out.push_str("\"time\":\"");
     clock.push_to(out);
     out.push_str("\",\"decision\":\"");
-    out.push_str(decision.effect());
-    out.push_str("\",\"reason\":\"");
-    out.push_str(decision.reason().name());
-    out.push_str("\",\"mode\":\"enforce\",\"shadow\":");
-    match decision.shadow {
-        // The writer is a string: it does not fail.
-        Some(shadow) => _ = write!(out, r#"{{"decision":"deny","reason":"{}"}}"#, shadow.reason),
-        None => out.push_str("null"),
+    if record.shadow_mode {
+        out.push_str("allow\",\"reason\":\"granted\",\"mode\":\"shadow\",\"shadow\":");
+        push_shadow(out, decision.effect(), decision.reason());
+    } else {
+        out.push_str(decision.effect());
+        out.push_str("\",\"reason\":\"");
+        out.push_str(decision.reason().name());
+        out.push_str("\",\"mode\":\"enforce\",\"shadow\":");
+        match decision.shadow {
+            Some(shadow) => push_shadow(out, "deny", shadow.reason),
+            None => out.push_str("null"),
+        }
     }
     out.push(',');
     out.push_str(record.principal.map_or(NOBODY, |principal| &principal.0));
@@ -151,7 +168,15 @@ pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key
         .and_then(|(snapshot, restriction)| snapshot.restrictions.get(usize::try_from(restriction).ok()?));
     out.push_str(",\"restriction\":");
     push_optional(out, restriction.map(|restriction| restriction.name.as_bytes()));
-    out.push_str(",\"owner\":null,\"backend\":\"");
+    // Whose rule had the last word.
+    let owner = match (decision.is_allow(), grant, restriction) {
+        (true, Some(grant), _) => grant.owner,
+        (_, _, Some(restriction)) => restriction.owner,
+        _ => None,
+    };
+    out.push_str(",\"owner\":");
+    push_optional(out, record.snapshot.and_then(|snapshot| snapshot.owner_name(owner)).map(str::as_bytes));
+    out.push_str(",\"backend\":\"");
     out.push_str(record.backends.label());
     out.push_str("\",\"method\":");
     push_text(out, record.method);
@@ -181,9 +206,18 @@ pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key
         push_optional(out, value);
     }
     out.push('}');
-    if [record.path, record.query.unwrap_or_default()].iter().any(|part| part.len() > MAX_PART) {
+    let GrafanaContext { dashboard, panel, rule, org } = record.grafana;
+    let optional = [record.query, dashboard, panel, rule, org];
+    let mut parts = [record.method, record.path].into_iter().chain(optional.into_iter().flatten());
+    if parts.any(|part| part.len() > MAX_PART) {
         out.push_str(",\"truncated\":true");
     }
+}
+
+/// What would have been, had it been applied.
+fn push_shadow(out: &mut String, effect: &str, reason: Reason) {
+    // The writer is a string: it does not fail.
+    _ = write!(out, r#"{{"decision":"{effect}","reason":"{reason}"}}"#);
 }
 
 fn push_query(out: &mut String, record: &Record<'_>, hash_key: &[u8]) {

@@ -9,15 +9,16 @@ mod check;
 mod diff;
 mod explain;
 mod keygen;
+mod keys;
 mod readable;
 mod replay;
 mod routes;
 mod schema;
 mod test_cases;
 
-use crate::policy::Outcome;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Fingerprint};
+use crate::policy::{Outcome, OwnerOutcome, OwnerState};
 use crate::scope::Backend;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -31,7 +32,7 @@ use std::process::ExitCode;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done: the policy is valid, the request is allowed, every test passed
-  1  the command could not run: wrong usage, a file that cannot be read
+  1  the command could not run: wrong usage, a file that cannot be read, an issuer without usable keys
   2  the request is denied, a test failed, policies or decisions differ
   3  the policy is invalid
 
@@ -61,6 +62,7 @@ enum Command {
     Diff(diff::Diff),
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
+    Keys(keys::Keys),
     Replay(replay::Replay),
     Routes(routes::Routes),
     Schema(schema::Schema),
@@ -142,6 +144,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Diff(diff) => diff.run(format),
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
+        Command::Keys(keys) => keys.run(format),
         Command::Replay(replay) => replay.run(format),
         Command::Routes(routes) => routes.run(format),
         Command::Schema(schema) => schema.run(),
@@ -179,6 +182,13 @@ fn refused(diagnostics: &[Diagnostic], read: bool) -> Answer {
     diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
     let status = if read { Status::Invalid } else { Status::Failed };
     Answer { status, out: String::new(), err }
+}
+
+/// What is wrong with the documents of owners that are not in force.
+fn refused_owners(owners: &[OwnerOutcome]) -> String {
+    let refused = owners.iter().filter(|owner| owner.state != OwnerState::Current);
+    let problems = refused.flat_map(|owner| &owner.diagnostics).filter(|problem| problem.is_error());
+    problems.map(|problem| format!("{problem}\n")).collect()
 }
 
 /// Rows under their headings, in columns of equal width; the last one is as long as it is.

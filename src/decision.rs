@@ -3,6 +3,7 @@
 //! Nothing here looks at a clock, a file or a header; what it needs is in the request and the snapshot.
 
 use crate::client_ip::ClientIp;
+use crate::network::NetworkSet;
 use crate::policy::snapshot::{Grant, GroupId, Restriction, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
@@ -13,16 +14,34 @@ use crate::tenant::TenantList;
 pub struct AccessRequest<'a> {
     /// The principal's groups in the snapshot that decides: sorted, without duplicates.
     pub groups: &'a [GroupId],
+    /// Whether it is a user or a service account, with what only that kind has.
+    pub caller: Caller<'a>,
     /// The tenants the request names.
     pub tenants: &'a TenantList<'a>,
     /// What it does.
     pub scope: Scope,
     /// The backends that know its path.
     pub backends: BackendSet,
-    /// Where the user is, or why that is not known.
+    /// Where the user is, or why that is not known; of a service account, its TCP peer.
     pub client_ip: Result<ClientIp, Reason>,
     /// Unix seconds.
     pub now: u64,
+}
+
+/// Who asks: restrictions bind users, and a service account has networks of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Caller<'a> {
+    /// A user.
+    User {
+        /// The groups by which restrictions bind: the principal's, and those of them that were revoked, so that no
+        /// revocation lifts a restriction. Sorted, without duplicates.
+        bound_by: &'a [GroupId],
+    },
+    /// A service account.
+    Service {
+        /// Where its requests must come from; `None`: anywhere.
+        networks: Option<&'a NetworkSet>,
+    },
 }
 
 /// What is done with a request, why, and which rules had the last word.
@@ -71,9 +90,12 @@ impl Decision {
     }
 }
 
-/// Decides one request of a user: every tenant must be granted for the scope, and every restriction that applies
-/// must contain the client.
+/// Decides one request: every tenant must be granted for the scope; then, for a user, every restriction that applies
+/// must contain the client, and for a service account its own networks.
 pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
+    if snapshot.unavailable_owner(request.tenants).is_some() {
+        return Decision::denied(Reason::PolicyUnavailable);
+    }
     let mut first_grant = None;
     let mut scope_missing = false;
     for tenant in request.tenants.iter() {
@@ -88,7 +110,18 @@ pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
         return Decision::denied(Reason::ScopeForbidden);
     }
     let Some(grant) = first_grant else { return Decision::denied(Reason::TenantForbidden) };
-    let (denial, shadow) = first_violations(snapshot, request);
+    let bound_by = match request.caller {
+        Caller::User { bound_by } => bound_by,
+        Caller::Service { networks } => {
+            return match networks {
+                Some(networks) if !is_in(networks, request) => Decision::denied(Reason::IpForbidden),
+                _ => {
+                    Decision { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow: None }
+                }
+            };
+        }
+    };
+    let (denial, shadow) = first_violations(snapshot, request, bound_by);
     match denial {
         Some((reason, restriction)) => {
             Decision { restriction: Some(restriction), shadow: None, ..Decision::denied(reason) }
@@ -109,7 +142,8 @@ fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) ->
     let mut other_scope = false;
     snapshot.grant_index.each_rule(tenant, request.groups, &mut |rule| {
         let Some(grant) = rule_at(&snapshot.grants, rule) else { return };
-        if grant.has_expired(request.now) || grant.excepts(tenant) {
+        let in_bounds = snapshot.is_in_bounds(grant.owner, tenant);
+        if !in_bounds || grant.has_expired(request.now) || grant.excepts(tenant) {
             return;
         }
         if grant.scopes.contains(request.scope) {
@@ -130,14 +164,16 @@ fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) ->
 fn first_violations(
     snapshot: &Snapshot,
     request: &AccessRequest<'_>,
+    bound_by: &[GroupId],
 ) -> (Option<(Reason, u32)>, Option<ShadowDenial>) {
     let mut shadow: Option<ShadowDenial> = None;
     for tenant in request.tenants.iter() {
         let mut denied: Option<u32> = None;
         let mut shadowed: Option<u32> = None;
-        snapshot.restriction_index.each_rule(tenant, request.groups, &mut |rule| {
+        snapshot.restriction_index.each_rule(tenant, bound_by, &mut |rule| {
             let Some(restriction) = rule_at(&snapshot.restrictions, rule) else { return };
-            if binds(restriction, request, tenant) && !is_inside(restriction, request) {
+            let in_bounds = snapshot.is_in_bounds(restriction.owner, tenant);
+            if in_bounds && binds(restriction, request, tenant) && !is_inside(restriction, request) {
                 let first = if restriction.shadow { &mut shadowed } else { &mut denied };
                 *first = Some(first.map_or(rule, |other| other.min(rule)));
             }
@@ -165,7 +201,11 @@ fn binds(restriction: &Restriction, request: &AccessRequest<'_>, tenant: &str) -
 }
 
 fn is_inside(restriction: &Restriction, request: &AccessRequest<'_>) -> bool {
-    request.client_ip.is_ok_and(|client| restriction.networks.contains(client.addr()))
+    is_in(&restriction.networks, request)
+}
+
+fn is_in(networks: &NetworkSet, request: &AccessRequest<'_>) -> bool {
+    request.client_ip.is_ok_and(|client| networks.contains(client.addr()))
 }
 
 /// How one grant stood to one tenant of a request.
@@ -212,7 +252,13 @@ pub struct TenantTrace<'s> {
 
 /// Decides a request and lists every rule that names one of its tenants. Looks at all rules, one by one.
 pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace<'s> {
-    let holds = |groups: &[GroupId]| groups.iter().any(|group| request.groups.binary_search(group).is_ok());
+    let any_of =
+        |groups: &[GroupId], held: &[GroupId]| groups.iter().any(|group| held.binary_search(group).is_ok());
+    let holds = |groups: &[GroupId]| any_of(groups, request.groups);
+    let is_bound = |groups: &[GroupId]| match request.caller {
+        Caller::User { bound_by } => any_of(groups, bound_by),
+        Caller::Service { .. } => false,
+    };
     let tenants = request
         .tenants
         .iter()
@@ -222,7 +268,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
                 .grants
                 .iter()
                 .filter(|grant| grant.tenants.iter().any(|pattern| pattern.matches(tenant)))
-                .filter(|grant| !grant.excepts(tenant))
+                .filter(|grant| !grant.excepts(tenant) && snapshot.is_in_bounds(grant.owner, tenant))
                 .map(|grant| {
                     let outcome = if !holds(&grant.groups) {
                         GrantOutcome::OtherGroups
@@ -240,7 +286,8 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
                 .restrictions
                 .iter()
                 .filter(|rule| rule.tenants.iter().any(|pattern| pattern.matches(tenant)))
-                .filter(|rule| !rule.excepts_tenant(tenant) && holds(&rule.groups))
+                .filter(|rule| !rule.excepts_tenant(tenant) && is_bound(&rule.groups))
+                .filter(|rule| snapshot.is_in_bounds(rule.owner, tenant))
                 .filter(|rule| rule.scopes.cover(request.scope, request.backends))
                 .map(|rule| {
                     let outcome = if rule.excepts_groups(request.groups) {

@@ -4,24 +4,31 @@
 //! [`Engine::enforce`], which reads no file and waits for nobody; policies are read, compiled, replaced and
 //! released by the engine's own thread (`reload`).
 
+mod fetched;
+mod keys;
 mod reload;
 mod request;
+mod state;
 
-pub use request::{Request, Server, Verdict, internal_error, policy_unavailable};
+pub use keys::Shared;
+pub use request::{Request, Server, Verdict, undecided};
 
 use crate::audit::Clock;
 use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
-use crate::policy::Compiled;
-use crate::policy::diagnostic::{Diagnostic, Severity};
-use crate::policy::snapshot::GroupId;
+use crate::policy::diagnostic::{Diagnostic, Severity, WarningKind};
+use crate::policy::snapshot::Held;
+use crate::policy::{Compiled, OwnerOutcome, OwnerState};
 use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
+use crate::token::service::ServiceTokenCache;
 use arc_swap::{ArcSwapOption, Guard};
+use keys::Exchange;
+use reload::Task;
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +45,17 @@ pub struct Options {
     pub policy: PathBuf,
     /// How often files are looked at.
     pub reload_interval: Duration,
+    /// Where the last good policy and fetched keys are kept over a restart.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What an engine takes over from those before it. Holds secrets.
+#[derive(Clone, Default)]
+pub struct Inherited {
+    /// What [`Engine::take_last_good`] gave, to go on with where the policy on disk is unusable.
+    pub policy: Option<Vec<u8>>,
+    /// Fetched keys, as [`Engine::exchange`] published them under `jwks:`.
+    pub keys: Vec<Vec<u8>>,
 }
 
 /// Whether requests can be decided yet.
@@ -68,6 +86,9 @@ pub(crate) struct Live {
     /// The keys of each issuer: the policy's, or newer ones where its files have changed and the document that names
     /// them has become unusable.
     keys: Vec<Option<Arc<KeySet>>>,
+    /// For each issuer whose keys are fetched: raised where a token named a key that is not among them. Parallel to
+    /// `keys`.
+    asked: Vec<Option<Arc<AtomicBool>>>,
     /// The source of client addresses, likewise with its newest keys.
     client_ip: Option<Source>,
     /// Different for every policy that was ever in force in this worker.
@@ -79,6 +100,28 @@ pub(crate) struct Live {
     /// Unix seconds: when the files of the keys were last read and could be used.
     keys_read_at: u64,
     warnings: Vec<Diagnostic>,
+    /// What became of the documents of owners.
+    owners: Arc<[OwnerOutcome]>,
+}
+
+impl Live {
+    /// Whether the policy was to be only recorded until a time that has passed.
+    fn shadow_is_over(&self, now: u64) -> bool {
+        self.compiled.snapshot.shadow_until.is_some_and(|until| until <= now)
+    }
+
+    /// The same policy with other keys of its issuers.
+    fn with_keys(&self, keys: Vec<Option<Arc<KeySet>>>) -> Self {
+        Self {
+            compiled: Arc::clone(&self.compiled),
+            keys,
+            asked: self.asked.clone(),
+            client_ip: self.client_ip.clone(),
+            warnings: self.warnings.clone(),
+            owners: Arc::clone(&self.owners),
+            ..*self
+        }
+    }
 }
 
 /// Which headers a policy makes a worker look for.
@@ -98,16 +141,36 @@ pub struct HeaderPlan {
 #[derive(Debug)]
 struct Resolved {
     serial: u32,
-    groups: Box<[GroupId]>,
+    held: Held,
+    /// The token or its principal is revoked.
+    revoked: bool,
+    members: crate::audit::PrincipalMembers,
+}
+
+/// What a service token means in one snapshot.
+#[derive(Debug)]
+struct ResolvedService {
+    /// The account's position in the snapshot.
+    account: usize,
+    /// The token or the account is revoked.
+    revoked: bool,
     members: crate::audit::PrincipalMembers,
 }
 
 /// What only the event loop uses. The lock is never contended; it is what makes an engine shareable.
 struct Worker {
     tokens: TokenCache<Resolved>,
+    services: ServiceTokenCache<ResolvedService>,
     cookies: VerifiedCookieCache,
     record: String,
     clock: Clock,
+}
+
+/// Where a worker finds what those before it decided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Legacy {
+    SharedDict,
+    StateDir,
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +182,8 @@ struct LastReload {
     rejected: u64,
     /// Why the policy on disk is not the one in force, a line each.
     problems: Vec<String>,
+    /// What is in force was taken from what a former worker left.
+    fallen_back: Option<Legacy>,
 }
 
 /// The policy decision point of one worker.
@@ -132,10 +197,12 @@ pub struct Engine {
     hash_key: Mutex<Box<[u8]>>,
     /// What the policy in force was made of, until it has been stored for the workers that come after this one.
     last_good: Mutex<Option<Vec<u8>>>,
-    /// What a former worker stored.
-    fallback: Mutex<Option<Vec<u8>>>,
-    /// Things whose release takes a while, for the thread to drop.
-    retired: mpsc::Sender<Box<dyn Send>>,
+    /// Issuers whose keys are fetched.
+    exchange: Mutex<Exchange>,
+    /// What stands in for the shared dict where there is none.
+    alone: Mutex<keys::Local>,
+    /// Work for the thread.
+    inbox: mpsc::Sender<Task>,
 }
 
 /// A panic while a lock was held is a denial for its request and nothing more: what the locks guard is whole at
@@ -157,35 +224,33 @@ fn since_epoch() -> Duration {
 impl Engine {
     /// Creates an engine and starts its thread, which reads the policy at once.
     ///
-    /// `fallback`: what [`Engine::take_last_good`] of a former worker gave, to go on with where the policy on disk is
-    /// unusable.
-    ///
     /// # Errors
     /// The system's, where no thread can be started.
-    pub fn start(options: Options, fallback: Option<Vec<u8>>) -> std::io::Result<Arc<Self>> {
-        Self::start_settling(options, fallback, reload::SETTLING)
+    pub fn start(options: Options, inherited: Inherited) -> std::io::Result<Arc<Self>> {
+        Self::start_settling(options, inherited, reload::SETTLING)
     }
 
     /// `settling`: how long a changed file must rest before it is used.
     fn start_settling(
         options: Options,
-        fallback: Option<Vec<u8>>,
+        inherited: Inherited,
         settling: Duration,
     ) -> std::io::Result<Arc<Self>> {
-        let (engine, retired) = Self::new(options);
-        *lock(&engine.fallback) = fallback;
-        reload::spawn(&engine, retired, settling)?;
+        let (engine, inbox) = Self::new(options);
+        reload::spawn(&engine, inbox, inherited, settling)?;
         Ok(engine)
     }
 
-    fn new(options: Options) -> (Arc<Self>, mpsc::Receiver<Box<dyn Send>>) {
+    fn new(options: Options) -> (Arc<Self>, mpsc::Receiver<Task>) {
         let (sender, receiver) = mpsc::channel();
+        let random = || crate::token::digest::random_key().unwrap_or_default();
         let engine = Arc::new(Self {
             options,
             live: ArcSwapOption::empty(),
             readiness: AtomicU8::new(Readiness::Loading as u8),
             worker: Mutex::new(Worker {
                 tokens: TokenCache::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+                services: ServiceTokenCache::default(),
                 cookies: VerifiedCookieCache::default(),
                 record: String::new(),
                 clock: Clock::default(),
@@ -193,13 +258,11 @@ impl Engine {
             messages: Mutex::default(),
             last_reload: Mutex::default(),
             // Until the workers have agreed on one.
-            hash_key: Mutex::new(
-                crate::token::digest::random_key()
-                    .map_or_else(|_| Box::default(), |key| Box::from(key.as_slice())),
-            ),
+            hash_key: Mutex::new(random().into()),
             last_good: Mutex::default(),
-            fallback: Mutex::default(),
-            retired: sender,
+            exchange: Mutex::new(Exchange::new(crate::token::digest::sha256_hex(&random()))),
+            alone: Mutex::default(),
+            inbox: sender,
         });
         (engine, receiver)
     }
@@ -293,20 +356,35 @@ impl Engine {
             gauges.last_reload_success = last.success;
         }
         if let Some(live) = self.live().as_deref() {
+            let shadow_over = live.shadow_is_over(unix_now());
             for warning in &live.warnings {
                 if let Severity::Warning(kind) = warning.severity {
+                    let over = shadow_over && kind == WarningKind::ShadowMode;
+                    let kind = if over { WarningKind::ShadowOver } else { kind };
                     *gauges.warnings.entry(kind.name()).or_default() += 1;
                 }
             }
             let snapshot = &live.compiled.snapshot;
-            for (name, keys) in snapshot.issuer_names.iter().zip(&live.keys) {
-                gauges.jwks_keys.push((name.to_string(), keys.as_ref().map_or(0, |keys| keys.len())));
-                gauges.jwks_last_success.push((name.to_string(), live.keys_read_at));
+            for issuer in self.issuers(live) {
+                gauges.jwks_keys.push((issuer.name.to_string(), issuer.keys));
+                gauges
+                    .jwks_last_success
+                    .extend(issuer.last_success.map(|time| (issuer.name.to_string(), time)));
             }
             gauges.grant_expiries = snapshot
                 .grants
                 .iter()
-                .filter_map(|grant| Some((grant.name.to_string(), grant.expires?)))
+                .filter_map(|grant| {
+                    let owner = snapshot.owner_name(grant.owner);
+                    let name = owner
+                        .map_or_else(|| grant.name.to_string(), |owner| format!("{owner}/{}", grant.name));
+                    Some((name, grant.expires?))
+                })
+                .collect();
+            gauges.owners = live
+                .owners
+                .iter()
+                .map(|owner| (owner.name.to_string(), owner.state == OwnerState::Current))
                 .collect();
         }
         gauges
@@ -325,22 +403,108 @@ impl Engine {
             "loaded_at": live.and_then(|live| timestamp(live.loaded_at)),
             "last_reload_successful": last.successful,
             "problems": last.problems,
+            "policy_source": live.map(|_| match last.fallen_back {
+                None => "policy",
+                Some(Legacy::SharedDict) => "shared_dict",
+                Some(Legacy::StateDir) => "state_dir",
+            }),
             "issuers": live.map_or_else(Vec::new, |live| {
-                live.compiled
-                    .snapshot
-                    .issuer_names
+                self.issuers(live).map(|issuer| issuer.status(unix_now())).collect()
+            }),
+            "owners": live.map_or_else(Vec::new, |live| {
+                live.owners
                     .iter()
-                    .zip(&live.keys)
-                    .map(|(name, keys)| serde_json::json!({
-                        "name": name,
-                        "keys": keys.as_ref().map_or(0, |keys| keys.len()),
+                    .map(|owner| serde_json::json!({
+                        "name": owner.name,
+                        "contact": owner.contact,
+                        "state": owner.state.name(),
+                        "revision": owner.revision,
+                        "problems": owner
+                            .diagnostics
+                            .iter()
+                            .filter(|problem| problem.is_error())
+                            .map(Diagnostic::one_line)
+                            .collect::<Vec<_>>(),
                     }))
                     .collect()
             }),
+            "mode": live.map(|live| {
+                if live.compiled.snapshot.is_shadow(unix_now()) { "shadow" } else { "enforce" }
+            }),
+            "shadow_until": live.and_then(|live| timestamp(live.compiled.snapshot.shadow_until?)),
             "warnings": live.map_or_else(Vec::new, |live| {
-                live.warnings.iter().map(Diagnostic::one_line).collect()
+                let over = live.shadow_is_over(unix_now());
+                let told = |warning: &&Diagnostic| {
+                    !over || warning.severity != Severity::Warning(WarningKind::ShadowMode)
+                };
+                live.warnings.iter().filter(told).map(Diagnostic::one_line).collect()
             }),
             "token_cache_entries": lock(&self.worker).tokens.len(),
+        })
+    }
+}
+
+impl Engine {
+    /// What is known of the keys of each issuer of the policy in force.
+    fn issuers<'l>(&'l self, live: &'l Live) -> impl Iterator<Item = IssuerState<'l>> {
+        let exchange = lock(&self.exchange);
+        let snapshot = &live.compiled.snapshot;
+        snapshot.issuers.iter().zip(&snapshot.issuer_names).enumerate().map(move |(at, (rules, name))| {
+            let endpoint = live.compiled.endpoints.get(at).and_then(Option::as_ref);
+            let remote = endpoint.and_then(|endpoint| {
+                let id = keys::id_of(endpoint);
+                exchange.remotes().find(|remote| remote.id == id)
+            });
+            let held = remote.and_then(|remote| remote.held.as_deref());
+            IssuerState {
+                name,
+                issuer: &rules.issuer,
+                source: match (endpoint, live.compiled.key_files.get(at)) {
+                    (Some(endpoint), _) if endpoint.jwks_url.is_none() => "discovery",
+                    (Some(_), _) => "jwks_url",
+                    (None, Some(Some(_))) => "jwks_file",
+                    _ => "jwks",
+                },
+                keys: live.keys.get(at).and_then(Option::as_ref).map_or(0, |keys| keys.len()),
+                last_success: match endpoint {
+                    Some(_) => held.map(|held| held.fetched_at),
+                    None => Some(live.keys_read_at),
+                },
+                next_refresh: held.map(|held| held.refresh_at),
+                failure: remote.and_then(|remote| remote.failure.clone()),
+            }
+        })
+    }
+}
+
+/// What is known of the keys of one issuer.
+struct IssuerState<'l> {
+    name: &'l str,
+    issuer: &'l str,
+    /// The key of the policy that says where they are; `discovery` without one.
+    source: &'static str,
+    keys: usize,
+    /// Unix seconds.
+    last_success: Option<u64>,
+    /// Unix seconds.
+    next_refresh: Option<u64>,
+    failure: Option<keys::Failure>,
+}
+
+impl IssuerState<'_> {
+    fn status(&self, now: u64) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name,
+            "issuer": self.issuer,
+            "source": self.source,
+            "keys": self.keys,
+            "last_success": self.last_success.and_then(timestamp),
+            "age_seconds": self.last_success.map(|time| now.saturating_sub(time)),
+            "next_refresh": self.next_refresh.and_then(timestamp),
+            "last_error": self.failure.as_ref().map(|failure| serde_json::json!({
+                "time": timestamp(failure.at),
+                "error": failure.error,
+            })),
         })
     }
 }

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client_ip;
 pub mod decision;
 pub mod engine;
+pub mod fetch;
 pub mod grafana_gateway;
 #[cfg(any(feature = "module", feature = "vendored"))]
 pub mod lua;

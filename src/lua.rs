@@ -3,16 +3,18 @@
 //! Denials are return values. An `Err` from here is a mistake of our own Lua code, and costs a traceback.
 
 mod gateway;
+mod shared_dict;
 
 use crate::audit::GrafanaContext;
 use crate::client_ip::cookie::Remaining;
-use crate::engine::{Engine, Level, Options, Request, Server, unix_now};
+use crate::engine::{Engine, Inherited, Level, Options, Request, Server, Shared, undecided, unix_now};
 use crate::metrics::{bucket_of, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
+use crate::token::service::Credentials;
 use mlua::{BString, Lua, LuaString, Result, Table};
-
+use shared_dict::SharedDict;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -51,8 +53,10 @@ const TENANT_REPEATED: u64 = 2;
 const TOKEN_REPEATED: u64 = 4;
 const IP_HEADER_REPEATED: u64 = 8;
 const TOKEN_IS_AUTHORIZATION: u64 = 16;
+const TOKEN_IS_SERVICE: u64 = 32;
+const TOKEN_IS_ATTENDED: u64 = 64;
 /// How many values the flags take; the number of the plan stands above them.
-const FLAGS: u64 = 32;
+const FLAGS: u64 = 128;
 
 /// What `require "tenantauth"` gives.
 ///
@@ -85,12 +89,18 @@ fn native(lua: &Lua) -> Result<Table> {
 fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
     native.set(
         "start",
-        lua.create_function(
-            |_, (policy, dict, interval, fallback): (String, String, f64, Option<LuaString>)| {
-                let fallback = fallback.map(|fallback| fallback.as_bytes().to_vec());
-                Ok(start(policy, dict, interval, fallback))
-            },
-        )?,
+        lua.create_function(|_, (policy, dict, interval, state_dir, fallback, keys): StartArguments| {
+            let options = Options {
+                policy: policy.into(),
+                reload_interval: Duration::from_secs_f64(interval),
+                state_dir: state_dir.map(Into::into),
+            };
+            let inherited = Inherited {
+                policy: fallback.map(Into::into),
+                keys: keys.into_iter().map(Into::into).collect(),
+            };
+            Ok(start(options, dict, inherited))
+        })?,
     )?;
     native.set("attach", lua.create_function(|_, ()| Ok(ENGINE.get().map(|(_, dict)| dict.clone())))?)?;
     native.set(
@@ -136,6 +146,23 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
         "take_reload_counts",
         lua.create_function(|_, ()| Ok(engine().map_or((0, 0), |engine| engine.take_reload_counts())))?,
     )?;
+    native.set(
+        "exchange",
+        lua.create_function(|_, dict: Option<Table>| {
+            if let Some(engine) = engine() {
+                let mut dict = dict.map(SharedDict);
+                engine.exchange(dict.as_mut().map(|dict| dict as &mut dyn Shared), unix_now());
+            }
+            Ok(())
+        })?,
+    )?;
+    native.set(
+        "take_counter",
+        lua.create_function(|_, ()| {
+            let grown = engine().and_then(|engine| engine.take_counter());
+            Ok(grown.map_or((None, 0), |(sample, by)| (Some(sample), by)))
+        })?,
+    )?;
     native
         .set("revision", lua.create_function(|_, ()| Ok(engine().and_then(|engine| engine.revision())))?)?;
     native.set(
@@ -156,14 +183,12 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
     )
 }
 
+/// Policy, name of the shared dict, seconds between looks, state directory, and what former workers left: the last
+/// good policy, and fetched keys.
+type StartArguments = (String, String, f64, Option<String>, Option<BString>, Vec<BString>);
+
 /// Starts this worker's engine, or finds the one that is there. Returns true, or nil and what is wrong.
-fn start(
-    policy: String,
-    dict: String,
-    interval: f64,
-    fallback: Option<Vec<u8>>,
-) -> (Option<bool>, Option<String>) {
-    let options = Options { policy: policy.into(), reload_interval: Duration::from_secs_f64(interval) };
+fn start(options: Options, dict: String, inherited: Inherited) -> (Option<bool>, Option<String>) {
     if let Some((engine, other_dict)) = ENGINE.get() {
         return if *engine.options() == options && *other_dict == dict {
             (Some(true), None)
@@ -171,7 +196,7 @@ fn start(
             (None, Some("it was called before with other options".to_owned()))
         };
     }
-    match Engine::start(options, fallback) {
+    match Engine::start(options, inherited) {
         Ok(engine) => {
             ENGINE.get_or_init(|| (engine, dict));
             (Some(true), None)
@@ -208,6 +233,8 @@ type EnforceAnswer = (i64, u64, usize, Option<String>, Option<String>, u8, Optio
 const KEEP_COOKIES: u8 = 0;
 const REMOVE_COOKIES: u8 = 1;
 const SET_COOKIES: u8 = 2;
+/// The request goes on as it came: no header is changed or removed.
+const LEAVE_ALL: u8 = 3;
 
 fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     let servers: Rc<RefCell<Vec<Server>>> = Rc::default();
@@ -237,6 +264,10 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
             }))
         })?,
     )?;
+    native.set(
+        "is_service",
+        lua.create_function(|_, header: LuaString| Ok(Credentials::read(&header.as_bytes()).is_some()))?,
+    )?;
     let known = Rc::clone(&servers);
     native.set(
         "enforce",
@@ -250,12 +281,15 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
             move |_, (server, method, request_uri, peer): (usize, LuaString, LuaString, LuaString)| {
                 let known = servers.borrow();
                 let backends = known.get(server).map_or(BackendSet::ALL, |server| server.backends);
-                Ok(crate::engine::internal_error(
-                    backends,
-                    &method.as_bytes(),
-                    &request_uri.as_bytes(),
-                    &peer.as_bytes(),
-                ))
+                let (method, uri, peer) = (method.as_bytes(), request_uri.as_bytes(), peer.as_bytes());
+                Ok(match engine() {
+                    Some(engine) => engine.internal_error(backends, &method, &uri, &peer),
+                    None => {
+                        let reason = Reason::InternalError;
+                        let (code, record) = undecided(reason, false, backends, &method, &uri, &peer);
+                        (code, record, false)
+                    }
+                })
             },
         )?,
     )?;
@@ -300,7 +334,7 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
     let Some(server) = servers.get(*server) else { return Err(mlua::Error::runtime("no such server")) };
     let (plan, flags) = (plan_and_flags / FLAGS, plan_and_flags % FLAGS);
     let flag = |bit: u64| flags & bit != 0;
-    let undecided = |(code, record): (i64, String)| Ok((code, 0, 0, Some(record), None, KEEP_COOKIES, None));
+    let unjudged = |code, record, todo| Ok((code, 0, 0, Some(record), None, todo, None));
     let request = Request {
         method,
         request_uri,
@@ -308,6 +342,8 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         tenant: bytes(tenant),
         token: bytes(token),
         token_is_authorization: flag(TOKEN_IS_AUTHORIZATION),
+        token_is_service: flag(TOKEN_IS_SERVICE),
+        token_is_attended: flag(TOKEN_IS_ATTENDED),
         cookies: bytes(cookies),
         ip_header: bytes(ip_header),
         remote_addr: bytes(remote_addr).unwrap_or_default(),
@@ -325,12 +361,9 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         ip_header_repeated: flag(IP_HEADER_REPEATED),
     };
     let Some(engine) = engine() else {
-        return undecided(crate::engine::policy_unavailable(
-            server.backends,
-            method,
-            request_uri,
-            request.peer,
-        ));
+        let reason = Reason::PolicyUnavailable;
+        let (code, record) = undecided(reason, false, server.backends, method, request_uri, request.peer);
+        return unjudged(code, record, KEEP_COOKIES);
     };
     let answered = guarded(|| {
         #[cfg(test)]
@@ -338,9 +371,10 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
         engine.enforce(server, plan, &request, |verdict| -> Result<EnforceAnswer> {
             let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let code = i64::try_from(verdict.tally.to_code()).unwrap_or(STALE_PLAN);
-            let set_tenants = verdict.tenants_rewritten || !verdict.decision.is_allow();
+            let set_tenants = verdict.tenants_rewritten || !verdict.passes();
             let tenants = verdict.tenants.filter(|_| set_tenants).map(ToString::to_string);
             let (cookies, rest) = match &verdict.cookies {
+                _ if verdict.shadow_mode => (LEAVE_ALL, None),
                 Remaining::Unchanged => (KEEP_COOKIES, None),
                 Remaining::Nothing => (REMOVE_COOKIES, None),
                 Remaining::Rewritten(rest) => (SET_COOKIES, Some(lua.create_string(rest)?)),
@@ -352,7 +386,11 @@ fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Resul
     match answered {
         Some(Some(answer)) => answer,
         Some(None) => Ok((STALE_PLAN, 0, 0, None, None, KEEP_COOKIES, None)),
-        None => undecided(crate::engine::internal_error(server.backends, method, request_uri, request.peer)),
+        None => {
+            let (code, record, passes) =
+                engine.internal_error(server.backends, method, request_uri, request.peer);
+            unjudged(code, record, if passes { LEAVE_ALL } else { KEEP_COOKIES })
+        }
     }
 }
 

@@ -89,10 +89,13 @@ const NONE: u8 = 0;
 
 impl Tally {
     /// The tally of a decision that no request facts go with.
-    pub fn of(decision: &Decision) -> Self {
+    ///
+    /// `shadow_mode`: the whole gateway only records, and allowed the request whatever the decision.
+    pub fn of(decision: &Decision, shadow_mode: bool) -> Self {
+        let unapplied = (shadow_mode && !decision.is_allow()).then_some(decision.reason());
         Self {
-            reason: decision.reason(),
-            shadow: decision.shadow.map(|shadow| shadow.reason),
+            reason: if shadow_mode { Reason::Granted } else { decision.reason() },
+            shadow: unapplied.or(decision.shadow.map(|shadow| shadow.reason)),
             backends: BackendSet::ALL,
             scope: None,
             cache: CacheUse::Unused,
@@ -175,10 +178,12 @@ pub struct Gauges {
     pub jwks_last_success: Vec<(String, u64)>,
     /// Grant and Unix seconds.
     pub grant_expiries: Vec<(String, u64)>,
+    /// Owner, and whether the newest version of its document is in force.
+    pub owners: Vec<(String, bool)>,
 }
 
 /// Name, type and help of every metric, in the order of the exposition.
-const METRICS: [(&str, &str, &str); 15] = [
+const METRICS: [(&str, &str, &str); 17] = [
     ("tenantauth_audit_records_total", "counter", "Audit records handed to nginx's log."),
     ("tenantauth_build_info", "gauge", "Version of the module; always 1."),
     ("tenantauth_client_ip_checks_total", "counter", "Client addresses looked for, by source and result."),
@@ -187,6 +192,12 @@ const METRICS: [(&str, &str, &str); 15] = [
     ("tenantauth_grant_expiry_timestamp_seconds", "gauge", "When a grant runs out."),
     ("tenantauth_jwks_keys", "gauge", "Usable keys of an issuer."),
     ("tenantauth_jwks_last_success_timestamp_seconds", "gauge", "When an issuer's keys were last read."),
+    ("tenantauth_jwks_refreshes_total", "counter", "Fetches of an issuer's keys, by result."),
+    (
+        "tenantauth_owner_policy_last_reload_successful",
+        "gauge",
+        "Whether an owner's document on disk is the one in force.",
+    ),
     ("tenantauth_policy_last_reload_success_timestamp_seconds", "gauge", "When a policy was last loaded."),
     ("tenantauth_policy_last_reload_successful", "gauge", "Whether the policy on disk is the one in force."),
     ("tenantauth_policy_reloads_total", "counter", "Policies read after a change, by result."),
@@ -205,6 +216,13 @@ const CACHE_ENTRIES: (&str, &str, &str) =
 pub const TALLY_KEY: &str = "tally:";
 /// Key of the sum of decision times, in nanoseconds.
 pub const SUM_KEY: &str = "duration:sum";
+
+/// The sample that counts fetches of an issuer's keys.
+///
+/// `result`: `success` or `failure`.
+pub fn jwks_refreshes(issuer: &str, result: &str) -> String {
+    format!(r#"tenantauth_jwks_refreshes_total{{issuer="{}",result="{result}"}}"#, escaped(issuer))
+}
 
 /// A label's value, escaped as the text format wants it.
 fn escaped(value: &str) -> String {
@@ -302,6 +320,13 @@ pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
     for (issuer, time) in &gauges.jwks_last_success {
         gauge("tenantauth_jwks_last_success_timestamp_seconds", label("issuer", issuer), time.to_string());
     }
+    for (owner, successful) in &gauges.owners {
+        gauge(
+            "tenantauth_owner_policy_last_reload_successful",
+            label("owner", owner),
+            u8::from(*successful).to_string(),
+        );
+    }
     for (grant, time) in &gauges.grant_expiries {
         gauge("tenantauth_grant_expiry_timestamp_seconds", label("grant", grant), time.to_string());
     }
@@ -347,7 +372,7 @@ mod tests {
                 r#"tenantauth_client_ip_checks_total{source="header",result="ip_missing"}"#,
             ]
         );
-        let denied = Tally::of(&Decision::denied(Reason::InternalError));
+        let denied = Tally::of(&Decision::denied(Reason::InternalError), false);
         assert_eq!(
             Tally::counters_of(denied.to_code()),
             [
@@ -355,7 +380,7 @@ mod tests {
             ]
         );
         for reason in Reason::ALL {
-            let tally = Tally::of(&Decision::denied(*reason));
+            let tally = Tally::of(&Decision::denied(*reason), false);
             let expected = if *reason == Reason::Granted { Reason::InternalError } else { *reason };
             assert!(Tally::counters_of(tally.to_code())[0].contains(&format!("reason=\"{expected}\"")));
         }
@@ -367,7 +392,7 @@ mod tests {
         assert_eq!(bucket_of(1_000), 0);
         assert_eq!(bucket_of(1_001), 1);
         assert_eq!(bucket_of(100_000_001), BUCKETS.len());
-        let code = Tally::of(&Decision::denied(Reason::TokenMissing)).to_code();
+        let code = Tally::of(&Decision::denied(Reason::TokenMissing), false).to_code();
         let slot = |bucket: u64, audited: u64| format!("{TALLY_KEY}{}", (code * 32 + bucket) * 2 + audited);
         let shared = [(slot(0, 1), 3.0), (slot(16, 0), 1.0), (SUM_KEY.to_owned(), 5e8)];
         let text = exposition(&shared, &Gauges::default());

@@ -25,7 +25,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod store;
 
-pub use compile::{Compiled, Files};
+pub use compile::{Compiled, Files, OwnerText};
 use diagnostic::{Diagnostic, Problems};
 
 /// What became of a policy: something to decide with, or the reasons why not.
@@ -35,26 +35,59 @@ pub struct Outcome {
     pub compiled: Option<Compiled>,
     /// Every problem of the document, in the order of their places; warnings too.
     pub diagnostics: Vec<Diagnostic>,
+    /// What became of the owners' documents, in the order in which the platform's names them.
+    pub owners: Vec<OwnerOutcome>,
 }
 
-/// Reads and compiles one policy document, and runs its tests: one that fails refuses it like an error.
-///
-/// `file`: what diagnostics call it. `text`: its content. `files`: reads what the policy names. `now`: Unix
-/// seconds.
-pub fn compile(file: &str, text: &[u8], files: &mut dyn Files, now: u64) -> Outcome {
-    let (mut outcome, cases) = compile_untested(file, text, files, now);
-    if let Some(compiled) = &outcome.compiled
-        && !cases.is_empty()
-    {
-        let mut problems = Problems::of(file);
-        cases::run(&compiled.snapshot, &cases, now, &mut problems);
-        if problems.any_error() {
-            outcome.compiled = None;
+/// What became of one owner's document.
+#[derive(Clone, Debug)]
+pub struct OwnerOutcome {
+    /// The owner.
+    pub name: Box<str>,
+    /// What diagnostics call its document.
+    pub file: String,
+    /// Whom to tell, as the platform's document says.
+    pub contact: Option<Box<str>>,
+    /// Which version is used.
+    pub state: OwnerState,
+    /// The hash of that version's normalised content: 16 hexadecimal digits.
+    pub revision: Option<Box<str>>,
+    /// Every problem of the newest version; warnings too.
+    pub diagnostics: Vec<Diagnostic>,
+    /// The content of the version that is used.
+    pub content: Option<Vec<u8>>,
+    /// Its tests, where they were not run.
+    pub cases: Vec<cases::Case>,
+}
+
+/// Which version of an owner's document is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerState {
+    /// The newest.
+    Current,
+    /// The newest was refused: the last one that was good.
+    LastGood,
+    /// None: requests for the owner's tenants cannot be decided.
+    Unavailable,
+}
+
+impl OwnerState {
+    /// The state in status reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::LastGood => "last_good",
+            Self::Unavailable => "unavailable",
         }
-        outcome.diagnostics.extend(problems.into_sorted());
-        outcome.diagnostics.sort_by_key(|problem| problem.place);
     }
-    outcome
+}
+
+/// Reads and compiles a policy, and runs its tests: one that fails refuses the document that holds it like an error.
+///
+/// `file`: what diagnostics call the document. `text`: its content. `files`: reads what the policy names, and the
+/// documents of owners. `now`: Unix seconds.
+pub fn compile(file: &str, text: &[u8], files: &mut dyn Files, now: u64) -> Outcome {
+    build(file, text, files, now, true).0
 }
 
 /// The same without running the tests, which are returned: for reports about each of them.
@@ -64,17 +97,37 @@ pub fn compile_untested(
     files: &mut dyn Files,
     now: u64,
 ) -> (Outcome, Vec<cases::Case>) {
+    build(file, text, files, now, false)
+}
+
+fn build(
+    file: &str,
+    text: &[u8],
+    files: &mut dyn Files,
+    now: u64,
+    test: bool,
+) -> (Outcome, Vec<cases::Case>) {
     let mut problems = Problems::of(file);
     let mut cases = Vec::new();
+    let mut owners = Vec::new();
     let compiled = node::parse(text, &mut problems).and_then(|root| {
         let mut document = document::read(&root, &mut problems);
         cases = std::mem::take(&mut document.cases);
         let digest = crate::token::digest::sha256_hex(root.to_json().to_string().as_bytes());
         let revision = digest.get(..16).unwrap_or(&digest).into();
         // Compiled even if something is wrong already: the problems of every stage are told together.
-        compile::compile(&document, revision, files, now, &mut problems)
+        let mut compiled = compile::compile(&document, revision, files, now, &mut problems)?;
+        if test {
+            // On the platform's rules alone: what owners do cannot refuse the platform's document.
+            cases::run(&compiled.snapshot, &cases, now, &mut problems);
+        }
+        if !document.owners.is_empty() && !problems.any_error() {
+            let snapshot = &mut compiled.snapshot;
+            owners = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
+        }
+        (!problems.any_error()).then_some(compiled)
     });
-    (Outcome { compiled, diagnostics: problems.into_sorted() }, cases)
+    (Outcome { compiled, diagnostics: problems.into_sorted(), owners }, cases)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub(crate) mod fixtures;
 mod json;
 pub mod jwks;
 pub mod keys;
+pub mod service;
 
 use self::algorithm::Algorithm;
 use self::claims::{Claims, Identity, IssuerRules, Origin, read_claims};
@@ -97,6 +98,14 @@ pub fn verify(
 
     let identity = read_claims(&claims, rules, Origin::Token, now)?;
     Ok(VerifiedClaims { issuer, identity })
+}
+
+/// Which of the issuers a token claims to be from. Nothing is proven by it.
+pub fn claimed_issuer(token: &[u8], issuers: &[IssuerRules]) -> Option<usize> {
+    let payload = decode(Parts::split(token).ok()?.payload).ok()?;
+    let claims = Claims::parse(&payload).ok()?;
+    let claimed = claims.issuer().ok()??;
+    issuers.iter().position(|rules| *rules.issuer == *claimed)
 }
 
 /// The three parts of a compact JWS, still encoded.

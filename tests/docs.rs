@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tenantauth::policy::diagnostic::WarningKind;
-use tenantauth::policy::{self, Files};
+use tenantauth::policy::{self, Files, OwnerText};
 use tenantauth::reason::Reason;
 
 /// When the policies are compiled: 2026-09-21. Nothing in them has run out by then.
@@ -39,6 +39,12 @@ impl Files for AnyFile {
             Some("keys") => Ok(COOKIE_KEYS.into()),
             _ => Err(format!("`{}` is neither a JWKS nor a keys file", path.display())),
         }
+    }
+
+    /// Owners with a document that says nothing.
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let file = format!("owners.d/{name}.yaml");
+        Some(OwnerText { file, current: Ok(b"{}\n".to_vec()), last_good: None })
     }
 }
 
@@ -88,7 +94,8 @@ fn blocks_of(language: &str) -> impl Iterator<Item = Block> {
 #[test]
 fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
     for block in blocks() {
-        let known = ["mermaid", "nginx", "sh", "text", "yaml"].contains(&block.language.as_str());
+        let known = ["alloy", "json", "mermaid", "nginx", "sh", "sql", "text", "yaml"];
+        let known = known.contains(&block.language.as_str());
         assert!(known, "{}: `{}`", block.place, block.language);
     }
 }
@@ -101,18 +108,60 @@ fn every_policy_compiles() {
         if block.place.contains("/policy.md:") {
             continue;
         }
-        // What is provisioned into Grafana is no policy.
-        if block.text.starts_with("apiVersion: 1\n") {
+        // What is provisioned into Grafana is no policy, nor is a file that is shown.
+        if block.text.starts_with("apiVersion: 1\n") || shown().contains(&block.text) {
             continue;
         }
         assert!(block.text.starts_with("version: 1\n"), "{}: neither a policy nor Grafana's", block.place);
         let outcome = policy::compile(&block.place, block.text.as_bytes(), &mut AnyFile, NOW);
         assert!(outcome.compiled.is_some(), "{}: {:#?}", block.place, outcome.diagnostics);
         let warned = !outcome.diagnostics.is_empty();
-        assert_eq!(warned, block.text.contains("unsigned: true"), "{:#?}", outcome.diagnostics);
+        let warns = ["unsigned: true", "mode: shadow"].iter().any(|what| block.text.contains(what));
+        assert_eq!(warned, warns, "{:#?}", outcome.diagnostics);
         policies += 1;
     }
     assert!(policies >= 3);
+}
+
+/// The texts of the files that are shown whole: those of `deploy/` that a page explains.
+fn shown() -> Vec<String> {
+    let folders = ["alloy", "bigquery", "duckdb", "fluent-bit", "queries"]
+        .map(|name| repository(&format!("deploy/{name}")));
+    let files = folders.iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn what_is_shown_of_deploy_is_what_is_there() {
+    let files = shown();
+    for block in blocks_of("sql").chain(blocks_of("alloy")) {
+        assert!(files.contains(&block.text), "{}: no file of deploy/ is that", block.place);
+    }
+    let blocks: Vec<String> = blocks().into_iter().map(|block| block.text).collect();
+    for folder in ["deploy/queries", "deploy/fluent-bit"] {
+        for file in fs::read_dir(repository(folder)).unwrap() {
+            let path = file.unwrap().path();
+            assert!(blocks.contains(&fs::read_to_string(&path).unwrap()), "{} is not shown", path.display());
+        }
+    }
+}
+
+/// The fields of the table for audit records, in their order.
+fn fields() -> Vec<String> {
+    let schema = fs::read(repository("deploy/bigquery/audit.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_slice(&schema).unwrap();
+    schema.as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_key_of_the_audit_record_is_explained() {
+    assert_eq!(named_in_table("docs/audit.md", ""), fields());
+    for block in blocks_of("json") {
+        let record: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&block.text).unwrap();
+        let keys: BTreeSet<&String> = record.keys().collect();
+        let fields = fields();
+        assert_eq!(keys, fields.iter().filter(|field| *field != "truncated").collect());
+    }
 }
 
 /// Every example of the guide compiles without a word, or is followed by what is said about it, to the letter.
@@ -148,7 +197,7 @@ fn the_guide_shows_what_policies_do() {
         .filter_map(|line| line.strip_prefix("## "))
         .flat_map(|names| names.split(", "))
         .collect();
-    let served = list("src/policy/document.rs", "const SERVED: [&str; 12] = [");
+    let served = list("src/policy/document.rs", "const SERVED: [&str; N] = [");
     assert_eq!(headings, served.iter().map(String::as_str).collect());
 }
 
@@ -234,7 +283,11 @@ fn named_under(heading: &str) -> BTreeSet<String> {
 
 /// The list of strings in a source file that begins with `mark`, which stands there once.
 fn list(source: &str, mark: &str) -> Vec<String> {
-    let text = fs::read_to_string(repository(source)).unwrap();
+    let mut text = fs::read_to_string(repository(source)).unwrap();
+    // How many there are is the code's business.
+    for count in 1..100 {
+        text = text.replace(&format!("[&str; {count}] ="), "[&str; N] =");
+    }
     assert_eq!(text.matches(mark).count(), 1, "{source}: `{mark}`");
     let body = text.split(mark).nth(1).unwrap().split(']').next().unwrap();
     body.split('"').skip(1).step_by(2).map(str::to_owned).collect()
@@ -242,16 +295,18 @@ fn list(source: &str, mark: &str) -> Vec<String> {
 
 #[test]
 fn the_reference_has_every_key_of_the_policy() {
-    const SECTIONS: [(&str, &str, &str); 9] = [
-        ("src/policy/document.rs", "const SERVED: [&str; 12] = [", ""),
-        ("src/policy/document.rs", "const UNSERVED: [&str; 4] = [", ""),
-        ("src/policy/document/cases.rs", "const KNOWN: [&str; 10] =\n    [", "tests[]."),
-        ("src/policy/document.rs", "const UNSERVED_ISSUER: [&str; 3] = [", "issuers[]."),
-        ("src/policy/document.rs", "const AUDIT: [&str; 1] = [", "audit."),
-        ("src/policy/document/issuers.rs", "const SERVED: [&str; 10] = [", "issuers[]."),
-        ("src/policy/document/networks.rs", "const KNOWN: [&str; 5] = [", "client_ip."),
-        ("src/policy/document/rules.rs", "const GRANT: [&str; 6] =\n    [", "grants[]."),
-        ("src/policy/document/rules.rs", "const RESTRICTION: [&str; 8] =\n    [", "restrictions[]."),
+    const SECTIONS: [(&str, &str, &str); 11] = [
+        ("src/policy/document.rs", "const SERVED: [&str; N] = [", ""),
+        ("src/policy/document/cases.rs", "const KNOWN: [&str; N] =\n    [", "tests[]."),
+        ("src/policy/document.rs", "const AUDIT: [&str; N] = [", "audit."),
+        ("src/policy/document/issuers.rs", "const SERVED: [&str; N] = [", "issuers[]."),
+        ("src/policy/document/networks.rs", "const KNOWN: [&str; N] = [", "client_ip."),
+        ("src/policy/document/rules.rs", "const GRANT: [&str; N] =\n    [", "grants[]."),
+        ("src/policy/document/rules.rs", "const RESTRICTION: [&str; N] =\n    [", "restrictions[]."),
+        ("src/policy/document/owners.rs", "const KNOWN: [&str; N] = [", "owners.*."),
+        ("src/policy/document/revoked.rs", "const KNOWN: [&str; N] = [", "revoked."),
+        ("src/policy/document/revoked.rs", "const PRINCIPAL: [&str; N] = [", "revoked.principals[]."),
+        ("src/policy/document/service_accounts.rs", "const KNOWN: [&str; N] = [", "service_accounts[]."),
     ];
     let mut known = BTreeSet::new();
     for (source, mark, prefix) in SECTIONS {
@@ -265,10 +320,13 @@ fn the_reference_has_every_key_of_the_policy() {
         "document/cases.rs",
         "document/issuers.rs",
         "document/networks.rs",
+        "document/owners.rs",
+        "document/revoked.rs",
         "document/rules.rs",
+        "document/service_accounts.rs",
     ];
     let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
-    assert_eq!(read.concat().matches("problems.fields(").count(), 8);
+    assert_eq!(read.concat().matches("problems.fields(").count(), 13);
 }
 
 #[test]
@@ -312,7 +370,8 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    const COMMANDS: [&str; 8] = ["access", "check", "diff", "explain", "keygen", "replay", "routes", "test"];
+    const COMMANDS: [&str; 9] =
+        ["access", "check", "diff", "explain", "keygen", "keys", "replay", "routes", "test"];
     let of_commands = COMMANDS.iter().map(|command| vec![*command, "-h"]);
     for arguments in of_commands.chain([vec!["--help"]]) {
         let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(&arguments).output().unwrap();

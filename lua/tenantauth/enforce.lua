@@ -21,15 +21,20 @@ local bor = require("bit").bor
 local match = string.match
 local pcall = pcall
 local native_enforce = native.enforce
+local is_service = native.is_service
 local reason_of = native.reason_of
 local ensure = worker.ensure
 local add = worker.add
 local read_headers = headers.read
 local role_of = headers.role
 local value_of = headers.value
+local service_scheme = headers.service_scheme
+local BASIC = headers.BASIC
 
 -- Roles of headers. Token headers are TOKEN + their place in the policy's list.
 local TENANT, COOKIE, UPGRADE, IP, DASHBOARD, PANEL, RULE, ORG, STRIP, TOKEN = 1, 2, 3, 4, 5, 6, 7, 8, 9, 100
+-- Authorization, where it is no token header; and what tells that a person is behind a request.
+local AUTHORIZATION, PERSON = 10, 11
 
 local CONTEXT = {
     ["x-dashboard-uid"] = DASHBOARD,
@@ -40,7 +45,8 @@ local CONTEXT = {
 
 local SPELLINGS = { "x_scope_orgid", "x-scope_orgid", "x_scope-orgid" }
 
--- Removed before the request goes on, beside the token headers and everything that tunes Loki or Mimir.
+-- Removed before the request goes on, beside the token headers and everything that tunes Loki or Mimir. Authorization
+-- is looked at too.
 local STRIPPED = {
     "authorization", "x-grafana-id", "x-ds-authorization", "x-prom-label-policy", "x-scope-userid",
     "x-query-tags", "http2-settings",
@@ -48,13 +54,16 @@ local STRIPPED = {
 
 -- Bits of the number of flags that goes to the engine, and of the one that comes back.
 local TRUNCATED, TENANT_TWICE, TOKEN_TWICE, IP_TWICE, TOKEN_IS_AUTHORIZATION = 1, 2, 4, 8, 16
+local TOKEN_IS_SERVICE, TOKEN_IS_ATTENDED = 32, 64
 -- How many values the flags take; the number of the plan stands above them.
-local FLAGS = 32
+local FLAGS = 128
 local STALE_PLAN = -1
 -- A code's lowest part is the reason; the first of the list is `granted`.
 local REASONS, GRANTED = 128, 0
 -- What to do with the cookies; 0 is to leave them.
 local REMOVE_COOKIES, SET_COOKIES = 1, 2
+-- The whole gateway only records: the request goes on as it came.
+local LEAVE_ALL = 3
 -- How many values the bucket of a duration takes.
 local BUCKETS = 32
 
@@ -218,7 +227,9 @@ local function make_plan(server)
         token_names[#token_names + 1] = name
     end
     plan_number = number
-    local roles = { ["x-scope-orgid"] = TENANT, ["cookie"] = COOKIE, ["upgrade"] = UPGRADE }
+    local roles = {
+        ["x-scope-orgid"] = TENANT, ["cookie"] = COOKIE, ["upgrade"] = UPGRADE, ["x-grafana-user"] = PERSON,
+    }
     for name, role in pairs(CONTEXT) do
         roles[name] = role
     end
@@ -232,6 +243,7 @@ local function make_plan(server)
             roles[name] = STRIP
         end
     end
+    roles["authorization"] = AUTHORIZATION
     if ip_header_name then
         roles[ip_header_name] = IP
     end
@@ -318,12 +330,14 @@ end
 -- A request that reaches `enforce` in a way in which it cannot be decided.
 local function deny_internal(server, why)
     ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", ngx_var.uri or "", "`")
-    local code, record = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
+    local code, record, passes = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
     -- A subrequest shares the variables of its main request, whose record stays.
     local audited = not ngx.is_subrequest and set_record(record)
     count(code, 0, 0, audited)
-    return deny(server, "internal_error")
+    if not passes then
+        return deny(server, "internal_error")
+    end
 end
 
 
@@ -346,6 +360,9 @@ local function ask(server, r)
     end
     local flags = 0
     local tenant, cookies, ip, upgrade, dashboard, panel, rule, org
+    -- The value of Authorization where it may be a service token, its scheme, and how many lines there are.
+    local authorization, scheme
+    local authorizations, person = 0, false
     local stripped = 0
     local forwarded = server.forwarded
     local elements, total = read_headers(r)
@@ -368,10 +385,29 @@ local function ask(server, r)
                 flags = bor(flags, TOKEN_TWICE)
             end
             token_values[place] = value_of(elements, index)
+            if name == "authorization" then
+                authorizations = authorizations + 1
+                local found = service_scheme(elements, index)
+                if found then
+                    authorization, scheme = token_values[place], found
+                end
+            end
             if not forwarded[name] then
                 stripped = stripped + 1
                 strip[stripped] = name
             end
+        elseif role == AUTHORIZATION then
+            authorizations = authorizations + 1
+            local found = service_scheme(elements, index)
+            if found then
+                authorization, scheme = value_of(elements, index), found
+            end
+            if not forwarded[name] then
+                stripped = stripped + 1
+                strip[stripped] = name
+            end
+        elseif role == PERSON then
+            person = true
         else
             local value = value_of(elements, index)
             if role == TENANT then
@@ -401,20 +437,43 @@ local function ask(server, r)
         end
     end
     local token
+    -- A token header that is not the Authorization of a service token.
+    local others = false
     for place = 1, tokens do
-        token = token_values[place]
-        if token then
-            if token_names[place] == "authorization" then
-                flags = bor(flags, TOKEN_IS_AUTHORIZATION)
+        local value = token_values[place]
+        if value then
+            local is_authorization = token_names[place] == "authorization"
+            if not token then
+                token = value
+                if is_authorization then
+                    flags = bor(flags, TOKEN_IS_AUTHORIZATION)
+                end
             end
-            break
+            others = others or not is_authorization
+        end
+    end
+    -- `Basic` beside a token header may be anything: Grafana can be told to send its own. Alone it is for the engine
+    -- to say what it is.
+    if authorization and (scheme ~= BASIC or not others or is_service(authorization)) then
+        token = authorization
+        flags = bor(flags, TOKEN_IS_SERVICE)
+        if others or person then
+            flags = bor(flags, TOKEN_IS_ATTENDED)
+        end
+        if authorizations > 1 then
+            flags = bor(flags, TOKEN_TWICE)
+        end
+        -- It is ours: no backend ever sees it, whatever is forwarded.
+        if forwarded["authorization"] then
+            stripped = stripped + 1
+            strip[stripped] = "authorization"
         end
     end
     local remote_addr = (needs_remote_addr or server.client_is_remote_addr) and ngx_var.remote_addr or nil
     -- The realip module, where it is compiled in, knows who really connected.
     local peer = ngx_var.realip_remote_addr or ngx_var.remote_addr
     local code, nanoseconds, bucket, record, tenants, cookies_to, rest = native_enforce(server.number,
-        plan_number * FLAGS + flags, get_method(), ngx_var.request_uri, ngx_var.uri, tenant, token or nil, cookies,
+        plan_number * FLAGS + flags, get_method(), ngx_var.request_uri, ngx_var.uri, tenant, token, cookies,
         ip, remote_addr, peer, upgrade, dashboard, panel, rule, org)
     return code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped
 end
@@ -422,6 +481,9 @@ end
 
 -- Lets an allowed request go on as it was authorised: canonical tenants, no credentials.
 local function apply(tenants, cookies_to, rest, stripped)
+    if cookies_to == LEAVE_ALL then
+        return
+    end
     if tenants then
         set_header("X-Scope-OrgID", tenants)
     end
@@ -439,6 +501,10 @@ end
 -- An internal redirect of a request that was decided, or a second `enforce`: denied, with the first reason if it
 -- had been denied. Its record stays as it is.
 local function refuse_again(server, record)
+    -- While the whole gateway only records, the request goes on this time as well.
+    if match(record, '^[^,]*,"decision":"allow","reason":"granted","mode":"shadow"') then
+        return
+    end
     local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
     if reason then
         return deny(server, reason)

@@ -11,7 +11,8 @@ require "resty.core.request"
 local C = ffi.C
 local ffi_str = ffi.string
 local ffi_cast = ffi.cast
-local band = require("bit").band
+local bit = require "bit"
+local band, bor = bit.band, bit.bor
 local sub = string.sub
 local get_string_buf = base.get_string_buf
 
@@ -86,6 +87,55 @@ function _M.role(plan, elements, index)
         local name = ffi_str(data, length)
         if sub(name, 1, 7) == "x-loki-" or sub(name, 1, 8) == "x-mimir-" then
             return nil, name
+        end
+    end
+    return nil
+end
+
+
+-- What an Authorization header may hold for a service account.
+local BEARER, BASIC = 1, 2
+_M.BEARER, _M.BASIC = BEARER, BASIC
+-- No service account needs more; the engine looks at no longer one either. Most access tokens are longer.
+local MAX_SERVICE_VALUE = 1024
+
+
+-- BEARER where element `index` is `Bearer` with a service token, BASIC where it is `Basic` with whatever. Byte by byte,
+-- since Grafana sends an access token with nearly every request, of which no string should be made.
+function _M.service_scheme(elements, index)
+    local value = elements[index].value
+    local length, data = value.len, value.data
+    -- Each letter in lower case: "b", then "e" or "a".
+    if length < 8 or length > MAX_SERVICE_VALUE or bor(data[0], 32) ~= 98 then
+        return nil
+    end
+    local second = bor(data[1], 32)
+    if second == 101 then
+        -- Behind "bearer " the "t" or another blank; there most tokens end being looked at.
+        local behind = data[7]
+        if behind ~= 116 and behind ~= 32 and behind ~= 9 then
+            return nil
+        end
+        -- "arer "
+        if bor(data[2], 32) ~= 97 or bor(data[3], 32) ~= 114 or bor(data[4], 32) ~= 101 or bor(data[5], 32) ~= 114
+            or data[6] ~= 32
+        then
+            return nil
+        end
+        local from = 7
+        while from < length and (data[from] == 32 or data[from] == 9) do
+            from = from + 1
+        end
+        -- "tas_"
+        if length - from >= 4 and data[from] == 116 and data[from + 1] == 97 and data[from + 2] == 115
+            and data[from + 3] == 95
+        then
+            return BEARER
+        end
+    elseif second == 97 then
+        -- "sic "
+        if bor(data[2], 32) == 115 and bor(data[3], 32) == 105 and bor(data[4], 32) == 99 and data[5] == 32 then
+            return BASIC
         end
     end
     return nil

@@ -12,7 +12,8 @@ local timer_every = ngx.timer.every
 local LEVELS = { error = ngx.ERR, warn = ngx.WARN, notice = ngx.NOTICE }
 local DEFAULT_POLICY = "/etc/tenantauth/policy.yaml"
 local DEFAULT_DICT = "tenantauth"
-local TICK = 0.5
+-- Fetched keys reach the other workers in two ticks at most.
+local TICK = 0.25
 -- A worker that has not been heard of for so long is not counted.
 local WORKER_TTL = 5
 local FIRST_LOAD_WAIT = 2
@@ -151,6 +152,12 @@ function _M.report()
         _M.add('tenantauth_policy_reloads_total{result="failure"}', rejected)
     end
     local dict = _M.dict
+    native.exchange(dict)
+    local sample, by = native.take_counter()
+    while sample do
+        _M.add(sample, by)
+        sample, by = native.take_counter()
+    end
     if dict then
         local pid = ngx.worker.pid()
         dict:set("worker:" .. pid, native.revision() or "", WORKER_TTL)
@@ -176,9 +183,22 @@ local function tick(premature)
 end
 
 
-local function start(policy, dict_name, reload_interval)
+-- The keys that former workers fetched: with them the first request finds keys, and no provider is asked.
+local function fetched_keys(dict)
+    local keys = {}
+    for _, key in ipairs(dict and dict:get_keys(0) or {}) do
+        if key:sub(1, 5) == "jwks:" then
+            keys[#keys + 1] = dict:get(key)
+        end
+    end
+    return keys
+end
+
+
+local function start(policy, dict_name, reload_interval, state_dir)
     local shared = ngx.shared[dict_name]
-    local ok, problem = native.start(policy, dict_name, reload_interval, shared and shared:get(LAST_GOOD))
+    local ok, problem = native.start(policy, dict_name, reload_interval, state_dir,
+        shared and shared:get(LAST_GOOD), fetched_keys(shared))
     if not ok then
         ngx_log(ngx.ERR, "tenantauth: ", problem)
         return nil, problem
@@ -207,16 +227,11 @@ local function reload_interval(value)
 end
 
 
-local function unserved()
-    return "is not supported by this version"
-end
-
-
 local INIT_OPTIONS = {
     policy = options_of.nonempty_string,
     shared_dict = options_of.nonempty_string,
     reload_interval = reload_interval,
-    state_dir = unserved,
+    state_dir = options_of.nonempty_string,
 }
 
 
@@ -232,7 +247,7 @@ function _M.init(options)
         return
     end
     local ok, problem = start(options.policy or DEFAULT_POLICY, options.shared_dict or DEFAULT_DICT,
-        options.reload_interval or 2)
+        options.reload_interval or 2, options.state_dir)
     if not ok then
         options_of.fail(1, "init_worker", problem)
     end

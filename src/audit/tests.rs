@@ -41,6 +41,7 @@ const KEYS: [&str; 24] = [
 
 fn record<'a>(decision: &'a Decision) -> Record<'a> {
     Record {
+        shadow_mode: false,
         decision,
         snapshot: None,
         principal: None,
@@ -115,6 +116,7 @@ fn a_request_of_which_everything_is_known() {
         &snapshot,
         &crate::decision::AccessRequest {
             groups: &groups,
+            caller: crate::decision::Caller::User { bound_by: &groups },
             tenants: &tenants,
             scope: Scope::LogsRead,
             backends: BackendSet::of(Backend::Loki),
@@ -209,6 +211,19 @@ fn long_parts_are_cut_and_said_to_be() {
     let found = rendered(&Record { path: exact.as_bytes(), ..record(&decision) }, b"k");
     assert_eq!(found.get("truncated"), None);
     assert_eq!(found["path"], exact);
+    // Whatever part it is that was cut.
+    let bytes = Some(long.as_bytes());
+    let claimed = GrafanaContext::default();
+    for cut in [
+        Record { method: long.as_bytes(), ..record(&decision) },
+        Record { query: bytes, ..record(&decision) },
+        Record { grafana: GrafanaContext { dashboard: bytes, ..claimed }, ..record(&decision) },
+        Record { grafana: GrafanaContext { panel: bytes, ..claimed }, ..record(&decision) },
+        Record { grafana: GrafanaContext { rule: bytes, ..claimed }, ..record(&decision) },
+        Record { grafana: GrafanaContext { org: bytes, ..claimed }, ..record(&decision) },
+    ] {
+        assert_eq!(rendered(&cut, b"k")["truncated"], true, "{cut:?}");
+    }
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {

@@ -189,7 +189,8 @@ fn of_group(snapshot: &Snapshot, group: &str, now: u64) -> Result<Vec<Row>, Fail
 /// What somebody in this one group holds.
 fn ids_of(snapshot: &Snapshot, group: &str) -> Box<[GroupId]> {
     let own = (group != "*").then_some(group);
-    snapshot.groups.of_names(0, own.into_iter())
+    let own: Vec<&str> = own.into_iter().collect();
+    snapshot.groups.of_names(&own).map_or_else(|_| Box::default(), |(_, held)| held.groups)
 }
 
 /// `None` where no grant that is `meant` gives it.

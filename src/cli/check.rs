@@ -3,8 +3,8 @@
 use super::accounts::User;
 use super::{Answer, Failure, Format, Status, counted, json, load, readable};
 use crate::engine::unix_now;
-use crate::policy::Outcome;
 use crate::policy::diagnostic::{Diagnostic, Place, Severity};
+use crate::policy::{Outcome, OwnerState};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -46,6 +46,16 @@ struct Checked {
     status: Status,
     #[serde(skip)]
     found: Vec<Diagnostic>,
+    owners: Vec<Owner>,
+}
+
+/// One owner of a directory.
+#[derive(Serialize)]
+struct Owner {
+    name: String,
+    contact: Option<String>,
+    valid: bool,
+    revision: Option<String>,
 }
 
 /// A diagnostic; `kind` is that of a warning, `path` is empty for the document itself.
@@ -75,6 +85,13 @@ impl Check {
                 for policy in &report.policies {
                     policy.found.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
                     _ = writeln!(out, "{}", policy.summary());
+                    for owner in &policy.owners {
+                        let state = match &owner.revision {
+                            Some(revision) if owner.valid => format!("valid, revision {revision}"),
+                            _ => "invalid".to_owned(),
+                        };
+                        _ = writeln!(out, "  owner {}: {state}", owner.name);
+                    }
                 }
             }
         }
@@ -83,7 +100,8 @@ impl Check {
 }
 
 fn check(policy: &Path, user: Option<&User>) -> Checked {
-    let (Outcome { compiled, diagnostics: mut found }, fingerprint, read) = load(policy, unix_now());
+    let (Outcome { compiled, diagnostics: mut found, owners }, fingerprint, read) = load(policy, unix_now());
+    found.extend(owners.iter().flat_map(|owner| owner.diagnostics.iter().cloned()));
     if let Some(user) = user {
         // A file that could not be read here is told already.
         let readable_here = fingerprint.files().filter(|(_, error)| error.is_none());
@@ -106,6 +124,15 @@ fn check(policy: &Path, user: Option<&User>) -> Checked {
         valid,
         revision: compiled.filter(|_| valid).map(|compiled| compiled.snapshot.revision.to_string()),
         diagnostics: found.iter().map(Entry::of).collect(),
+        owners: owners
+            .iter()
+            .map(|owner| Owner {
+                name: owner.name.to_string(),
+                contact: owner.contact.as_deref().map(str::to_owned),
+                valid: owner.state == OwnerState::Current,
+                revision: owner.revision.as_deref().map(str::to_owned),
+            })
+            .collect(),
         status: match (valid, read) {
             (true, _) => Status::Ok,
             (false, false) => Status::Failed,

@@ -4,7 +4,9 @@ mod principal;
 mod render;
 mod report;
 
-use super::{Answer, Failure, Format, Status, backend_parser, json, load, refused, timestamp};
+use super::{
+    Answer, Failure, Format, Status, backend_parser, json, load, refused, refused_owners, timestamp,
+};
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
@@ -16,13 +18,15 @@ use crate::scope::{Backend, BackendSet, Scope};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
-use report::{Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use report::{AccountSeen, Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Decides one request and shows every grant and restriction that took part.
 ///
 /// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
-/// Nothing is sent anywhere. Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
+/// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
+/// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
 /// where the policy or the token cannot be read.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
@@ -31,20 +35,23 @@ pub(super) struct Explain {
     /// The policy: a file, or a directory that holds a `policy.yaml`.
     #[arg(long)]
     policy: PathBuf,
-    /// A file with the token as its header carries it, or `-` for stdin. Verified with the policy's keys.
+    /// A file with the token as its header carries it, or `-` for stdin. Verified with the policy's keys. A service
+    /// token too, alone or as `Authorization` carries it (`Bearer ...`, `Basic ...`).
     #[arg(long, value_name = "FILE")]
     token: Option<PathBuf>,
     /// A file with a token's claims as JSON, or `-` for stdin. Not verified; `iss`, `aud`, `exp`, `sub` and `oid` may
     /// be left out.
     #[arg(long, value_name = "FILE")]
     claims: Option<PathBuf>,
-    /// A principal of these groups, as the policy names them; comma-separated or repeated, empty for none.
+    /// A principal of these groups, as the policy names them; comma-separated or repeated, empty for none. Alone,
+    /// `service:NAME` is that service account.
     #[arg(long, value_name = "GROUPS")]
     groups: Option<Vec<String>>,
     /// The value of X-Scope-OrgID: one tenant, or several separated by `|`.
     #[arg(long)]
     tenant: String,
-    /// The client's address. Without it the address is not known, which fails every restriction that applies.
+    /// The client's address; a service account's TCP peer. Without it the address is not known, which fails every
+    /// restriction that applies.
     #[arg(long, value_name = "IP", value_parser = parse_client_ip)]
     client_ip: Option<ClientIp>,
     /// What the request does. Without --backend it goes to its signal's backend; rules and alerts then count as for
@@ -86,26 +93,36 @@ pub(super) fn parse_time(text: &str) -> Result<u64, &'static str> {
 impl Explain {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
-        let (Outcome { compiled, diagnostics }, _, read) = load(&self.policy, now);
-        let Some(compiled) = compiled else {
+        let (Outcome { compiled, diagnostics, owners }, _, read) = load(&self.policy, now);
+        let Some(mut compiled) = compiled else {
             return Ok(refused(&diagnostics, read));
         };
         let action = self.action()?;
-        let principal = self.principal(&compiled, now)?;
+        let token = self.token.as_deref().map(principal::read).transpose()?;
+        let mut err = String::new();
+        if let Some(Err(why)) = token.as_deref().map(|header| principal::fetch_keys(&mut compiled, header)) {
+            _ = writeln!(err, "error: {why}");
+        }
+        let principal = self.principal(&compiled, token.as_deref(), now)?;
         let explanation = self.judge(&compiled, action, &principal, now);
         let status = if explanation.allowed() { Status::Ok } else { Status::Denied };
         let out = match format {
             Format::Json => json(&explanation)?,
             Format::Human => render::human(&explanation),
         };
-        Ok(Answer { status, out, err: String::new() })
+        Ok(Answer { status, out, err: err + &refused_owners(&owners) })
     }
 
-    fn principal(&self, compiled: &Compiled, now: u64) -> Result<Principal, Failure> {
-        match (&self.token, &self.claims, &self.groups) {
-            (Some(file), _, _) => Principal::of_token(compiled, &principal::read(file)?, now),
+    fn principal<'c>(
+        &self,
+        compiled: &'c Compiled,
+        token: Option<&[u8]>,
+        now: u64,
+    ) -> Result<Principal<'c>, Failure> {
+        match (token, &self.claims, &self.groups) {
+            (Some(header), _, _) => Ok(Principal::of_token(compiled, header, now)),
             (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now),
-            (_, _, groups) => Ok(Principal::of_groups(compiled, groups.as_deref().unwrap_or_default())),
+            (_, _, groups) => Principal::of_groups(compiled, groups.as_deref().unwrap_or_default()),
         }
     }
 
@@ -132,7 +149,7 @@ impl Explain {
         &self,
         compiled: &Compiled,
         action: Result<Action, Reason>,
-        principal: &Principal,
+        principal: &Principal<'_>,
         now: u64,
     ) -> Explanation {
         let snapshot = &compiled.snapshot;
@@ -140,7 +157,8 @@ impl Explain {
         let sample = Sample {
             tenants: &self.tenant,
             action,
-            groups: principal.refused.map_or(Ok(&principal.ids), Err),
+            groups: principal.refused.map_or(Ok(principal.groups()), Err),
+            caller: principal.caller(),
             client_ip: self.client_ip.ok_or(Reason::IpMissing),
             now,
         };
@@ -163,6 +181,7 @@ impl Explain {
             revision: snapshot.revision.to_string(),
             time: timestamp(now),
             principal: principal.shown.clone(),
+            service_account: principal.account().map(|account| AccountSeen::of(account, self.client_ip)),
             request: Asked {
                 method: self.path.is_some().then(|| self.method().to_owned()),
                 path: self.path.clone(),

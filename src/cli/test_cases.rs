@@ -3,6 +3,7 @@
 use super::check::Entry;
 use super::{Answer, Failure, Format, Status, counted, json};
 use crate::engine::unix_now;
+use crate::policy::OwnerState;
 use crate::policy::cases::{self, Case, Outcome};
 use crate::policy::diagnostic::{Diagnostic, Path as At, Place, Problems};
 use crate::policy::snapshot::Snapshot;
@@ -82,7 +83,7 @@ impl Test {
     }
 
     fn report(&self, now: u64) -> Report {
-        let (policy::Outcome { compiled, diagnostics }, fingerprint, own) =
+        let (policy::Outcome { compiled, diagnostics, owners }, fingerprint, own) =
             store::load_untested(&self.policy, now);
         let name = self.policy.display().to_string();
         let mut documents = Vec::new();
@@ -90,6 +91,14 @@ impl Test {
             Some(compiled) => {
                 let file = fingerprint.files().next().map_or(&*self.policy, |(path, _)| path);
                 documents.push(Document::run(&compiled.snapshot, file, &own, Vec::new(), now));
+                for owner in owners {
+                    let file = Path::new(&owner.file);
+                    documents.push(if owner.state == OwnerState::Current {
+                        Document::run(&compiled.snapshot, file, &owner.cases, owner.diagnostics, now)
+                    } else {
+                        Document::refused(file, owner.diagnostics, Status::Invalid)
+                    });
+                }
                 for path in &self.cases {
                     documents.push(Document::of_file(&compiled.snapshot, path, now));
                 }

@@ -22,10 +22,11 @@ fn ask<'a>(groups: &'a [&'a str], tenants: &'a str, scope: Scope) -> Asked<'a> {
 }
 
 fn decided(snapshot: &Snapshot, asked: &Asked<'_>) -> Decision {
-    let groups = snapshot.groups.of_user(0, asked.groups.iter().copied());
+    let held = snapshot.groups.held_by_user(0, asked.groups.iter().copied());
     let tenants = TenantList::parse(asked.tenants.as_bytes()).unwrap();
     let request = AccessRequest {
-        groups: &groups,
+        groups: &held.groups,
+        caller: Caller::User { bound_by: held.binding() },
         tenants: &tenants,
         scope: asked.scope,
         backends: asked.backends,
@@ -256,6 +257,77 @@ fn a_restriction_in_shadow_mode_records_and_denies_nothing() {
 }
 
 #[test]
+fn a_service_account_has_its_group_and_its_networks() {
+    let snapshot = policy(
+        "client_ip: { source: remote_addr }\n\
+         networks: { pods: [10.20.0.0/16] }\n\
+         service_accounts:\n\
+         - { name: agent, token_sha256: ['ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'], networks: [pods] }\n\
+         - { name: open, token_sha256: ['0000000000000000000000000000000000000000000000000000000000000000'] }\n\
+         grants:\n\
+         - { groups: ['service:agent', 'service:open'], tenants: [t], scopes: ['logs:write'] }\n\
+         - { groups: ['*'], tenants: [public] }\n\
+         restrictions: [{ networks: [192.0.2.1] }]\n",
+    );
+    let of = |account: usize, tenant: &str, scope, peer: Result<&str, Reason>| {
+        let account = &snapshot.service_accounts[account];
+        let tenants = TenantList::parse(tenant.as_bytes()).unwrap();
+        let request = AccessRequest {
+            groups: &account.groups,
+            caller: Caller::Service { networks: account.networks.as_ref() },
+            tenants: &tenants,
+            scope,
+            backends: BackendSet::of(Backend::Loki),
+            client_ip: peer.and_then(|text| ClientIp::parse(text.as_bytes())),
+            now: NOW,
+        };
+        let trace = explain(&snapshot, &request);
+        assert!(trace.tenants.iter().all(|tenant| tenant.restrictions.is_empty()), "restrictions bind users");
+        assert_eq!((trace.decision.restriction, trace.decision.shadow), (None, None));
+        trace.decision.reason()
+    };
+    let write = Scope::LogsWrite;
+    assert_eq!(of(0, "t", write, Ok("10.20.3.4")), Reason::Granted);
+    assert_eq!(of(0, "t", write, Ok("::ffff:10.20.3.4")), Reason::Granted);
+    assert_eq!(of(0, "t", write, Ok("10.21.3.4")), Reason::IpForbidden);
+    assert_eq!(of(0, "t", write, Err(Reason::IpMalformed)), Reason::IpForbidden, "a peer without an address");
+    assert_eq!(of(1, "t", write, Err(Reason::IpMalformed)), Reason::Granted);
+    assert_eq!(of(1, "t", write, Ok("198.51.100.1")), Reason::Granted);
+    // Grants come first, and `*` is nobody but users.
+    assert_eq!(of(0, "t", Scope::LogsRead, Ok("10.21.3.4")), Reason::ScopeForbidden);
+    assert_eq!(of(0, "public", Scope::LogsRead, Ok("10.20.3.4")), Reason::TenantForbidden);
+    assert_eq!(of(1, "u", write, Ok("10.20.3.4")), Reason::TenantForbidden);
+}
+
+#[test]
+fn a_revoked_group_grants_nothing_excepts_nobody_and_binds_still() {
+    let rules = "client_ip: { source: remote_addr }\n\
+         authorizations: { a: [t, u, v], b: [t, u, v] }\n\
+         restrictions:\n\
+         - { tenants: [t], groups: [b], networks: [10.0.0.1] }\n\
+         - { tenants: [u], except_groups: [b], networks: [10.0.0.1] }\n";
+    let (before, after) = (policy(rules), policy(&format!("{rules}revoked: {{ groups: [b] }}\n")));
+    let of = |snapshot: &Snapshot, groups: &[&str], tenant: &str| {
+        reason(snapshot, &ask(groups, tenant, Scope::LogsRead))
+    };
+    let (yes, outside, no) = (Reason::Granted, Reason::IpForbidden, Reason::TenantForbidden);
+    for (groups, tenant, was, is) in [
+        (&["b"][..], "v", yes, no),
+        (&["a", "b"], "v", yes, yes),
+        (&["a", "b"], "t", outside, outside),
+        (&["a"], "t", yes, yes),
+        (&["a", "b"], "u", yes, outside),
+        (&["b"], "u", yes, no),
+    ] {
+        assert_eq!(
+            [of(&before, groups, tenant), of(&after, groups, tenant)],
+            [was, is],
+            "{groups:?} {tenant}"
+        );
+    }
+}
+
+#[test]
 fn an_explanation_names_every_rule_that_took_part() {
     let snapshot = policy(
         "client_ip: { source: remote_addr }\n\
@@ -281,6 +353,7 @@ fn an_explanation_names_every_rule_that_took_part() {
         &snapshot,
         &AccessRequest {
             groups: &groups,
+            caller: Caller::User { bound_by: &groups },
             tenants: &tenants,
             scope: Scope::LogsRead,
             backends: BackendSet::of(Backend::Loki),

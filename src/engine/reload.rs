@@ -1,13 +1,18 @@
 //! The engine's thread: reads the policy, notices changes, compiles, swaps, releases. Touches no Lua.
 
-use super::{Engine, Level, Live, Readiness, lock, unix_now};
+use super::fetched::Fetched;
+use super::keys::Document;
+use super::state::KeptPolicy;
+use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
+use crate::fetch::Endpoint;
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
-use crate::policy::{Compiled, Outcome};
+use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A change is used after two equal readings this far apart, so that a file is not read while it is written.
 pub(super) const SETTLING: Duration = Duration::from_millis(500);
@@ -16,54 +21,78 @@ const FIRST_SETTLING: Duration = Duration::from_millis(50);
 /// Files are not looked at more often, whatever is configured.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// What the thread is given to do between its looks at the policy.
+pub(super) enum Task {
+    /// Release something, which may take a while.
+    Release(Box<dyn Send>),
+    /// Fetch an issuer's keys.
+    Fetch { id: String, endpoint: Endpoint },
+    /// Use what was fetched.
+    Fetched { id: String, endpoint: Endpoint, answer: Result<Vec<u8>, String> },
+    /// Use what another worker fetched.
+    Adopt { id: String, document: Arc<Document> },
+    /// Use keys no longer: they have become too old.
+    Forget { id: String },
+}
+
 pub(super) fn spawn(
     engine: &Arc<Engine>,
-    retired: mpsc::Receiver<Box<dyn Send>>,
+    inbox: mpsc::Receiver<Task>,
+    inherited: Inherited,
     settling: Duration,
 ) -> std::io::Result<()> {
     let engine = Arc::downgrade(engine);
-    thread::Builder::new().name("tenantauth".into()).spawn(move || run(&engine, &retired, settling))?;
+    thread::Builder::new()
+        .name("tenantauth".into())
+        .spawn(move || run(&engine, &inbox, inherited, settling))?;
     Ok(())
 }
 
-fn run(engine: &Weak<Engine>, retired: &mpsc::Receiver<Box<dyn Send>>, later: Duration) {
-    let mut reloader = Reloader::default();
+fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited, later: Duration) {
+    let mut reloader = Reloader::new(inherited);
     let mut settling = FIRST_SETTLING;
     loop {
         let Some(strong) = engine.upgrade() else { return };
-        if !guarded(&strong, || reloader.look(&strong, settling)) {
+        let mut settled = false;
+        guarded(&strong, "the policy was read", || settled = reloader.look(&strong, settling));
+        let wait = if settled {
+            settling = later;
+            strong.options.reload_interval.max(LEAST_INTERVAL)
+        } else {
             // Still changing: look again soon, but let a stream of changes not keep the thread busy.
-            thread::sleep(settling);
-            continue;
-        }
-        settling = later;
-        let interval = strong.options.reload_interval.max(LEAST_INTERVAL);
+            settling
+        };
         drop(strong);
-        // Released here and not on the event loop; the wait for the next look is the wait for things to release.
-        let mut left = interval;
-        while !left.is_zero() {
-            let started = std::time::Instant::now();
-            match retired.recv_timeout(left) {
-                Ok(thing) => drop(thing),
+        // The wait for the next look is the wait for other work.
+        let until = Instant::now() + wait;
+        loop {
+            match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                // Released here and not on the event loop.
+                Ok(Task::Release(thing)) => drop(thing),
+                Ok(task) => {
+                    let Some(strong) = engine.upgrade() else { return };
+                    guarded(&strong, "keys were taken over", || reloader.work(&strong, task));
+                }
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
-            left = left.saturating_sub(started.elapsed());
         }
         reloader.release();
+        if let Some(strong) = engine.upgrade() {
+            reloader.tell_end_of_shadow(&strong, unix_now());
+        }
     }
 }
 
 /// Without this a panic would end the thread, and with it every further change of the policy, in silence. What was
 /// half done is left as it was: a policy is put in force by its last step.
-pub(super) fn guarded(engine: &Engine, look: impl FnOnce() -> bool) -> bool {
-    panic::catch_unwind(AssertUnwindSafe(look)).unwrap_or_else(|_| {
-        engine.tell(Level::Error, "internal error: a panic while the policy was read".to_owned());
+pub(super) fn guarded(engine: &Engine, what: &str, work: impl FnOnce()) {
+    if panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+        engine.tell(Level::Error, format!("internal error: a panic while {what}"));
         if engine.live().is_none() {
             engine.set_readiness(Readiness::NoPolicy);
         }
-        true
-    })
+    }
 }
 
 #[derive(Default)]
@@ -81,24 +110,50 @@ pub(super) struct Reloader {
     keys_generation: u64,
     /// Policies no longer in force, until no request holds them.
     former: Vec<Arc<Live>>,
+    fetched: Fetched,
+    /// What a former worker left.
+    inherited: Option<Vec<u8>>,
+    /// Where `bundle` came from, until this worker has a policy of its own.
+    legacy: Option<Legacy>,
+    /// What was said about each owner whose document is not as it should be.
+    told: HashMap<Box<str>, Vec<String>>,
+    /// The whole gateway only records, or did so when it was last looked at.
+    shadow: bool,
+    /// Why the policy could not be kept in the state directory: told once.
+    not_kept: Option<String>,
 }
 
 impl Reloader {
+    pub(super) fn new(inherited: Inherited) -> Self {
+        Self { fetched: Fetched::inherit(&inherited.keys), inherited: inherited.policy, ..Self::default() }
+    }
+
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
-        let is_same = |seen: &Fingerprint| seen.read_again() == *seen;
-        if !self.judged.as_ref().is_some_and(is_same) {
-            let (outcome, fingerprint, bundle) = store::load(&engine.options.policy, unix_now());
+        if !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
+            let former = self.former_bundle(engine).clone();
+            let path = &engine.options.policy;
+            let mut loaded = store::load_after(path, unix_now(), &former, &BTreeSet::new());
             thread::sleep(settling);
-            if !is_same(&fingerprint) {
+            let changes = loaded.1.changes();
+            if changes.platform {
                 return false;
             }
+            if !changes.owners.is_empty() {
+                // One team's unfinished file does not keep the others waiting.
+                let again = store::load_after(path, unix_now(), &former, &changes.owners);
+                if !again.1.differs_only_in(&loaded.1, &changes.owners) {
+                    return false;
+                }
+                loaded = again;
+            }
+            let (outcome, fingerprint, bundle) = loaded;
             self.judged = Some(fingerprint);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
             self.judge(engine, outcome, bundle);
         }
-        if !self.refused || self.keys.as_ref().is_some_and(is_same) {
+        if !self.refused || self.keys.as_ref().is_some_and(Fingerprint::is_current) {
             return true;
         }
         let Some(live) = engine.live.load_full() else { return true };
@@ -108,7 +163,7 @@ impl Reloader {
         let (fingerprint, wrong) =
             store::refresh_keys(path, &live.compiled, &mut keys, &mut client_ip, &mut bundle);
         thread::sleep(settling);
-        if !is_same(&fingerprint) {
+        if !fingerprint.is_current() {
             return false;
         }
         self.keys = Some(fingerprint);
@@ -121,23 +176,13 @@ impl Reloader {
         if live.keys != keys {
             engine.tell(Level::Notice, "the keys of the policy in force were replaced".to_owned());
         }
-        self.put_in_force(
-            engine,
-            Live {
-                compiled: Arc::clone(&live.compiled),
-                keys,
-                client_ip,
-                keys_read_at,
-                warnings: live.warnings.clone(),
-                ..*live
-            },
-        );
+        self.put_in_force(engine, Live { client_ip, keys_read_at, ..live.with_keys(keys) });
         true
     }
 
     /// Takes a policy, or keeps the one in force and says why.
     fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle) {
-        let Outcome { compiled, diagnostics } = outcome;
+        let Outcome { compiled, diagnostics, owners } = outcome;
         let Some(compiled) = compiled else {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
                 engine.tell(Level::Error, problem.one_line());
@@ -175,24 +220,71 @@ impl Reloader {
             last.success = Some(unix_now());
             last.accepted += 1;
             last.problems.clear();
+            last.fallen_back = None;
         }
+        self.tell_of_owners(engine, &owners);
         // Last, so that whoever sees the new revision sees the rest as well.
-        self.take(engine, compiled, diagnostics);
+        self.take(engine, compiled, diagnostics, owners);
     }
 
     /// Keeps what the policy in force was made of, for this worker and for those that come after it.
     fn remember(&mut self, engine: &Engine, bundle: Bundle) {
-        *lock(&engine.last_good) = Some(bundle.to_bytes());
+        let bytes = bundle.to_bytes();
+        if let Some(directory) = engine.options.state_dir.as_deref()
+            && self.bundle != bundle
+        {
+            let taken_at = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
+            let kept = KeptPolicy::new(directory, &engine.options.policy).keep(&bytes, taken_at);
+            let problem = kept.err();
+            if let Some(problem) = &problem
+                && self.not_kept != Some(problem.clone())
+            {
+                engine.tell(Level::Error, format!("the policy is not kept for a restart: {problem}"));
+            }
+            self.not_kept = problem;
+        }
+        *lock(&engine.last_good) = Some(bytes);
         self.bundle = bundle;
     }
 
-    /// A worker that starts while what is on disk is unusable goes on with what its predecessor decided by, and with
+    /// What the policy before was made of: this worker's, or its predecessors'.
+    fn former_bundle(&mut self, engine: &Engine) -> &Bundle {
+        if self.bundle == Bundle::default()
+            && self.legacy.is_none()
+            && let Some((legacy, bundle)) = self.find_legacy(engine)
+        {
+            self.legacy = Some(legacy);
+            self.bundle = bundle;
+        }
+        &self.bundle
+    }
+
+    /// What workers before this one decided by: in the shared dict, or else in the state directory.
+    fn find_legacy(&mut self, engine: &Engine) -> Option<(Legacy, Bundle)> {
+        let path = &engine.options.policy;
+        let read = |bytes: Vec<u8>| Bundle::from_bytes(&bytes).filter(|bundle| bundle.is_of(path));
+        if let Some(bundle) = self.inherited.take().and_then(read) {
+            return Some((Legacy::SharedDict, bundle));
+        }
+        let directory = engine.options.state_dir.as_deref()?;
+        match KeptPolicy::new(directory, path).recall() {
+            Ok(kept) => Some((Legacy::StateDir, read(kept?)?)),
+            Err(problem) => {
+                engine.tell(Level::Error, problem);
+                None
+            }
+        }
+    }
+
+    /// A worker that starts while what is on disk is unusable goes on with what its predecessors decided by, and with
     /// the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
     fn fall_back(&mut self, engine: &Engine) {
         let path = &engine.options.policy;
-        let bundle = lock(&engine.fallback).take().and_then(|bytes| Bundle::from_bytes(&bytes));
-        let Some(mut bundle) = bundle.filter(|bundle| bundle.is_of(path)) else { return };
-        let Outcome { compiled: Some(mut compiled), diagnostics } = bundle.clone().compile(unix_now()) else {
+        let Some(legacy) = self.legacy else { return };
+        let mut bundle = self.bundle.clone();
+        let Outcome { compiled: Some(mut compiled), diagnostics, owners } =
+            bundle.clone().compile(unix_now())
+        else {
             return;
         };
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
@@ -202,25 +294,73 @@ impl Reloader {
         }
         (compiled.keys, compiled.client_ip) = (keys, client_ip);
         self.remember(engine, bundle);
-        self.take(engine, compiled, diagnostics);
+        lock(&engine.last_reload).fallen_back = Some(legacy);
+        self.take(engine, compiled, diagnostics, owners);
     }
 
-    fn take(&mut self, engine: &Engine, compiled: Compiled, warnings: Vec<Diagnostic>) {
+    /// Says once what is wrong with an owner's document, and what follows from it.
+    fn tell_of_owners(&mut self, engine: &Engine, owners: &[OwnerOutcome]) {
+        let mut told = HashMap::new();
+        for OwnerOutcome { name, contact, state, diagnostics, .. } in owners {
+            let problems: Vec<String> = diagnostics.iter().map(Diagnostic::one_line).collect();
+            let known = self.told.remove(name);
+            let was_told = known.is_some();
+            if known.as_ref() != Some(&problems) {
+                let contact = contact.as_deref().map(|contact| format!(" ({contact})")).unwrap_or_default();
+                for problem in diagnostics {
+                    let level = if problem.is_error() { Level::Error } else { Level::Warn };
+                    engine.tell(level, format!("owner `{name}`{contact}: {}", problem.one_line()));
+                }
+                match state {
+                    OwnerState::Current if was_told => {
+                        engine.tell(Level::Notice, format!("owner `{name}`: its document is in force again"));
+                    }
+                    OwnerState::Current => {}
+                    OwnerState::LastGood => engine.tell(
+                        Level::Error,
+                        format!("owner `{name}`: its document was refused, the last good version stays in force"),
+                    ),
+                    OwnerState::Unavailable => engine.tell(
+                        Level::Error,
+                        format!(
+                            "owner `{name}`: there is no usable version of its document: requests for its tenants are \
+                             answered 503"
+                        ),
+                    ),
+                }
+            }
+            if *state != OwnerState::Current || !problems.is_empty() {
+                told.insert(name.clone(), problems);
+            }
+        }
+        self.told = told;
+    }
+
+    fn take(
+        &mut self,
+        engine: &Engine,
+        compiled: Compiled,
+        warnings: Vec<Diagnostic>,
+        owners: Vec<OwnerOutcome>,
+    ) {
         let revision = compiled.snapshot.revision.clone();
         let now = unix_now();
-        let (keys, client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
+        let (mut keys, client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
+        let asked = self.fetched.supply(engine, &compiled, &mut keys, now);
         let compiled = Arc::new(compiled);
         self.put_in_force(
             engine,
             Live {
                 compiled,
                 keys,
+                asked,
                 client_ip,
                 serial: 0,
                 keys_generation: 0,
                 loaded_at: now,
                 keys_read_at: now,
                 warnings,
+                owners: owners.into(),
             },
         );
         engine.set_readiness(Readiness::Ready);
@@ -240,6 +380,34 @@ impl Reloader {
         live.serial = self.serial;
         live.keys_generation = self.keys_generation;
         self.former.extend(engine.live.swap(Some(Arc::new(live))));
+    }
+
+    /// Does one task that has to do with fetched keys.
+    fn work(&mut self, engine: &Engine, task: Task) {
+        let Some(live) = engine.live.load_full() else { return };
+        let keys = match task {
+            Task::Release(thing) => return drop(thing),
+            Task::Fetch { id, endpoint } => return super::fetched::fetch(engine, id, endpoint),
+            Task::Fetched { id, endpoint, answer } => {
+                self.fetched.take_answer(engine, &live, &id, &endpoint, answer, unix_now())
+            }
+            Task::Adopt { id, document } => self.fetched.adopt(engine, &live, &id, document),
+            Task::Forget { id } => self.fetched.forget(engine, &live, &id),
+        };
+        if let Some(keys) = keys {
+            self.put_in_force(engine, live.with_keys(keys));
+        }
+    }
+
+    /// Says when the time has come from which on denials are applied.
+    fn tell_end_of_shadow(&mut self, engine: &Engine, now: u64) {
+        let live = engine.live();
+        let Some(live) = live.as_deref() else { return };
+        let is_shadow = live.compiled.snapshot.is_shadow(now);
+        if self.shadow && !is_shadow {
+            engine.tell(Level::Warn, "shadow mode is over: from now on denials are applied".to_owned());
+        }
+        self.shadow = is_shadow;
     }
 
     /// Releases what no request holds any more.

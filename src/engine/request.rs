@@ -1,18 +1,20 @@
 //! One request: from what nginx knows about it to a verdict. Runs on the event loop.
 
-use super::{Engine, Live, Resolved, Worker, lock, since_epoch};
+use super::reload::Task;
+use super::{Engine, Live, Resolved, ResolvedService, Worker, lock, since_epoch};
 use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record};
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
-use crate::decision::{AccessRequest, Decision, decide};
+use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::metrics::{CacheUse, IpSource, Tally};
-use crate::policy::snapshot::GroupId;
 use crate::reason::Reason;
 use crate::route::{self, Route};
 use crate::scope::BackendSet;
 use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
+use crate::token::service::ServiceTokenCache;
 use crate::token::{self, VerifiedClaims};
+use std::sync::atomic::Ordering;
 
 /// What the configuration of one `enforce` says, the same for all its requests.
 #[derive(Clone, Debug)]
@@ -36,10 +38,14 @@ pub struct Request<'a> {
     /// `$uri`: decoded, perhaps rewritten.
     pub uri: &'a [u8],
     pub tenant: Option<&'a [u8]>,
-    /// The first present of the policy's token headers.
+    /// The first present of the policy's token headers; or `Authorization`, where it carries a service token.
     pub token: Option<&'a [u8]>,
-    /// That header was `Authorization`.
+    /// Of the token headers the first present one is `Authorization`.
     pub token_is_authorization: bool,
+    /// `token` is the value of `Authorization`, and carries a service token, or is `Basic` and may carry one.
+    pub token_is_service: bool,
+    /// Beside it there is a token header (be it empty), or `X-Grafana-User`.
+    pub token_is_attended: bool,
     /// All Cookie lines, joined by `\n`.
     pub cookies: Option<&'a [u8]>,
     /// The header of the client's address, where the policy names one.
@@ -72,6 +78,15 @@ pub struct Verdict<'v> {
     pub tenants_rewritten: bool,
     /// What is left of the cookies without the client's address.
     pub cookies: cookie::Remaining,
+    /// The whole gateway only records: the request goes on as it came, whatever `decision` says.
+    pub shadow_mode: bool,
+}
+
+impl Verdict<'_> {
+    /// Whether the request goes on.
+    pub fn passes(&self) -> bool {
+        self.shadow_mode || self.decision.is_allow()
+    }
 }
 
 /// What is learned on the way to a decision, as far as it came.
@@ -102,7 +117,7 @@ impl Engine {
             return None;
         }
         let mut worker = lock(&self.worker);
-        let Worker { tokens, cookies, record, clock } = &mut *worker;
+        let Worker { tokens, services, cookies, record, clock } = &mut *worker;
         let now = since_epoch();
         clock.set(now);
         let mut facts =
@@ -111,15 +126,16 @@ impl Engine {
             None => Decision::denied(Reason::PolicyUnavailable),
             Some(live) => {
                 if let Some(retired) = tokens.set_generation(live.keys_generation) {
-                    // Without the thread there is nobody to send it to, and it is dropped here.
-                    _ = self.retired.send(Box::new(retired));
+                    self.send(Task::Release(Box::new(retired)));
                 }
-                judge(live, tokens, cookies, server, request, now.as_secs(), &mut facts)
+                let caches = Caches { tokens, services, cookies };
+                judge(live, caches, server, request, now.as_secs(), &mut facts)
                     .unwrap_or_else(Decision::denied)
             }
         };
 
         let snapshot = live.map(|live| &live.compiled.snapshot);
+        let shadow_mode = snapshot.is_some_and(|snapshot| snapshot.is_shadow(now.as_secs()));
         let backends = facts.route.map_or(server.backends, |route| route.backends);
         let scope = facts.route.map(|route| route.scope);
         let (path, query) = split_query(request.request_uri);
@@ -128,6 +144,7 @@ impl Engine {
             record,
             &Record {
                 decision: &decision,
+                shadow_mode,
                 snapshot,
                 principal: facts.members,
                 tenants: facts.tenants.as_ref(),
@@ -150,12 +167,11 @@ impl Engine {
         Some(apply(&Verdict {
             decision,
             tally: Tally {
-                reason: decision.reason(),
-                shadow: decision.shadow.map(|shadow| shadow.reason),
                 backends,
                 scope,
                 cache: facts.cache,
                 client_ip: facts.client_ip.map(|(source, found)| (source, found.err())),
+                ..Tally::of(&decision, shadow_mode)
             },
             record,
             tenants: facts.tenants.as_ref(),
@@ -166,29 +182,35 @@ impl Engine {
             cookies: request
                 .cookies
                 .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
+            shadow_mode,
         }))
+    }
+
+    /// Code and record of a request that could not be decided because something failed, and whether it goes on all the
+    /// same: while the whole gateway only records, it does.
+    ///
+    /// `peer`: the TCP peer.
+    pub fn internal_error(
+        &self,
+        backends: BackendSet,
+        method: &[u8],
+        request_uri: &[u8],
+        peer: &[u8],
+    ) -> (i64, String, bool) {
+        let now = since_epoch().as_secs();
+        let shadow_mode = self.live().as_deref().is_some_and(|live| live.compiled.snapshot.is_shadow(now));
+        let (code, record) =
+            undecided(Reason::InternalError, shadow_mode, backends, method, request_uri, peer);
+        (code, record, shadow_mode)
     }
 }
 
-/// Code and record of a request that could not be decided.
+/// Code and record of a request that nothing could decide.
 ///
-/// `peer`: the TCP peer.
-pub fn internal_error(backends: BackendSet, method: &[u8], request_uri: &[u8], peer: &[u8]) -> (i64, String) {
-    undecided(Reason::InternalError, backends, method, request_uri, peer)
-}
-
-/// Code and record of a request that came while there was nothing to decide it with.
-pub fn policy_unavailable(
-    backends: BackendSet,
-    method: &[u8],
-    request_uri: &[u8],
-    peer: &[u8],
-) -> (i64, String) {
-    undecided(Reason::PolicyUnavailable, backends, method, request_uri, peer)
-}
-
-fn undecided(
+/// `shadow_mode`: it goes on all the same. `peer`: the TCP peer.
+pub fn undecided(
     reason: Reason,
+    shadow_mode: bool,
     backends: BackendSet,
     method: &[u8],
     request_uri: &[u8],
@@ -203,6 +225,7 @@ fn undecided(
         &mut record,
         &Record {
             decision: &decision,
+            shadow_mode,
             snapshot: None,
             principal: None,
             tenants: None,
@@ -220,7 +243,7 @@ fn undecided(
         &mut clock,
         &[],
     );
-    let tally = Tally { backends, ..Tally::of(&decision) };
+    let tally = Tally { backends, ..Tally::of(&decision, shadow_mode) };
     (i64::try_from(tally.to_code()).unwrap_or(i64::MAX), record)
 }
 
@@ -239,11 +262,17 @@ fn split_query(request_uri: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// What a worker remembers between requests.
+struct Caches<'a> {
+    tokens: &'a mut TokenCache<Resolved>,
+    services: &'a mut ServiceTokenCache<ResolvedService>,
+    cookies: &'a mut VerifiedCookieCache,
+}
+
 /// The checks in their promised order: headers, path, tenant grammar, token, grant, client address.
 fn judge<'a>(
-    live: &Live,
-    tokens: &'a mut TokenCache<Resolved>,
-    cookies: &mut VerifiedCookieCache,
+    live: &'a Live,
+    caches: Caches<'a>,
     server: &Server,
     request: &Request<'a>,
     now: u64,
@@ -262,7 +291,10 @@ fn judge<'a>(
         return Err(Reason::TokenDuplicate);
     }
     // Found before anything is decided, so that a bad value is recorded always; it denies where a restriction applies.
-    facts.client_ip = find_client_ip(source, server, request, now, cookies);
+    // Behind a service token there is nobody to look for.
+    if !request.token_is_service {
+        facts.client_ip = find_client_ip(source, server, request, now, caches.cookies);
+    }
     let client_ip = facts.client_ip.map_or(Err(Reason::IpMissing), |(_, found)| found);
     // Whatever the source is: two such cookies are never innocent.
     let repeated = match facts.client_ip {
@@ -291,10 +323,26 @@ fn judge<'a>(
         return Err(Reason::TenantMalformed);
     }
     facts.tenants = Some(tenants.clone());
+    // Before the token is looked at, as promised.
+    if live.compiled.snapshot.unavailable_owner(&tenants).is_some() {
+        return Err(Reason::PolicyUnavailable);
+    }
 
     let token = request.token.ok_or(Reason::TokenMissing)?;
+    let access = AccessRequest {
+        groups: &[],
+        caller: Caller::Service { networks: None },
+        tenants: &tenants,
+        scope: route.scope,
+        backends: route.backends,
+        client_ip,
+        now,
+    };
+    if request.token_is_service {
+        return judge_service(live, caches.services, request, token, access, facts);
+    }
     let token = if request.token_is_authorization { bearer(token)? } else { token };
-    let (cache, resolved) = match resolve(live, tokens, token, now) {
+    let (cache, resolved) = match resolve(live, caches.tokens, token, now) {
         Ok(found) => found,
         Err(reason) => {
             facts.cache = CacheUse::Refused;
@@ -302,17 +350,56 @@ fn judge<'a>(
         }
     };
     facts.cache = cache;
+    // Known even of one who is revoked: the record says who tried.
     facts.members = Some(&resolved.members);
-    let groups: &[GroupId] = &resolved.groups;
+    if resolved.revoked {
+        return Err(Reason::TokenRevoked);
+    }
+    let caller = Caller::User { bound_by: resolved.held.binding() };
+    Ok(decide(&live.compiled.snapshot, &AccessRequest { groups: &resolved.held.groups, caller, ..access }))
+}
+
+/// The last checks of a request with a service token: whose it is, whether a person is behind it, grant, peer.
+fn judge_service<'a>(
+    live: &'a Live,
+    services: &'a mut ServiceTokenCache<ResolvedService>,
+    request: &Request<'_>,
+    header: &[u8],
+    access: AccessRequest<'_>,
+    facts: &mut Facts<'a>,
+) -> Result<Decision, Reason> {
+    let snapshot = &live.compiled.snapshot;
+    let not_service =
+        if request.token_is_authorization { Reason::TokenMalformed } else { Reason::TokenMissing };
+    let known = services.get_or_insert_with(live.serial, header, not_service, |credentials| {
+        let number = snapshot.account_of(credentials)?;
+        let account = snapshot.service_accounts.get(number).ok_or(Reason::TokenUnknown)?;
+        let groups = account.groups.iter().map(|group| snapshot.groups.name(*group));
+        Ok(ResolvedService {
+            account: number,
+            revoked: snapshot.is_revoked_account(number, credentials),
+            members: PrincipalMembers::of_service(&account.name, groups),
+        })
+    })?;
+    facts.members = Some(&known.members);
+    if known.revoked {
+        return Err(Reason::TokenRevoked);
+    }
+    let name = cookie_name(live.client_ip.as_ref());
+    // In any letter case: what a backend or Grafana would take for the cookie is enough to tell a person.
+    let has_cookie =
+        request.cookies.is_some_and(|lines| cookie::remove(lines, name) != cookie::Remaining::Unchanged);
+    if request.token_is_attended || has_cookie {
+        return Err(Reason::ServiceAttended);
+    }
+    let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
     Ok(decide(
-        &live.compiled.snapshot,
+        snapshot,
         &AccessRequest {
-            groups,
-            tenants: &tenants,
-            scope: route.scope,
-            backends: route.backends,
-            client_ip,
-            now,
+            groups: &account.groups,
+            caller: Caller::Service { networks: account.networks.as_ref() },
+            client_ip: ClientIp::parse(request.peer),
+            ..access
         },
     ))
 }
@@ -364,24 +451,39 @@ fn resolve<'c>(
     let mut cache = CacheUse::Hit;
     let entry = tokens.get_or_insert_with(token, now, || {
         cache = CacheUse::Miss;
-        let claims = token::verify(token, &snapshot.issuers, &live.keys, now)?;
-        let resolved = resolve_in_snapshot(live, &claims);
+        let claims = token::verify(token, &snapshot.issuers, &live.keys, now)
+            .inspect_err(|reason| ask_for_keys(live, token, *reason))?;
+        let resolved = resolve_in_snapshot(live, token, &claims);
         Ok((claims, resolved))
     })?;
     if entry.resolved.serial != live.serial {
-        entry.resolved = resolve_in_snapshot(live, &entry.claims);
+        entry.resolved = resolve_in_snapshot(live, token, &entry.claims);
     }
     let rules = snapshot.issuers.get(entry.claims.issuer()).ok_or(Reason::TokenIssuer)?;
     entry.claims.check_times(rules.leeway, now)?;
     Ok((cache, &entry.resolved))
 }
 
-fn resolve_in_snapshot(live: &Live, claims: &VerifiedClaims) -> Resolved {
+/// Keys may have been replaced at the issuer: a token that names an unknown one is a hint to look. Whether that is
+/// done is decided elsewhere, for all workers together.
+fn ask_for_keys(live: &Live, token: &[u8], reason: Reason) {
+    let flags = || live.asked.iter().flatten();
+    if reason != Reason::TokenKeyUnknown || flags().all(|asked| asked.load(Ordering::Relaxed)) {
+        return;
+    }
+    let issuer = token::claimed_issuer(token, &live.compiled.snapshot.issuers);
+    if let Some(Some(asked)) = issuer.and_then(|issuer| live.asked.get(issuer)) {
+        asked.store(true, Ordering::Relaxed);
+    }
+}
+
+fn resolve_in_snapshot(live: &Live, token: &[u8], claims: &VerifiedClaims) -> Resolved {
     let snapshot = &live.compiled.snapshot;
-    let identity = claims.identity();
-    let groups = snapshot.groups.of_user(claims.issuer(), identity.groups.iter().map(|group| &**group));
-    let issuer = snapshot.issuer_names.get(claims.issuer()).map_or("", |name| name);
-    let names = groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
-    let members = PrincipalMembers::of_user(issuer, identity, names);
-    Resolved { serial: live.serial, groups, members }
+    let (issuer, identity) = (claims.issuer(), claims.identity());
+    let held = snapshot.groups.held_by_user(issuer, identity.groups.iter().map(|group| &**group));
+    let revoked = snapshot.revoked.has_principal(issuer, identity) || snapshot.revoked.has_token(token);
+    let name = snapshot.issuer_names.get(issuer).map_or("", |name| name);
+    let names = held.groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
+    let members = PrincipalMembers::of_user(name, identity, names);
+    Resolved { serial: live.serial, held, revoked, members }
 }

@@ -1,8 +1,10 @@
 //! An engine on real files, with its thread and the real clock.
 
+mod fetched;
 mod files;
 mod keys;
 mod order;
+mod owners;
 mod reload;
 
 use super::*;
@@ -41,7 +43,7 @@ impl Scratch {
     }
 
     fn options(&self, policy: &str) -> Options {
-        Options { policy: self.path(policy), reload_interval: Duration::from_millis(100) }
+        Options { policy: self.path(policy), reload_interval: Duration::from_millis(100), state_dir: None }
     }
 
     fn write(&self, name: &str, content: &str) {
@@ -102,7 +104,11 @@ impl Site {
         scratch.write("ip.keys", &format!("k1:{SECRET}\n"));
         // A shorter rest than in nginx: these tests write each file at once.
         let settling = Duration::from_millis(100);
-        Self { engine: Engine::start_settling(scratch.options(policy), fallback, settling).unwrap(), scratch }
+        let inherited = Inherited { policy: fallback, ..Inherited::default() };
+        Self {
+            engine: Engine::start_settling(scratch.options(policy), inherited, settling).unwrap(),
+            scratch,
+        }
     }
 
     /// Returns how long it took.

@@ -37,7 +37,14 @@ fn embedded_code_compiles_and_every_part_is_embedded() {
 fn a_panic_is_an_answer() {
     assert_eq!(guarded(|| 7), Some(7));
     assert_eq!(guarded(|| -> u8 { panic!("deliberate, in a test") }), None);
-    let (code, record) = crate::engine::internal_error(BackendSet::ALL, b"GET", b"/a?b", b"192.0.2.1");
+    let (code, record) = crate::engine::undecided(
+        Reason::InternalError,
+        false,
+        BackendSet::ALL,
+        b"GET",
+        b"/a?b",
+        b"192.0.2.1",
+    );
     assert_eq!(code % 128, Reason::InternalError as i64);
     assert!(record.contains(r#","decision":"deny","reason":"internal_error""#), "{record}");
 }
@@ -97,7 +104,7 @@ fn an_engine_decides_for_every_lua_state_of_its_process() {
     let lua = lua_with_native();
     // Before there is an engine everything is denied.
     let ask = "local server = native.server('loki', '', false)
-         return native.enforce(server, plan * 32, 'GET', '/loki/api/v1/query', '/loki/api/v1/query', 'tenant1',
+         return native.enforce(server, plan * 128, 'GET', '/loki/api/v1/query', '/loki/api/v1/query', 'tenant1',
              token, nil, nil, nil, '192.0.2.1', nil, nil, nil, nil, nil)";
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let claims = fixtures::with(fixtures::claims(), "groups", ["group1"].as_slice().into());
@@ -109,11 +116,11 @@ fn an_engine_decides_for_every_lua_state_of_its_process() {
     let code: i64 = eval(&lua, ask);
     assert_eq!(code % 128, Reason::PolicyUnavailable as i64);
 
-    let start = format!("return native.start('{}', 'tenantauth', 0.1)", policy.display());
+    let start = format!("return native.start('{}', 'tenantauth', 0.1, nil, nil, {{}})", policy.display());
     assert_eq!(eval::<(Option<bool>, Option<String>)>(&lua, &start), (Some(true), None));
     assert_eq!(eval::<(Option<bool>, Option<String>)>(&lua, &start), (Some(true), None), "the same again");
     let (other, problem): (Option<bool>, Option<String>) =
-        eval(&lua, "return native.start('/elsewhere', 'tenantauth', 2)");
+        eval(&lua, "return native.start('/elsewhere', 'tenantauth', 2, nil, nil, {})");
     assert_eq!((other, problem.as_deref()), (None, Some("it was called before with other options")));
     for _ in 0..200 {
         if eval::<u8>(&lua, "return native.readiness()") == 2 {

@@ -6,10 +6,10 @@
 
 use super::diagnostic::{Diagnostic, Path, Place, Problems, WarningKind};
 use super::sample::{Action, Sample, identity};
-use super::snapshot::{GroupId, Snapshot};
+use super::snapshot::{Held, ServiceAccount, Snapshot};
 use super::{document, node};
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, Decision, GrantOutcome, decide, explain};
+use crate::decision::{AccessRequest, Caller, Decision, GrantOutcome, decide, explain};
 use crate::reason::Reason;
 use std::fmt::{self, Write as _};
 
@@ -178,23 +178,53 @@ impl Case {
         times: Times,
         decide: impl FnOnce(&AccessRequest<'_>) -> T,
     ) -> Result<T, Reason> {
-        let groups = self.groups(snapshot, times.claims);
+        let held = self.held(snapshot, times.claims);
+        let nobody = Caller::User { bound_by: &[] };
+        let (groups, caller) = match &held {
+            Ok(Asker::User(held)) => (Ok(&*held.groups), Caller::User { bound_by: held.binding() }),
+            Ok(Asker::Service(account)) => {
+                (Ok(&*account.groups), Caller::Service { networks: account.networks.as_ref() })
+            }
+            Err(reason) => (Err(*reason), nobody),
+        };
         let sample = Sample {
             tenants: &self.tenant,
             action: self.action,
-            groups: groups.as_deref().map_err(|reason| *reason),
+            groups,
+            caller,
             client_ip: self.client_ip.ok_or(Reason::IpMissing),
             now: times.grants,
         };
         sample.reach(decide)
     }
 
-    fn groups(&self, snapshot: &Snapshot, now: u64) -> Result<Box<[GroupId]>, Reason> {
+    fn held<'s>(&self, snapshot: &'s Snapshot, now: u64) -> Result<Asker<'s>, Reason> {
         match &self.who {
-            Who::Groups(names) => Ok(snapshot.groups.of_names(0, names.iter().map(|name| &**name))),
+            Who::Groups(names) => {
+                let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+                // A service account has no other group; which names go together is checked where they are read.
+                if let [name] = &names[..]
+                    && let Some(account) = snapshot.service_account(name)
+                {
+                    return if account.revoked {
+                        Err(Reason::TokenRevoked)
+                    } else {
+                        Ok(Asker::Service(account))
+                    };
+                }
+                snapshot
+                    .groups
+                    .of_names(&names)
+                    .map(|(_, held)| Asker::User(held))
+                    .map_err(|_| Reason::TokenIssuer)
+            }
             Who::Claims(claims) => {
                 let (issuer, identity) = identity(snapshot, claims.to_string().as_bytes(), now)?;
-                Ok(snapshot.groups.of_user(issuer, identity.groups.iter().map(|group| &**group)))
+                if snapshot.revoked.has_principal(issuer, &identity) {
+                    return Err(Reason::TokenRevoked);
+                }
+                let raw = identity.groups.iter().map(|group| &**group);
+                Ok(Asker::User(snapshot.groups.held_by_user(issuer, raw)))
             }
         }
     }
@@ -236,14 +266,28 @@ impl Case {
 
     fn help(&self, snapshot: &Snapshot) -> String {
         if let Who::Groups(names) = &self.who {
-            let unknown =
-                names.iter().find(|name| snapshot.groups.of_names(0, std::iter::once(&***name)).len() == 1);
+            let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+            if let Err(mixed) = snapshot.groups.of_names(&names) {
+                return format!("{mixed}");
+            }
+            let known = |name: &str| {
+                snapshot.groups.id(name).is_some()
+                    || snapshot.groups.stands_for_any(name)
+                    || snapshot.service_account(name).is_some()
+            };
+            let unknown = names.iter().find(|name| !known(name));
             if let Some(unknown) = unknown {
                 return format!("the policy does not know the group `{unknown}`: check its name");
             }
         }
         "correct the rules or the test; `tenantauth explain` shows every rule that took part".to_owned()
     }
+}
+
+/// Who asks, in one snapshot.
+enum Asker<'s> {
+    User(Held),
+    Service(&'s ServiceAccount),
 }
 
 /// When a request is decided.

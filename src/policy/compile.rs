@@ -3,20 +3,27 @@
 
 mod client_ip;
 mod issuers;
+mod owners;
+mod principals;
 
 use super::diagnostic::{Path, Place, Problems, WarningKind};
 use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
+use super::groups::{IssuerName, is_of_account};
 use super::lints::lint;
 use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
+use crate::fetch::Endpoint;
 use crate::network::{Network, NetworkSet};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
-use issuers::{compile_issuer, load_keys, refuse_repeated_issuers};
+use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers, refuse_several_bare};
+pub(super) use owners::add_owners;
+use principals::{check_givers, compile_revoked, compile_service_accounts, refuse_unknown_accounts};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
 use std::sync::Arc;
@@ -30,6 +37,23 @@ pub trait Files {
     /// # Errors
     /// The reader's words for why there is none.
     fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, String>;
+
+    /// The document of an owner, by its name. `None` where the policy is not a directory.
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        _ = name;
+        None
+    }
+}
+
+/// The versions of an owner's document.
+#[derive(Debug)]
+pub struct OwnerText {
+    /// What diagnostics call it.
+    pub file: String,
+    /// Its content now, or why it cannot be read.
+    pub current: Result<Vec<u8>, String>,
+    /// The content that was used last.
+    pub last_good: Option<Vec<u8>>,
 }
 
 const HELP_READ: &str = "check the path, and that nginx's worker user may read it";
@@ -41,6 +65,10 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// The keys of each issuer, parallel to the snapshot's issuers.
     pub keys: Vec<Option<Arc<KeySet>>>,
+    /// Where the keys of each issuer are fetched, parallel to `keys`, which then holds none.
+    pub endpoints: Vec<Option<Endpoint>>,
+    /// What was found of each key that the policy or a file of it holds, accepted or not; parallel to `keys`.
+    pub key_reports: Vec<Vec<KeyReport>>,
     /// The file that the keys of each issuer came from, as the policy names it; parallel to `keys`.
     pub key_files: Vec<Option<PathBuf>>,
     /// Where client addresses come from, with the keys of a signed cookie.
@@ -105,41 +133,65 @@ pub(super) fn compile(
     let mut issuers = Vec::new();
     let mut issuer_names = Vec::new();
     let mut keys = Vec::new();
+    let mut endpoints = Vec::new();
+    let mut key_reports = Vec::new();
     let mut key_files = Vec::new();
+    let mut bare = Vec::new();
     for entry in &document.issuers {
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
-            keys.push(load_keys(entry, rules.algorithms, files, &path, problems));
+            let (found, endpoint) = match load_keys(entry, rules.algorithms, files, &path, problems) {
+                Keys::Here(found) => (found, None),
+                Keys::At(endpoint) => (None, Some(endpoint)),
+            };
+            let (set, reports) = found.unzip();
+            key_reports.push(reports.unwrap_or_default());
+            keys.push(set);
+            endpoints.push(endpoint);
             key_files.push(match &entry.keys {
                 KeysEntry::File(file) => Some(PathBuf::from(&*file.value)),
                 _ => None,
             });
             issuers.push(rules);
             issuer_names.push(name);
+            bare.push(entry.bare_groups.is_some());
         }
     }
     refuse_repeated_issuers(document, problems);
+    refuse_several_bare(document, problems);
     refuse_repeated_names(document, problems);
     refuse_chained_aliases(document, &issuer_names, problems);
 
+    let names: Vec<IssuerName<'_>> =
+        issuer_names.iter().zip(bare).map(|(name, bare)| IssuerName { name, bare }).collect();
     let mut groups = GroupTable::new(
-        issuer_names.iter().map(|name| &**name),
+        &names,
+        document.service_accounts.iter().map(|account| &*account.name.value),
         document
             .group_names
             .iter()
             .map(|(name, members)| (&*name.value, members.iter().map(|member| &*member.value).collect())),
+        document.revoked.groups.iter().map(|group| &*group.value),
     );
     let grants: Vec<Grant> =
         document.grants.iter().map(|entry| compile_grant(entry, &mut groups, now, problems)).collect();
     warn_of_pattern_groups(document, &issuer_names, problems);
 
+    refuse_unknown_accounts(document, document, problems);
+    // An issuer that could not be read may be the one that gives a group.
+    if issuer_names.len() == document.issuers.len() {
+        check_givers(document, &issuer_names, &groups, problems);
+    }
+
     let networks = NamedNetworks::new(document, problems);
+    let service_accounts = compile_service_accounts(document, &networks, &groups, problems);
     let known_groups = groups_known_to_grants(document);
     let mut restrictions = Vec::new();
     for entry in &document.restrictions {
         restrictions.push(compile_restriction(entry, &networks, &known_groups, &mut groups, problems));
     }
+    let revoked = compile_revoked(document, &issuer_names, &groups, problems);
     let client_ip = compile_client_ip(document, &networks, problems);
     let source = load_client_ip(document, client_ip.as_ref(), files, problems);
 
@@ -150,7 +202,10 @@ pub(super) fn compile(
         document.token_headers.iter().map(|header| header.value.clone()).collect(),
         client_ip,
         document.audit_query,
+        compile_shadow(document, now, problems),
         groups,
+        service_accounts,
+        revoked,
         grants,
         restrictions,
     );
@@ -159,7 +214,40 @@ pub(super) fn compile(
         warn_of_unmatched_restrictions(document, &snapshot, problems);
         lint(document, &snapshot, now, problems);
     }
-    (!problems.any_error()).then_some(Compiled { snapshot, keys, key_files, client_ip: source })
+    (!problems.any_error()).then_some(Compiled {
+        snapshot,
+        keys,
+        endpoints,
+        key_reports,
+        key_files,
+        client_ip: source,
+    })
+}
+
+/// Until when the whole gateway only records. Not for long: a gateway that denies nothing must not be forgotten.
+fn compile_shadow(document: &Document, now: u64, problems: &mut Problems) -> Option<u64> {
+    const LONGEST: u64 = 31 * 24 * 3600;
+    let until = document.shadow_until.as_ref()?;
+    let path = Path::Root.key("shadow_until");
+    if until.value > now.saturating_add(LONGEST) {
+        problems
+            .error(until.place, &path, "it is more than 31 days ahead")
+            .help("choose an earlier end; it can be moved when it comes near");
+    } else if until.value > now {
+        problems
+            .warning(
+                WarningKind::ShadowMode,
+                until.place,
+                &path,
+                "until then nothing is denied, only recorded",
+            )
+            .help("write `mode: enforce` once the record shows what you expect");
+    } else {
+        problems
+            .warning(WarningKind::ShadowOver, until.place, &path, "it has passed: denials are applied")
+            .help("write `mode: enforce`");
+    }
+    Some(until.value)
 }
 
 fn refuse_repeated_names(document: &Document, problems: &mut Problems) {
@@ -248,6 +336,7 @@ fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems
         except_tenants: patterns(&entry.except_tenants),
         scopes: entry.scopes,
         expires: entry.expires.as_ref().map(|expires| expires.value),
+        owner: None,
     }
 }
 
@@ -260,7 +349,7 @@ fn warn_of_pattern_groups(document: &Document, issuers: &[Box<str>], problems: &
     for (path, groups) in grants.chain(restrictions) {
         for group in groups {
             let meant = &*group.value == "*" || is_all_of_issuer(&group.value, issuers);
-            if group.value.contains('*') && !meant && !group.value.starts_with("service:") {
+            if group.value.contains('*') && !meant && !is_of_account(&group.value) {
                 problems
                     .warning(
                         WarningKind::GroupLooksLikePattern,
@@ -293,7 +382,7 @@ fn compile_restriction(
         for group in list {
             // A group of service accounts has been refused as such.
             let known = known_groups.contains(&*group.value) || groups.is_of_every_user(&group.value);
-            if !known && !group.value.starts_with("service:") {
+            if !known && !is_of_account(&group.value) {
                 problems
                     .error(
                         group.place,
@@ -316,7 +405,7 @@ fn compile_restriction(
     }
     let network_names = networks.resolve(&entry.networks, &root.key("networks"), problems);
     let except_groups = ids(&entry.except_groups, groups);
-    if let Some(everyone) = entry.except_groups.iter().find(|group| groups.is_of_every_user(&group.value)) {
+    if let Some(everyone) = entry.except_groups.iter().find(|group| groups.is_everybody(&group.value)) {
         problems
             .error(
                 everyone.place,
@@ -363,6 +452,7 @@ fn compile_restriction(
         networks: allowed,
         network_names,
         shadow: entry.shadow.is_some(),
+        owner: None,
     }
 }
 

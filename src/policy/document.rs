@@ -4,7 +4,10 @@
 pub(super) mod cases;
 pub(super) mod issuers;
 pub(super) mod networks;
+pub(super) mod owners;
+pub(super) mod revoked;
 pub(super) mod rules;
+pub(super) mod service_accounts;
 
 use super::cases::Case;
 use super::diagnostic::{Path, Place, Problems};
@@ -13,21 +16,22 @@ use super::reader::{At, Fields};
 use crate::network::Network;
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use crate::token::digest::Sha256;
 use cases::read_cases;
 use issuers::{read_issuers, read_token_headers};
 use networks::{read_client_ip, read_networks};
-use rules::{read_authorizations, read_grants, read_group_names, read_restrictions};
-
-/// Keys of the interface that this version does not serve yet. Refused, so that nobody believes in a rule that
-/// is not enforced.
-const UNSERVED: [&str; 4] = ["service_accounts", "revoked", "owners", "shadow_until"];
-const UNSERVED_ISSUER: [&str; 3] = ["jwks_url", "ca_file", "bare_groups"];
+use owners::{OwnerEntry, read_owners};
+use revoked::read_revoked;
+use rules::{read_authorizations, read_grants, read_group_names, read_restrictions, read_time};
+use service_accounts::read_service_accounts;
 
 /// One policy document.
 #[derive(Debug, Default)]
 pub(super) struct Document {
     pub(super) issuers: Vec<IssuerEntry>,
     pub(super) token_headers: Vec<At<Box<str>>>,
+    pub(super) service_accounts: Vec<ServiceAccountEntry>,
+    pub(super) revoked: RevokedEntry,
     pub(super) group_names: Vec<(At<Box<str>>, Vec<At<Box<str>>>)>,
     pub(super) grants: Vec<GrantEntry>,
     pub(super) networks: Vec<(At<Box<str>>, Vec<At<Network>>)>,
@@ -36,6 +40,9 @@ pub(super) struct Document {
     pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
     pub(super) audit_query: QueryAudit,
+    /// Until when (Unix seconds) the whole gateway only records.
+    pub(super) shadow_until: Option<At<u64>>,
+    pub(super) owners: Vec<OwnerEntry>,
     pub(super) cases: Vec<Case>,
 }
 
@@ -64,14 +71,42 @@ pub(super) struct IssuerEntry {
     pub(super) groups_format: Option<At<Box<str>>>,
     pub(super) user_claim: Option<Box<str>>,
     pub(super) leeway: u64,
+    /// Where `bare_groups: true` stands.
+    pub(super) bare_groups: Option<Place>,
 }
 
 #[derive(Debug)]
 pub(super) enum KeysEntry {
     File(At<Box<str>>),
     Inline(At<serde_json::Value>),
+    /// Fetched: from an address, or without one by OpenID discovery.
+    Fetched {
+        url: Option<Box<str>>,
+        ca_file: Option<At<Box<str>>>,
+    },
     /// Told already.
     Missing,
+}
+
+/// A caller with a token of the policy's own.
+#[derive(Debug)]
+pub(super) struct ServiceAccountEntry {
+    pub(super) place: Place,
+    /// Its position in the list.
+    pub(super) number: usize,
+    pub(super) name: At<Box<str>>,
+    pub(super) token_sha256: Vec<At<Sha256>>,
+    /// `None` where the key is absent: from anywhere.
+    pub(super) networks: Option<Vec<At<NetworkEntry>>>,
+}
+
+/// Who is no longer let in.
+#[derive(Debug, Default)]
+pub(super) struct RevokedEntry {
+    /// The issuer's name, and `sub` or `oid`, or an account's name.
+    pub(super) principals: Vec<(At<Box<str>>, At<Box<str>>)>,
+    pub(super) groups: Vec<At<Box<str>>>,
+    pub(super) tokens_sha256: Vec<At<Sha256>>,
 }
 
 /// A grant of either form: `authorizations` lines are grants without a name.
@@ -85,6 +120,8 @@ pub(super) struct GrantEntry {
     pub(super) tenants: Vec<At<TenantPattern>>,
     pub(super) except_tenants: Vec<At<TenantPattern>>,
     pub(super) scopes: ScopeSet,
+    /// Where they are written, if they are.
+    pub(super) scopes_place: Option<Place>,
     /// Unix seconds.
     pub(super) expires: Option<At<u64>>,
 }
@@ -130,6 +167,8 @@ pub struct RestrictedScopes {
     pub scopes: ScopeSet,
     /// Backends whose `rules:*` and `alerts:*` requests are bound as well: Loki by `logs:*`, Mimir by `metrics:*`.
     pub rules_of: BackendSet,
+    /// None but these are bound: those of the owner, where the restriction is an owner's.
+    pub within: ScopeSet,
 }
 
 impl RestrictedScopes {
@@ -137,36 +176,40 @@ impl RestrictedScopes {
     pub fn cover(&self, scope: Scope, backends: BackendSet) -> bool {
         let rules =
             matches!(scope, Scope::RulesRead | Scope::RulesWrite | Scope::AlertsRead | Scope::AlertsWrite);
-        self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends))
+        let named = self.scopes.contains(scope) || (rules && self.rules_of.intersects(backends));
+        named && self.within.contains(scope)
     }
 }
 
 /// The keys of a policy that this version serves.
-pub(in crate::policy) const SERVED: [&str; 12] = [
+pub(in crate::policy) const SERVED: [&str; 16] = [
     "version",
     "mode",
+    "shadow_until",
     "issuers",
     "token_headers",
+    "service_accounts",
     "group_names",
     "authorizations",
     "grants",
     "networks",
     "client_ip",
     "restrictions",
+    "revoked",
     "audit",
     "tests",
+    "owners",
 ];
 
 /// Reads a whole document; whatever is wrong with it goes to `problems`.
 pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
-    let known = [&SERVED[..], &UNSERVED].concat();
     let mut document = Document::default();
-    let Some(fields) = problems.fields(root, &Path::Root, &known) else { return document };
-    refuse_unserved(&fields, &Path::Root, &UNSERVED, problems);
+    let Some(fields) = problems.fields(root, &Path::Root, &SERVED) else { return document };
     read_version(&fields, problems);
-    read_mode(&fields, problems);
+    document.shadow_until = read_mode(&fields, problems);
     document.issuers = read_issuers(&fields, problems);
     document.token_headers = read_token_headers(&fields, problems);
+    document.service_accounts = read_service_accounts(&fields, problems);
     document.group_names = read_group_names(&fields, problems);
     document.grants = read_authorizations(&fields, problems);
     document.grants.extend(read_grants(&fields, problems));
@@ -174,19 +217,11 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.client_ip = read_client_ip(&fields, problems);
     document.has_client_ip = fields.get("client_ip").is_some();
     document.restrictions = read_restrictions(&fields, problems);
+    document.revoked = read_revoked(&fields, problems);
     document.audit_query = read_audit(&fields, problems).unwrap_or_default();
     document.cases = read_cases(&fields, problems);
+    document.owners = read_owners(&fields, problems);
     document
-}
-
-fn refuse_unserved(fields: &Fields<'_>, path: &Path<'_>, names: &[&str], problems: &mut Problems) {
-    for name in names {
-        if let Some(place) = fields.key_place(name) {
-            problems
-                .error(place, &path.key(name), format!("`{name}` is not supported by this version"))
-                .help("remove it: a rule that is not enforced must not be believed in");
-        }
-    }
 }
 
 fn required<'n>(
@@ -213,14 +248,24 @@ fn read_version(fields: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
-fn read_mode(fields: &Fields<'_>, problems: &mut Problems) {
-    let Some(node) = fields.get("mode") else { return };
+/// Until when the whole gateway only records; `None` where it enforces.
+fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<At<u64>> {
+    let until = fields
+        .get("shadow_until")
+        .and_then(|node| read_time(node, &Path::Root.key("shadow_until"), problems));
+    let node = fields.get("mode")?;
     let path = Path::Root.key("mode");
-    if problems.word(node, &path, &[("enforce", false), ("shadow", true)]) == Some(true) {
+    let shadow = problems.word(node, &path, &[("enforce", false), ("shadow", true)])?;
+    if shadow && fields.get("shadow_until").is_none() {
         problems
-            .error(node.place, &path, "`mode: shadow` of the whole gateway is not supported by this version")
-            .help("a single restriction can be tried with `mode: shadow`");
+            .error(
+                node.place,
+                &Path::Root.key("shadow_until"),
+                "missing key `shadow_until`: shadow mode needs an end",
+            )
+            .help("add `shadow_until: 2027-01-31T00:00:00Z`, at most 31 days ahead");
     }
+    until.filter(|_| shadow)
 }
 
 /// The keys of `audit`.
@@ -257,6 +302,23 @@ fn check_name(name: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
 
 fn plain_text(_: &mut Problems, text: At<&str>, _: &Path<'_>) -> Option<Box<str>> {
     Some(text.value.into())
+}
+
+/// A list of SHA-256 of tokens. What is written instead is never repeated in a message: it may be a token itself, and
+/// messages are logged.
+fn token_hashes(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Vec<At<Sha256>> {
+    const HELP: &str = "of a service token `tenantauth keygen --service-account` prints it; else `printf %s TOKEN | sha256sum`";
+    if matches!(node.value, Value::Text(_)) {
+        problems.error(node.place, path, "expected a list, found a string").help("write a list: [...]");
+        return Vec::new();
+    }
+    problems.list_of(node, path, |problems, text, path| {
+        let sum = Sha256::from_hex(text.value);
+        if sum.is_none() {
+            problems.error(text.place, path, "expected a SHA-256: 64 hexadecimal digits").help(HELP);
+        }
+        sum
+    })
 }
 
 fn boxed(text: At<&str>) -> At<Box<str>> {

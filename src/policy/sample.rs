@@ -3,7 +3,7 @@
 
 use super::snapshot::{GroupId, Snapshot};
 use crate::client_ip::ClientIp;
-use crate::decision::AccessRequest;
+use crate::decision::{AccessRequest, Caller};
 use crate::reason::Reason;
 use crate::route::{route_raw, table};
 use crate::scope::{Backend, BackendSet, Scope};
@@ -104,6 +104,8 @@ pub struct Sample<'a> {
     pub action: Result<Action, Reason>,
     /// The principal's groups in the snapshot that decides, or why there is no principal.
     pub groups: Result<&'a [GroupId], Reason>,
+    /// Whether it is a user or a service account.
+    pub caller: Caller<'a>,
     /// Where the user is, or why that is not known.
     pub client_ip: Result<ClientIp, Reason>,
     /// Unix seconds.
@@ -124,6 +126,7 @@ impl Sample<'_> {
         let tenants = tenants(self.tenants, Some(action.scope))?;
         Ok(decide(&AccessRequest {
             groups: self.groups?,
+            caller: self.caller,
             tenants: &tenants,
             scope: action.scope,
             backends: action.backends,

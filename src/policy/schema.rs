@@ -4,7 +4,7 @@
 //! A schema looks at one value at a time. What needs two (a network that is not defined, a name given twice, a test
 //! that fails) only `tenantauth check` finds.
 
-use super::document::{AUDIT, SERVED, cases, issuers, networks, rules};
+use super::document::{AUDIT, SERVED, cases, issuers, networks, owners, revoked, rules, service_accounts};
 use crate::reason::Reason;
 use crate::scope::{Backend, Scope, ScopeSet};
 use crate::tenant::{MAX_TENANT_BYTES, MAX_WILDCARDS};
@@ -19,8 +19,13 @@ pub fn policy() -> Value {
         "title": "tenantauth policy",
         "description": "Who may reach which tenants of Mimir, Loki and Tempo, for what, and from where.",
     });
-    if let (Value::Object(schema), Value::Object(head)) = (&mut schema, head) {
+    let shadow = json!({
+        "if": {"properties": {"mode": {"const": "shadow"}}, "required": ["mode"]},
+        "then": {"required": ["shadow_until"]},
+    });
+    if let (Value::Object(schema), Value::Object(head), Value::Object(shadow)) = (&mut schema, head, shadow) {
         schema.extend(head);
+        schema.extend(shadow);
     }
     schema
 }
@@ -47,14 +52,33 @@ fn told(mut schema: Value, description: &str) -> Value {
 fn section(key: &str) -> Value {
     match key {
         "version" => told(json!({"const": 1}), "The version of the format."),
-        "mode" => told(json!({"enum": ["enforce"], "default": "enforce"}), "The policy is enforced."),
-        "issuers" => told(
-            json!({"type": "array", "minItems": 1, "maxItems": 1, "items": issuer_schema()}),
-            "Who may sign tokens.",
+        "mode" => told(
+            json!({"enum": ["enforce", "shadow"], "default": "enforce"}),
+            "`shadow` records every decision and applies none, until `shadow_until`.",
         ),
+        "shadow_until" => told(time(), "When shadow mode ends; at most 31 days ahead."),
+        "issuers" => {
+            told(json!({"type": "array", "minItems": 1, "items": issuer_schema()}), "Who may sign tokens.")
+        }
         "token_headers" => told(
             some_of(json!({"type": "string", "pattern": "^[A-Za-z0-9-]+$"})),
             "The headers that may carry a token; the first one present counts. Default: [X-Id-Token].",
+        ),
+        "service_accounts" => told(
+            json!({
+                "type": "array",
+                "items": mapping(&service_accounts::KNOWN, account_key, &["name", "token_sha256"]),
+            }),
+            "Callers without a user's token; the group of each is `service:<name>`.",
+        ),
+        "revoked" => told(mapping(&revoked::KNOWN, revoked_key, &[]), "Who no longer counts."),
+        "owners" => told(
+            json!({
+                "type": "object",
+                "propertyNames": {"pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}$"},
+                "additionalProperties": mapping(&owners::KNOWN, owner_key, &["tenants"]),
+            }),
+            "Who writes the rules of which tenants, each in `owners.d/<owner>.yaml`.",
         ),
         "group_names" => told(
             json!({
@@ -67,7 +91,7 @@ fn section(key: &str) -> Value {
         "authorizations" => told(
             json!({
                 "type": "object",
-                "propertyNames": {"pattern": "^(?!service:)[\\s\\S]+$"},
+                "propertyNames": {"minLength": 1},
                 "additionalProperties": {"type": "array", "items": tenant()},
             }),
             "Group: tenants that it may read.",
@@ -129,6 +153,12 @@ fn raw_group() -> Value {
     json!({"type": "string", "pattern": "^(?!\\*$|service:)[\\s\\S]+$"})
 }
 
+/// `*` alone, or groups, those of service accounts included.
+fn grantees() -> Value {
+    let group = json!({"type": "string", "pattern": "^(?!\\*$)[\\s\\S]+$"});
+    json!({"anyOf": [{"const": ["*"]}, some_of(group)]})
+}
+
 /// `*` alone, or groups.
 fn groups() -> Value {
     json!({"anyOf": [
@@ -167,7 +197,16 @@ fn scope_pattern() -> Value {
 fn issuer_schema() -> Value {
     let mut schema = mapping(&issuers::SERVED, issuer_key, &["issuer", "audiences"]);
     if let Value::Object(schema) = &mut schema {
-        schema.insert("oneOf".to_owned(), json!([{"required": ["jwks_file"]}, {"required": ["jwks"]}]));
+        // Without any of them the keys are discovered; only keys that are fetched need certificates.
+        let both = |one: &str, other: &str| json!({"required": [one, other]});
+        let excluded = [
+            both("jwks_url", "jwks_file"),
+            both("jwks_url", "jwks"),
+            both("jwks_file", "jwks"),
+            both("jwks_file", "ca_file"),
+            both("jwks", "ca_file"),
+        ];
+        schema.insert("not".to_owned(), json!({"anyOf": excluded}));
     }
     schema
 }
@@ -177,12 +216,23 @@ fn issuer_key(key: &str) -> Value {
         "name" => {
             let mut schema = name();
             if let Value::Object(schema) = &mut schema {
-                schema.insert("not".to_owned(), json!({"const": "service"}));
+                schema.insert("not".to_owned(), json!({"anyOf": [{"const": "service"}, {"pattern": ":"}]}));
             }
             schema
         }
         "issuer" => told(text(), "Compared exactly with `iss`."),
         "audiences" => told(some_of(text()), "One of them must be in `aud`."),
+        "jwks_url" => told(
+            json!({"type": "string", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^#\\s]+$"}),
+            "Where the issuer publishes its keys. Default: OpenID discovery.",
+        ),
+        "ca_file" => {
+            told(text(), "Certificates (PEM) to trust when keys are fetched, instead of the system's.")
+        }
+        "bare_groups" => told(
+            json!({"type": "boolean", "default": false}),
+            "Among several issuers: this one's groups are written without its name.",
+        ),
         "jwks_file" => told(text(), "The file of the issuer's public keys (JWKS); watched."),
         "jwks" => told(
             json!({"type": "object", "properties": {"keys": {"type": "array"}}, "required": ["keys"]}),
@@ -210,7 +260,9 @@ fn issuer_key(key: &str) -> Value {
 fn grant_key(key: &str) -> Value {
     match key {
         "name" => name(),
-        "groups" => told(groups(), "Who; [\"*\"] is every verified user."),
+        "groups" => {
+            told(grantees(), "Who; [\"*\"] is every verified user, `service:<name>` a service account.")
+        }
         "tenants" => told(some_of(tenant()), "`*` is any run of characters."),
         "except_tenants" => told(some_of(tenant()), "But not these."),
         "scopes" => told(some_of(scope_pattern()), "What may be done. Default: every *:read."),
@@ -232,6 +284,58 @@ fn restriction_key(key: &str) -> Value {
             json!({"enum": ["enforce", "shadow"], "default": "enforce"}),
             "`shadow` records what it would deny, and denies nothing.",
         ),
+        _ => Value::Null,
+    }
+}
+
+fn digest() -> Value {
+    json!({"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"})
+}
+
+fn account_key(key: &str) -> Value {
+    match key {
+        "name" => {
+            let mut schema = name();
+            if let Value::Object(schema) = &mut schema {
+                schema.insert("not".to_owned(), json!({"pattern": "[:*]"}));
+            }
+            schema
+        }
+        "token_sha256" => {
+            told(some_of(digest()), "The SHA-256 of its tokens, as `tenantauth keygen` prints it.")
+        }
+        "networks" => told(some_of(text()), "Where its TCP peer must be. Default: anywhere."),
+        _ => Value::Null,
+    }
+}
+
+fn revoked_key(key: &str) -> Value {
+    match key {
+        "principals" => told(
+            json!({"type": "array", "items": mapping(&revoked::PRINCIPAL, revoked_principal_key, &revoked::PRINCIPAL)}),
+            "Users by issuer and `sub` or `oid`; service accounts by issuer `service` and name.",
+        ),
+        "groups" => told(json!({"type": "array", "items": text()}), "Dropped from every principal."),
+        "tokens_sha256" => {
+            told(json!({"type": "array", "items": digest()}), "Whole tokens, by their SHA-256.")
+        }
+        _ => Value::Null,
+    }
+}
+
+fn revoked_principal_key(key: &str) -> Value {
+    match key {
+        "issuer" => told(text(), "The issuer's name in this policy, or `service`."),
+        "id" => told(text(), "`sub` or `oid`, or the account's name."),
+        _ => Value::Null,
+    }
+}
+
+fn owner_key(key: &str) -> Value {
+    match key {
+        "tenants" => told(some_of(tenant()), "The tenants that its rules may name."),
+        "scopes" => told(some_of(scope_pattern()), "What its grants may give. Default: every *:read."),
+        "contact" => told(text(), "Whom to tell when its document is refused."),
         _ => Value::Null,
     }
 }

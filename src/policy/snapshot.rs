@@ -1,13 +1,17 @@
 //! A compiled policy: immutable, indexed, with a revision. A request is decided by exactly one snapshot.
 
 pub use super::document::{QueryAudit, RestrictedScopes};
-pub use super::groups::{EVERYONE, GroupId, GroupTable};
+pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVICE};
 use super::index::TenantIndex;
 use crate::client_ip::SourceConfig;
 use crate::network::{Network, NetworkSet};
+use crate::reason::Reason;
 use crate::scope::ScopeSet;
-use crate::tenant::TenantPattern;
-use crate::token::claims::IssuerRules;
+use crate::tenant::{TenantList, TenantPattern};
+use crate::token::claims::{Identity, IssuerRules};
+use crate::token::digest::Sha256;
+use crate::token::service::Credentials;
+use hashbrown::HashSet;
 
 /// One compiled policy.
 #[derive(Debug)]
@@ -24,14 +28,35 @@ pub struct Snapshot {
     pub client_ip: Option<SourceConfig>,
     /// How much of the query the audit record keeps.
     pub audit_query: QueryAudit,
+    /// Until when (Unix seconds) denials are recorded and not applied.
+    pub shadow_until: Option<u64>,
     /// The groups that the policy knows.
     pub groups: GroupTable,
+    /// Callers without a user's token.
+    pub service_accounts: Box<[ServiceAccount]>,
+    /// Who is no longer let in.
+    pub revoked: Revocations,
     /// Grants, in the order of the document.
     pub grants: Vec<Grant>,
     /// Restrictions, in the order of the document.
     pub restrictions: Vec<Restriction>,
+    /// Those to whom tenants were given, by the numbers that their rules say.
+    pub owners: Vec<Owner>,
+    /// Every owner's rules are known: nearly always, so that requests need not look.
+    all_available: bool,
     pub(crate) grant_index: TenantIndex,
     pub(crate) restriction_index: TenantIndex,
+}
+
+/// Somebody to whom tenants were given, with a document of rules for them.
+#[derive(Debug)]
+pub struct Owner {
+    /// The owner's name.
+    pub name: Box<str>,
+    /// The tenants within which its rules hold.
+    pub tenants: Box<[TenantPattern]>,
+    /// There is a version of its document that can be used.
+    pub available: bool,
 }
 
 impl Snapshot {
@@ -44,26 +69,141 @@ impl Snapshot {
         token_headers: Vec<Box<str>>,
         client_ip: Option<SourceConfig>,
         audit_query: QueryAudit,
+        shadow_until: Option<u64>,
         groups: GroupTable,
+        service_accounts: Box<[ServiceAccount]>,
+        revoked: Revocations,
         grants: Vec<Grant>,
         restrictions: Vec<Restriction>,
     ) -> Self {
-        let grant_index = TenantIndex::build(grants.iter().map(|rule| (&*rule.tenants, &*rule.groups)));
-        let restriction_index =
-            TenantIndex::build(restrictions.iter().map(|rule| (&*rule.tenants, &*rule.groups)));
-        Self {
+        let mut snapshot = Self {
             revision,
             issuers,
             issuer_names,
             token_headers,
             client_ip,
             audit_query,
+            shadow_until,
             groups,
+            service_accounts,
+            revoked,
             grants,
             restrictions,
-            grant_index,
-            restriction_index,
+            owners: Vec::new(),
+            all_available: true,
+            grant_index: TenantIndex::default(),
+            restriction_index: TenantIndex::default(),
+        };
+        snapshot.index();
+        snapshot
+    }
+
+    /// Builds the indexes anew, after rules or owners were added or removed.
+    pub(super) fn index(&mut self) {
+        self.all_available = self.owners.iter().all(|owner| owner.available);
+        self.grant_index = TenantIndex::build(self.grants.iter().map(|rule| (&*rule.tenants, &*rule.groups)));
+        self.restriction_index =
+            TenantIndex::build(self.restrictions.iter().map(|rule| (&*rule.tenants, &*rule.groups)));
+    }
+
+    /// Whether a rule may speak about a tenant: the platform's about any, an owner's about those that were given to it.
+    ///
+    /// `owner`: that of the rule.
+    pub fn is_in_bounds(&self, owner: Option<u32>, tenant: &str) -> bool {
+        let Some(owner) = owner else { return true };
+        let owner = usize::try_from(owner).ok().and_then(|owner| self.owners.get(owner));
+        owner.is_some_and(|owner| owner.tenants.iter().any(|pattern| pattern.matches(tenant)))
+    }
+
+    /// The first owner of one of the tenants that has no version of its document which could be used: what it would
+    /// have said about the tenant is not known.
+    pub fn unavailable_owner(&self, tenants: &TenantList<'_>) -> Option<&Owner> {
+        if self.all_available {
+            return None;
         }
+        self.owners.iter().filter(|owner| !owner.available).find(|owner| {
+            tenants.iter().any(|tenant| owner.tenants.iter().any(|pattern| pattern.matches(tenant)))
+        })
+    }
+
+    /// The name of a rule's owner.
+    pub fn owner_name(&self, owner: Option<u32>) -> Option<&str> {
+        let owner = usize::try_from(owner?).ok().and_then(|owner| self.owners.get(owner))?;
+        Some(&owner.name)
+    }
+}
+
+impl Snapshot {
+    /// Whether denials are only recorded at `now` (Unix seconds).
+    pub fn is_shadow(&self, now: u64) -> bool {
+        self.shadow_until.is_some_and(|until| now < until)
+    }
+
+    /// The service account whose group is written like this: `service:<name>`.
+    pub fn service_account(&self, group: &str) -> Option<&ServiceAccount> {
+        let name = group.strip_prefix(SERVICE)?.strip_prefix(':')?;
+        self.service_accounts.iter().find(|account| *account.name == *name)
+    }
+
+    /// The service account that these credentials prove, by its position.
+    ///
+    /// # Errors
+    /// [`Reason::TokenUnknown`].
+    pub fn account_of(&self, credentials: &Credentials<'_>) -> Result<usize, Reason> {
+        credentials.verify(self.service_accounts.iter().map(|known| (&*known.name, &*known.token_sha256)))
+    }
+
+    /// Whether the service account at this position, or the token it came with, is revoked.
+    pub fn is_revoked_account(&self, account: usize, credentials: &Credentials<'_>) -> bool {
+        self.service_accounts.get(account).is_none_or(|account| account.revoked)
+            || self.revoked.has_token(credentials.token())
+    }
+}
+
+/// A caller that comes with a token of the policy's own: an agent, a script, alerting.
+#[derive(Debug)]
+pub struct ServiceAccount {
+    /// Its name; its group is `service:<name>`.
+    pub name: Box<str>,
+    /// Line in the document, from 1.
+    pub line: u32,
+    /// Its group alone; nothing where that group is revoked.
+    pub groups: Box<[GroupId]>,
+    /// The SHA-256 of each of its tokens.
+    pub token_sha256: Box<[Sha256]>,
+    /// Where its TCP peer must be; `None`: anywhere.
+    pub networks: Option<NetworkSet>,
+    /// The same as written, for people: name (or the network itself) and networks.
+    pub network_names: Box<[(Box<str>, Box<[Network]>)]>,
+    /// It is among the revoked principals.
+    pub revoked: bool,
+}
+
+/// Who is no longer let in, although the signature of their token is good.
+#[derive(Debug, Default)]
+pub struct Revocations {
+    /// `sub` and `oid`, by the issuer's position.
+    pub(super) principals: HashSet<(usize, Box<str>)>,
+    /// Of whole tokens.
+    pub(super) tokens: HashSet<Sha256>,
+}
+
+impl Revocations {
+    /// Whether a user is revoked.
+    ///
+    /// `issuer`: its position in the snapshot.
+    pub fn has_principal(&self, issuer: usize, identity: &Identity) -> bool {
+        !self.principals.is_empty()
+            && [&identity.subject, &identity.object_id]
+                .into_iter()
+                .flatten()
+                .any(|id| self.principals.contains(&(issuer, id.clone())))
+    }
+
+    /// Whether a token is revoked, a user's or a service account's, `Bearer` left off. Hashes it only where the policy
+    /// revokes any token.
+    pub fn has_token(&self, token: &[u8]) -> bool {
+        !self.tokens.is_empty() && self.tokens.contains(&Sha256::of(token))
     }
 }
 
@@ -84,6 +224,8 @@ pub struct Grant {
     pub scopes: ScopeSet,
     /// Unix seconds from which on it grants nothing.
     pub expires: Option<u64>,
+    /// The owner whose document it stands in; `None` for the platform's.
+    pub owner: Option<u32>,
 }
 
 impl Grant {
@@ -121,6 +263,8 @@ pub struct Restriction {
     pub network_names: Box<[(Box<str>, Box<[Network]>)]>,
     /// It records what it would deny, and denies nothing.
     pub shadow: bool,
+    /// The owner whose document it stands in; `None` for the platform's.
+    pub owner: Option<u32>,
 }
 
 impl Restriction {

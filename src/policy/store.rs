@@ -1,10 +1,11 @@
 //! Policies on disk: reading one with the files it names, and noticing when any of them changes.
 
 use super::cases::Case;
-use super::diagnostic::{Diagnostic, Path as At, Place, Problems};
-use super::{Compiled, Files, Outcome, compile, compile_untested};
+use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
+use super::{Compiled, Files, Outcome, OwnerText, compile, compile_untested};
 use crate::client_ip::Source;
 use crate::token::keys::KeySet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
@@ -15,29 +16,105 @@ use std::sync::Arc;
 /// No document or file named by one is read beyond this.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// The largest document of an owner, in bytes.
+const MAX_OWNER_BYTES: usize = 1 << 20;
+/// Where owners' documents lie, beside the platform's.
+const OWNERS: &str = "owners.d";
+
 /// What was read, so that a change can be noticed: each file with its content's digest, or the error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fingerprint(
-    Vec<(PathBuf, Result<String, String>)>,
-    /// The directory of the owners' documents, and whether it holds any.
-    Option<(PathBuf, bool)>,
-);
+pub struct Fingerprint {
+    files: Vec<(PathBuf, Result<String, String>)>,
+    owners: BTreeMap<PathBuf, Result<String, String>>,
+    /// What lies in the directory of the owners' documents.
+    listing: Vec<OsString>,
+    /// The policy's directory, where it is one.
+    directory: Option<PathBuf>,
+    /// Documents of owners that were changing when they were read, and have to be looked at again.
+    unsettled: bool,
+}
+
+/// What is not as it was.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// The platform's document, a file it names, or which documents of owners there are.
+    pub platform: bool,
+    /// Documents of owners.
+    pub owners: BTreeSet<PathBuf>,
+}
 
 impl Fingerprint {
-    /// The files: the document first, then those that it names, each with the reason where it could not be read.
+    /// The files: the document first, then those that it names and the documents of owners, each with the reason where
+    /// it could not be read.
     pub fn files(&self) -> impl Iterator<Item = (&Path, Option<&str>)> {
-        self.0.iter().map(|(path, read)| (&**path, read.as_ref().err().map(String::as_str)))
+        let files = self.files.iter().map(|(path, read)| (path, read)).chain(&self.owners);
+        files.map(|(path, read)| (&**path, read.as_ref().err().map(String::as_str)))
     }
 
-    /// Reads the same files again.
-    #[must_use]
-    pub fn read_again(&self) -> Self {
-        let digest = |path: &Path| read(path).map(|content| crate::token::digest::sha256_hex(&content));
-        Self(
-            self.0.iter().map(|(path, _)| (path.clone(), digest(path))).collect(),
-            self.1.as_ref().map(|(owners, _)| (owners.clone(), holds_any(owners))),
-        )
+    /// Reads the same files again, and says which have changed.
+    pub fn changes(&self) -> Changes {
+        let digest = |path: &Path| read(path).map(|content| digest_of(&content));
+        Changes {
+            platform: self.files.iter().any(|(path, before)| digest(path) != *before)
+                || self.directory.as_deref().is_some_and(|directory| listing(directory) != self.listing),
+            owners: self
+                .owners
+                .iter()
+                .filter(|(path, before)| {
+                    read_owner(path, self.directory.as_deref()).map(|text| digest_of(&text)) != **before
+                })
+                .map(|(path, _)| path.clone())
+                .collect(),
+        }
     }
+
+    /// Whether nothing has changed, and nothing was changing.
+    pub fn is_current(&self) -> bool {
+        let changes = self.changes();
+        !self.unsettled && !changes.platform && changes.owners.is_empty()
+    }
+
+    /// Whether nothing else is different but these documents of owners.
+    pub fn differs_only_in(&self, other: &Self, owners: &BTreeSet<PathBuf>) -> bool {
+        let rest = |print: &Self| -> Vec<_> {
+            let settled = print.owners.iter().filter(|(path, _)| !owners.contains(*path));
+            settled.map(|(path, read)| (path.clone(), read.clone())).collect()
+        };
+        self.files == other.files && self.listing == other.listing && rest(self) == rest(other)
+    }
+}
+
+fn digest_of(content: &[u8]) -> String {
+    crate::token::digest::sha256_hex(content)
+}
+
+/// The names in the owners' directory, sorted; those that begin with a dot are the file system's own business.
+fn listing(directory: &Path) -> Vec<OsString> {
+    let entries = fs::read_dir(directory.join(OWNERS)).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+    names.retain(|name| !name.as_bytes().starts_with(b"."));
+    names.sort_unstable();
+    names
+}
+
+/// An owner's document: a regular file inside the policy's directory, links followed.
+fn read_owner(path: &Path, directory: Option<&Path>) -> Result<Vec<u8>, String> {
+    let content = read(path)?;
+    if let Some(directory) = directory {
+        inside(path, directory)?;
+    }
+    if content.len() > MAX_OWNER_BYTES {
+        return Err(format!("larger than {} MiB", MAX_OWNER_BYTES >> 20));
+    }
+    Ok(content)
+}
+
+fn inside(path: &Path, directory: &Path) -> Result<(), String> {
+    let leads_to = path.canonicalize().map_err(words)?;
+    if leads_to.starts_with(directory.canonicalize().map_err(words)?) {
+        return Ok(());
+    }
+    Err(format!("it leads out of the directory, to `{}`", leads_to.display()))
 }
 
 /// Everything that a policy was made of: the document first, then each file it names. Enough to make it again
@@ -94,6 +171,10 @@ impl Bundle {
         }
     }
 
+    fn find(&self, path: &Path) -> Option<&Vec<u8>> {
+        self.0.iter().skip(1).find(|(known, _)| known == path).map(|(_, content)| content)
+    }
+
     /// Compiles the policy again as it was. `now`: Unix seconds.
     pub fn compile(mut self, now: u64) -> Outcome {
         let Some((document, text)) = self.0.first().cloned() else {
@@ -107,54 +188,108 @@ impl Files for Bundle {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         let document = self.0.first().map(|(document, _)| base_of(document)).unwrap_or_default();
         let path = document.join(path);
-        let found = self.0.iter().skip(1).find(|(known, _)| *known == path);
-        found.map(|(_, content)| content.clone()).ok_or_else(|| "not kept".to_owned())
+        self.find(&path).cloned().ok_or_else(|| "not kept".to_owned())
     }
+
+    /// What was good stays good: there is no newer version here.
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let document = self.0.first().map(|(document, _)| base_of(document)).unwrap_or_default();
+        let path = owner_path(&document, name);
+        let content = self.find(&path).cloned();
+        Some(OwnerText {
+            file: path.display().to_string(),
+            current: content.clone().ok_or_else(|| "not kept".to_owned()),
+            last_good: content,
+        })
+    }
+}
+
+fn owner_path(directory: &Path, name: &str) -> PathBuf {
+    directory.join(OWNERS).join(format!("{name}.yaml"))
 }
 
 /// Reads a policy and everything it names.
 ///
-/// `path`: the document, or a directory that holds it as `policy.yaml`. `now`: Unix seconds. A file that cannot
-/// be read is a diagnostic like any other.
+/// `path`: the document, or a directory that holds it as `policy.yaml`, and owners' documents in `owners.d`. `now`: Unix
+/// seconds. A file that cannot be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
-    load_with(path, |name, text, files| compile(name, text, files, now))
+    load_after(path, now, &Bundle::default(), &BTreeSet::new())
+}
+
+/// The same, where there was a policy before.
+///
+/// `former`: what it was made of; a document of an owner that is refused is replaced by that in it. `unsettled`:
+/// documents of owners that are changing right now, and are treated as if they could not be read.
+pub fn load_after(
+    path: &Path,
+    now: u64,
+    former: &Bundle,
+    unsettled: &BTreeSet<PathBuf>,
+) -> (Outcome, Fingerprint, Bundle) {
+    load_with(path, former, unsettled, |name, text, files| compile(name, text, files, now))
 }
 
 /// Reads a policy and everything it names, as [`load`] does, without running its tests, which are returned.
 pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>) {
     let mut cases = Vec::new();
-    let (outcome, fingerprint, _) = load_with(path, |name, text, files| {
-        let (outcome, found) = compile_untested(name, text, files, now);
-        cases = found;
-        outcome
-    });
+    let (outcome, fingerprint, _) =
+        load_with(path, &Bundle::default(), &BTreeSet::new(), |name, text, files| {
+            let (outcome, found) = compile_untested(name, text, files, now);
+            cases = found;
+            outcome
+        });
     (outcome, fingerprint, cases)
 }
 
 fn load_with(
     path: &Path,
+    former: &Bundle,
+    unsettled: &BTreeSet<PathBuf>,
     compile: impl FnOnce(&str, &[u8], &mut dyn Files) -> Outcome,
 ) -> (Outcome, Fingerprint, Bundle) {
     let (document, in_directory) = document_of(path);
-    let mut files = Reader::beside(&document);
+    let mut files = Reader { former, unsettled, ..Reader::beside(&document) };
     let name = document.display().to_string();
-    let within = if in_directory { Some(path) } else { None };
+    let within = in_directory.then_some(path);
+    if let Some(directory) = within {
+        files.seen.directory = Some(directory.into());
+        files.seen.listing = listing(directory);
+    }
     let mut outcome = match files.read_document(&document, within) {
         Ok(text) => compile(&name, &text, &mut files),
         Err(error) => failed(&name, &format!("cannot read the policy: {error}")),
     };
-    if in_directory {
-        let owners = path.join("owners.d");
-        let any = holds_any(&owners);
-        if any {
-            let name = owners.display().to_string();
-            let refused = failed(&name, "documents of owners are not supported by this version");
-            outcome.compiled = None;
-            outcome.diagnostics.extend(refused.diagnostics);
-        }
-        files.seen.1 = Some((owners, any));
+    if outcome.compiled.is_some()
+        && let Some(directory) = within
+    {
+        outcome.diagnostics.extend(undeclared(directory, &files.seen));
     }
-    (outcome, files.seen, files.bundle)
+    let Reader { seen, mut bundle, base, .. } = files;
+    for owner in &mut outcome.owners {
+        bundle.0.extend(owner.content.take().map(|content| (owner_path(&base, &owner.name), content)));
+    }
+    (outcome, seen, bundle)
+}
+
+/// Files beside the owners' documents that nobody has declared: they have no effect, which somebody may not know.
+fn undeclared(directory: &Path, seen: &Fingerprint) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for name in &seen.listing {
+        let path = directory.join(OWNERS).join(name);
+        if !seen.owners.contains_key(&path) {
+            let mut problems = Problems::of(&path.display().to_string());
+            problems
+                .warning(
+                    WarningKind::OwnerUndeclared,
+                    Place { line: 1, column: 1 },
+                    &At::Root,
+                    "it belongs to no owner of the platform's document and has no effect",
+                )
+                .help("name the owner under `owners`, or remove the file");
+            found.extend(problems.into_sorted());
+        }
+    }
+    found
 }
 
 /// Reads the keys of the policy in force again, whatever has become of the document at `path` since.
@@ -185,16 +320,12 @@ fn base_of(document: &Path) -> PathBuf {
     document.parent().unwrap_or(Path::new("")).into()
 }
 
-fn holds_any(directory: &Path) -> bool {
-    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some())
-}
-
 fn failed(file: &str, message: &str) -> Outcome {
     let mut problems = Problems::of(file);
     problems
         .error(Place { line: 1, column: 1 }, &At::Root, message)
         .help("check the path, and that nginx's worker user may read it");
-    Outcome { compiled: None, diagnostics: problems.into_sorted() }
+    Outcome { compiled: None, diagnostics: problems.into_sorted(), owners: Vec::new() }
 }
 
 /// Whether any of the diagnostics refuses the policy.
@@ -202,45 +333,67 @@ pub fn refused(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(Diagnostic::is_error)
 }
 
-struct Reader {
+struct Reader<'r> {
     /// Relative paths in a policy are relative to it.
     base: PathBuf,
     seen: Fingerprint,
     bundle: Bundle,
+    former: &'r Bundle,
+    unsettled: &'r BTreeSet<PathBuf>,
 }
 
-impl Reader {
+/// Nothing came before.
+static NO_BUNDLE: Bundle = Bundle(Vec::new());
+static NOTHING: BTreeSet<PathBuf> = BTreeSet::new();
+
+impl Reader<'_> {
     fn beside(document: &Path) -> Self {
-        Self { base: base_of(document), seen: Fingerprint::default(), bundle: Bundle::default() }
+        Self {
+            base: base_of(document),
+            seen: Fingerprint::default(),
+            bundle: Bundle::default(),
+            former: &NO_BUNDLE,
+            unsettled: &NOTHING,
+        }
     }
 
     /// `within`: the directory that it must not lead out of.
     fn read_document(&mut self, document: &Path, within: Option<&Path>) -> Result<Vec<u8>, String> {
         let content = self.read_path(document.to_owned());
         if let (Ok(_), Some(directory)) = (&content, within) {
-            let leads_to = document.canonicalize().map_err(words)?;
-            if !leads_to.starts_with(directory.canonicalize().map_err(words)?) {
-                return Err(format!("it leads out of the directory, to `{}`", leads_to.display()));
-            }
+            inside(document, directory)?;
         }
         content
     }
 
     fn read_path(&mut self, path: PathBuf) -> Result<Vec<u8>, String> {
         let content = read(&path);
-        let digest =
-            content.as_ref().map(|content| crate::token::digest::sha256_hex(content)).map_err(Clone::clone);
+        let digest = content.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         if let Ok(content) = &content {
             self.bundle.0.push((path.clone(), content.clone()));
         }
-        self.seen.0.push((path, digest));
+        self.seen.files.push((path, digest));
         content
     }
 }
 
-impl Files for Reader {
+impl Files for Reader<'_> {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         self.read_path(self.base.join(path))
+    }
+
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let directory = self.seen.directory.clone()?;
+        let path = owner_path(&directory, name);
+        let last_good = self.former.find(&path).cloned();
+        let mut current = read_owner(&path, Some(&directory));
+        let digest = current.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
+        self.seen.owners.insert(path.clone(), digest);
+        if self.unsettled.contains(&path) {
+            self.seen.unsettled = true;
+            current = last_good.clone().ok_or_else(|| "it is being written right now".to_owned());
+        }
+        Some(OwnerText { file: path.display().to_string(), current, last_good })
     }
 }
 

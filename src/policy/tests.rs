@@ -3,7 +3,9 @@
 pub(crate) mod accepted;
 mod cases;
 mod errors;
+mod groups;
 mod index;
+mod owners;
 mod warnings;
 
 use super::diagnostic::Severity;
@@ -43,6 +45,14 @@ issuers:
     issuer: https://issuer.example
     audiences: [grafana]
     jwks_file: jwks.json
+";
+
+/// Two issuers, neither of which has its groups written bare.
+pub(crate) const TWO: &str = "\
+version: 1
+issuers:
+  - { name: entra, issuer: https://issuer.example, audiences: [grafana], jwks_file: jwks.json }
+  - { name: keycloak, issuer: https://sso.example, audiences: [grafana], jwks_file: jwks.json }
 ";
 
 pub(crate) fn outcome(text: &str) -> Outcome {

@@ -205,10 +205,11 @@ pub enum Origin {
     Sample,
 }
 
-/// Reads claims under an issuer's rules, at `now` (Unix seconds). `iss` is not compared: it has chosen the rules.
+/// Reads claims under an issuer's rules, at `now` (Unix seconds). `iss` is not compared: it has chosen the rules. But
+/// where it names a tenant of Entra ID and the token has a `tid`, the two must be the same.
 ///
 /// # Errors
-/// In this order [`Reason::TokenMalformed`], [`Reason::TokenExpired`], [`Reason::TokenNotYetValid`],
+/// In this order [`Reason::TokenMalformed`], [`Reason::TokenIssuer`], [`Reason::TokenExpired`], [`Reason::TokenNotYetValid`],
 /// [`Reason::TokenAudience`], and [`Reason::GroupsOverage`], [`Reason::GroupsMissing`] or
 /// [`Reason::GroupsMalformed`].
 pub fn read_claims(
@@ -225,6 +226,9 @@ pub fn read_claims(
     let audiences = audiences(claims)?;
     if origin == Origin::Token && (expires.is_none() || subject.or(object_id).is_none()) {
         return Err(Reason::TokenMalformed);
+    }
+    if !is_of_tenant(claims, &rules.issuer) {
+        return Err(Reason::TokenIssuer);
     }
     let mut identity = Identity {
         subject: subject.map(Box::from),
@@ -247,6 +251,26 @@ pub fn read_claims(
     }
     identity.groups = groups(claims, rules)?;
     Ok(identity)
+}
+
+/// Whether `tid`, where there is one, is the tenant in the issuer's URL, where that names one (Entra ID's claims
+/// validation: the issuer contains exactly the token's tenant).
+fn is_of_tenant(claims: &Object<'_>, issuer: &str) -> bool {
+    match (claims.get("tid"), issuer.split('/').skip(3).find(|segment| is_guid(segment))) {
+        (Some(claimed), Some(tenant)) => {
+            claimed.as_str().is_some_and(|claimed| claimed.eq_ignore_ascii_case(tenant))
+        }
+        _ => true,
+    }
+}
+
+/// Whether it is written as `00000000-0000-0000-0000-000000000000`.
+fn is_guid(text: &str) -> bool {
+    let mut lengths = text
+        .split('-')
+        .map(|part| if part.bytes().all(|byte| byte.is_ascii_hexdigit()) { part.len() } else { 0 });
+    let expected = [8, 4, 4, 4, 12].map(Some).into_iter().chain([None]);
+    text.len() == 36 && expected.into_iter().all(|length| lengths.next() == length)
 }
 
 fn text<'b>(claims: &'b Object<'_>, name: &str) -> Result<Option<&'b str>, Reason> {

@@ -1,9 +1,10 @@
 //! `tenantauth explain`.
 
-use super::{KEY, NOW, NOW_UNIX, Room};
+use super::{KEY, NOW, NOW_UNIX, POLICY, Room};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
+use tenantauth::token::digest::sha256_hex;
 
 fn claims() -> Value {
     json!({
@@ -225,4 +226,187 @@ fn explain_needs_a_valid_policy() {
     explain("broken.yaml").complains(3, "broken.yaml:10:14: grants[0].scopes[0]: unknown scope");
     explain("nowhere.yaml").complains(1, "nowhere.yaml:1:1: cannot read the policy");
     explain(".").says(2, &["deny (tenant_forbidden)"]);
+}
+
+/// Two issuers, service accounts and revocations.
+fn several(room: &Room) {
+    let token = |letter: char| format!("tas_{}", letter.to_string().repeat(43));
+    let sum = |letter| sha256_hex(token(letter).as_bytes());
+    let head = POLICY.split("\ntoken_headers").next().unwrap();
+    room.write("several.yaml", &format!(
+        "{head}  - name: keycloak\n    issuer: https://sso.example\n    audiences: [grafana]\n    jwks_file: jwks.json\n    \
+         algorithms: [EdDSA]\n\
+         networks: {{ pods: [10.20.0.0/16] }}\n\
+         service_accounts:\n\
+         - {{ name: agent, token_sha256: ['{}', '{}'], networks: [pods, 192.0.2.9] }}\n\
+         - {{ name: open, token_sha256: ['{}'] }}\n\
+         - {{ name: gone, token_sha256: ['{}'] }}\n\
+         group_names: {{ sre: ['entra:0f3c9a1e', 'keycloak:sre'], leads: 'keycloak:leads' }}\n\
+         grants:\n\
+         - {{ groups: ['service:agent', 'service:open', 'service:gone', sre, 'entra:team-a'], tenants: [t], scopes: ['logs:*'] }}\n\
+         - {{ groups: ['keycloak:*'], tenants: [k] }}\n\
+         - {{ groups: [leads, 'entra:left'], tenants: [l] }}\n\
+         client_ip: {{ source: remote_addr }}\n\
+         restrictions: [{{ tenants: [l], networks: [192.0.2.1] }}, {{ groups: ['entra:left'], networks: [192.0.2.1] }}]\n\
+         revoked:\n  \
+           principals: [{{ issuer: service, id: gone }}, {{ issuer: entra, id: subject-2 }}]\n  \
+           groups: ['entra:left', leads]\n  \
+           tokens_sha256: ['{}']\n",
+        sum('a'),
+        sum('b'),
+        sum('o'),
+        sum('g'),
+        sum('b'),
+    ));
+}
+
+fn explain_several(room: &Room, args: &str, stdin: &str) -> super::Run {
+    let fixed = ["explain", "--policy", "several.yaml", "--now", NOW];
+    room.run_with(&[&fixed[..], &args.split_whitespace().collect::<Vec<_>>()].concat(), stdin)
+}
+
+#[test]
+fn explain_judges_service_accounts() {
+    let room = Room::new();
+    several(&room);
+    let token = |letter: char| format!("tas_{}", letter.to_string().repeat(43));
+    let basic =
+        |name: &str, letter| format!("Basic {}", STANDARD.encode(format!("{name}:{}", token(letter))));
+    let request = "--tenant t --scope logs:write";
+    let inside = format!("--token - {request} --client-ip 10.20.1.1");
+    for header in [token('a'), format!("Bearer {}\n", token('a')), basic("agent", 'a')] {
+        let run = explain_several(&room, &inside, &header);
+        run.says(
+            0,
+            &[
+                "who      a service token\n",
+                "issuer: service\n",
+                "subject: agent\n",
+                "groups known to the policy: service:agent\n",
+                "the service account must connect from pods (10.20.0.0/16), 192.0.2.9: satisfied by 10.20.1.1\n",
+                "decision: allow (granted)\n",
+            ],
+        );
+        assert!(!run.out.contains("tas_"));
+    }
+    for (header, reason) in [
+        (token('z'), "token_unknown"),
+        ("tas_".to_owned(), "token_unknown"),
+        (basic("open", 'a'), "token_unknown"),
+        (token('b'), "token_revoked"),
+        (token('g'), "token_revoked"),
+    ] {
+        explain_several(&room, &inside, &header).says(2, &[&format!("decision: deny ({reason})\n")]);
+    }
+
+    for (args, status, decision) in [
+        ("--groups service:agent --client-ip 10.20.1.1", 0, "allow (granted)"),
+        ("--groups service:agent --client-ip 192.0.2.9", 0, "allow (granted)"),
+        ("--groups service:agent --client-ip 192.0.2.1", 2, "deny (ip_forbidden)"),
+        ("--groups service:agent", 2, "deny (ip_forbidden)"),
+        ("--groups service:open", 0, "allow (granted)"),
+        ("--groups service:gone", 2, "deny (token_revoked)"),
+    ] {
+        let args = format!("{args} {request}");
+        explain_several(&room, &args, "")
+            .says(status, &["who      a service account, without its token", decision]);
+    }
+    let found = explain_several(&room, &format!("--groups service:agent {request} --format json"), "").json();
+    assert_eq!(
+        found["service_account"],
+        json!({"name": "agent", "line": 16, "outcome": "violated", "networks": [
+            {"name": "pods", "networks": ["10.20.0.0/16"], "contains_client": false},
+            {"name": "192.0.2.9", "networks": ["192.0.2.9"], "contains_client": false},
+        ]})
+    );
+    assert_eq!((&found["principal"]["verified"], &found["restriction"]), (&json!(false), &Value::Null));
+    explain_several(&room, &format!("--groups service:agent,entra:team-a {request}"), "")
+        .complains(1, "`service:agent` is a service account, which has no other group");
+    explain_several(&room, &format!("--groups service:nobody {request}"), "")
+        .complains(1, "the policy has no service account `nobody`");
+}
+
+#[test]
+fn explain_knows_whose_groups_they_are() {
+    let room = Room::new();
+    several(&room);
+    let (read_t, read_k, read_l) = (
+        "--tenant t --scope logs:read",
+        "--tenant k --scope logs:read",
+        "--tenant l --scope logs:read --client-ip 192.0.2.1",
+    );
+    for (args, status, parts) in [
+        ("--groups entra:team-a", 0, ["groups known to the policy: entra:team-a\n", "allow (granted)"]),
+        ("--groups entra:0f3c9a1e", 0, ["groups known to the policy: sre\n", "allow (granted)"]),
+        ("--groups sre", 0, ["groups known to the policy: sre\n", "allow (granted)"]),
+        ("--groups team-a", 2, ["groups the policy does not know: team-a\n", "deny (tenant_forbidden)"]),
+        (
+            "--groups keycloak:team-a",
+            2,
+            ["groups the policy does not know: keycloak:team-a\n", "deny (tenant_forbidden)"],
+        ),
+        (
+            "--groups keycloak:sre,keycloak:x",
+            0,
+            ["groups known to the policy: sre, keycloak:*\n", "allow (granted)"],
+        ),
+        ("--groups entra:left", 2, ["groups the policy revokes: entra:left\n", "deny (tenant_forbidden)"]),
+        ("--groups leads", 2, ["groups the policy revokes: leads\n", "deny (tenant_forbidden)"]),
+        // A revoked group binds still.
+        (
+            "--groups entra:left,entra:team-a",
+            2,
+            ["groups the policy revokes: entra:left\n", "deny (ip_missing)"],
+        ),
+    ] {
+        explain_several(&room, &format!("{args} {read_t}"), "").says(status, &parts);
+    }
+    explain_several(&room, &format!("--groups keycloak:any {read_k}"), "").says(0, &["keycloak:*"]);
+    explain_several(&room, &format!("--groups entra:any {read_k}"), "").says(2, &["deny (tenant_forbidden)"]);
+    explain_several(&room, &format!("--groups entra:x,keycloak:y {read_k}"), "").complains(
+        1,
+        "`entra:x` and `keycloak:y` are given by different issuers, and nobody is a user of two",
+    );
+
+    for (claims, status, parts) in [
+        (
+            r#"{"iss": "https://sso.example", "groups": ["leads", "x"]}"#,
+            2,
+            ["issuer: keycloak\n", "groups the policy revokes: leads\n"],
+        ),
+        (
+            r#"{"iss": "https://sso.example", "groups": ["entra:left"]}"#,
+            2,
+            ["issuer: keycloak\n", "deny (tenant_forbidden)"],
+        ),
+        (
+            r#"{"iss": "https://login.example/v2.0", "sub": "subject-2", "groups": []}"#,
+            2,
+            ["subject: subject-2\n", "deny (token_revoked)"],
+        ),
+        (r#"{"groups": []}"#, 2, ["refused (token_issuer)", "deny (token_issuer)"]),
+    ] {
+        explain_several(&room, &format!("--claims - {read_l}"), claims).says(status, &parts);
+    }
+    let signed = token(&claims());
+    explain_several(&room, &format!("--token - {read_t}"), &signed)
+        .says(0, &["issuer: entra\n", "groups known to the policy: sre, entra:team-a\n"]);
+}
+
+#[test]
+fn explain_takes_the_token_that_keygen_makes() {
+    let room = Room::new();
+    let made = room.run(&["keygen", "--service-account", "--format", "json"]).json();
+    let policy = POLICY.replace("grants:", "grants:\n  - { groups: ['service:new'], tenants: [n] }")
+        + &format!("service_accounts: [{{ name: new, token_sha256: [{}] }}]\n", made["sha256"]);
+    room.write("policy.yaml", &policy);
+    room.explain_with("--token - --tenant n --scope logs:read", made["token"].as_str().unwrap())
+        .says(0, &["subject: new\n", "the service account may come from anywhere\n", "allow (granted)"]);
+    let checked = room.run(&["check", "policy.yaml"]);
+    assert_eq!(checked.status, 0);
+    assert!(
+        checked.err.contains("warning: service_accounts[0].networks: `new` may come from anywhere"),
+        "{}",
+        checked.err
+    );
 }

@@ -1,12 +1,23 @@
 //! The command line as its users meet it: the real binary, its output and its exit status.
 
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod access;
 mod check;
 mod diff;
 mod explain;
 mod keygen;
+mod keys;
 mod replay;
 mod test;
 

@@ -6,7 +6,8 @@ use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site
 use crate::support::tokens::token;
 use serde_json::{Value, json};
 
-const KEYS: [&str; 31] = [
+/// What each record has, in this order.
+pub(crate) const KEYS: [&str; 31] = [
     "backend",
     "bytes_sent",
     "client_ip",
@@ -48,18 +49,25 @@ fn restricted() -> Site {
 fn records(site: &Site, count: usize) -> Vec<Value> {
     let records = site.audit(count);
     for record in &records {
-        let mut keys: Vec<&str> = record.as_object().unwrap().keys().map(String::as_str).collect();
-        keys.sort_unstable();
-        assert_eq!(keys, KEYS, "{record}");
-        assert_eq!(record["schema"], 1);
-        let time = record["time"].as_str().unwrap();
-        // 2026-11-22T01:02:03.456Z or with an offset
-        assert!(time.len() >= 24 && &time[10..11] == "T" && &time[19..20] == ".", "{time}");
-        assert!(record["status"].is_u64() && record["bytes_sent"].is_u64(), "{record}");
-        assert!(record["duration_ms"].is_number(), "{record}");
-        assert!(record["upstream_status"].is_array() || record["upstream_status"].is_null(), "{record}");
+        assert_keys(record);
     }
     records
+}
+
+/// The record has the promised keys and no other, but the mark of one that was cut, each of its type.
+pub(crate) fn assert_keys(record: &Value) {
+    let keys = record.as_object().unwrap().keys().map(String::as_str);
+    let mut keys: Vec<&str> = keys.filter(|key| *key != "truncated").collect();
+    keys.sort_unstable();
+    assert_eq!(keys, KEYS, "{record}");
+    assert!(["null", "true"].contains(&record["truncated"].to_string().as_str()), "{record}");
+    assert_eq!(record["schema"], 1);
+    let time = record["time"].as_str().unwrap();
+    // 2026-11-22T01:02:03.456Z or with an offset
+    assert!(time.len() >= 24 && &time[10..11] == "T" && &time[19..20] == ".", "{time}");
+    assert!(record["status"].is_u64() && record["bytes_sent"].is_u64(), "{record}");
+    assert!(record["duration_ms"].is_number(), "{record}");
+    assert!(record["upstream_status"].is_array() || record["upstream_status"].is_null(), "{record}");
 }
 
 #[test]
@@ -221,6 +229,28 @@ fn requests_that_nginx_refuses_itself_leave_a_record_without_a_decision() {
         assert_eq!((&record["decision"], &record["reason"]), (&Value::Null, &Value::Null), "{record}");
         assert_eq!(record["peer"], "127.0.0.1");
     }
+}
+
+#[test]
+fn refusals_behind_the_request_line_and_an_error_page_of_their_own_are_recorded_too() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        error_page 494 =431 @too_large;
+        location @too_large { return 431 "too large\n"; }
+        location / { client_max_body_size 1k; proxy_pass http://@UPSTREAM@; }
+    "#;
+    let site = Site::builder().server(server).start();
+    site.expect_errors();
+    let large = query(&["group1"], "tenant1").header("Content-Length", "2000");
+    assert_eq!(site.send(large).status, 413);
+    let mut client = Client::connect(site.port(""));
+    client.send(&query(&["group1"], "tenant1").header("X-Large", "x".repeat(20_000)).bytes());
+    assert_eq!(client.answer().status, 431);
+    for (record, status) in records(&site, 2).iter().zip([413, 431]) {
+        assert_eq!((&record["status"], &record["decision"]), (&json!(status), &Value::Null), "{record}");
+    }
+    assert!(site.upstream.take().is_empty());
 }
 
 #[test]

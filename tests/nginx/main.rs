@@ -11,7 +11,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod archive;
 mod audit;
+mod audit_load;
 mod bare;
 mod checks;
 mod client_ip;
@@ -19,12 +21,18 @@ mod decisions;
 mod examples;
 mod grafana_gateway;
 mod headers;
+mod issuers;
 mod lifecycle;
 mod metrics;
 mod misuse;
+mod monitoring;
 mod paths;
 mod prometheus;
+mod provider;
 mod redirects;
+mod revocation;
 mod self_check;
+mod service_accounts;
+mod shadow;
 mod tokens;
 mod websocket;

@@ -8,7 +8,7 @@ use crate::support::wait_for;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Samples by their name and labels as written, each family announced before.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub(crate) fn samples(text: &str) -> BTreeMap<String, f64> {
     let (mut helped, mut typed) = (BTreeSet::new(), BTreeMap::new());
     let mut samples = BTreeMap::new();
     for line in text.lines() {

@@ -49,7 +49,7 @@ fn init_worker_names_the_option_that_is_wrong() {
     for (options, name) in [
         (r#"policy = "@DIR@/policy.yaml", bogus = 1"#, "bogus"),
         (r#"policy = 1"#, "option `policy` must be a string"),
-        (r#"policy = "@DIR@/policy.yaml", state_dir = "/tmp""#, "option `state_dir` is not supported"),
+        (r#"policy = "@DIR@/policy.yaml", state_dir = 1"#, "option `state_dir` must be a string"),
         (r#"policy = "@DIR@/policy.yaml", shared_dict = true"#, "shared_dict"),
         (r#"policy = "@DIR@/policy.yaml", reload_interval = "2""#, "reload_interval"),
         (r#"policy = "@DIR@/policy.yaml", reload_interval = 0"#, "reload_interval"),

@@ -172,6 +172,16 @@ impl Client {
         self.answer_to("GET")
     }
 
+    /// Reads the answer to a GET; none where the server ended the connection without one.
+    pub(crate) fn answer_or_end(&mut self) -> Option<Answer> {
+        while !self.pending.windows(4).any(|bytes| bytes == b"\r\n\r\n") {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.answer())
+    }
+
     /// Reads the answer to a request of this method.
     pub(crate) fn answer_to(&mut self, method: &str) -> Answer {
         let end = loop {

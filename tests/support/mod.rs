@@ -4,11 +4,13 @@
 //! Nothing here uses the crate under test: what it should do is computed a second time, from the contract.
 #![allow(dead_code, reason = "each user of this directory needs another part of it")]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cookie;
 pub(crate) mod example;
 pub(crate) mod nginx;
 pub(crate) mod prometheus;
+pub(crate) mod provider;
 pub(crate) mod site;
 pub(crate) mod tokens;
 pub(crate) mod upstream;
@@ -20,6 +22,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// A path inside the repository.
 pub(crate) fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The Python that has what `tests/requirements.txt` lists: `TENANTAUTH_PYTHON`, or that of
+/// `make setup-test`.
+///
+/// # Panics
+/// Where there is none.
+pub(crate) fn python() -> PathBuf {
+    let given = std::env::var_os("TENANTAUTH_PYTHON").map(PathBuf::from);
+    let python = given.unwrap_or_else(|| repository("target/venv/bin/python"));
+    assert!(python.exists(), "no Python at {}: run `make setup-test`", python.display());
+    python
 }
 
 /// Seconds since 1970.

@@ -64,6 +64,11 @@ impl Nginx {
         });
     }
 
+    /// Sends a signal to the master: `USR1` opens the logs again, `QUIT` and `TERM` end it.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.master.pid(), name);
+    }
+
     /// Kills one worker without warning, and waits for the one that takes its place.
     pub(crate) fn kill_worker(&self) {
         let old = self.workers();

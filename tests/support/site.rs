@@ -10,6 +10,8 @@ use super::workspace::{Workspace, free_port};
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::rc::Rc;
 
 /// The first key of `client-ip.keys`: it signs.
@@ -91,6 +93,7 @@ pub(crate) const TEMPORARY: &str = "client_body_temp_path tmp-body; proxy_temp_p
 pub(crate) struct SiteBuilder {
     workers: usize,
     policy: Option<String>,
+    directories: Vec<String>,
     main: String,
     module: String,
     http: String,
@@ -104,6 +107,13 @@ impl SiteBuilder {
     #[must_use]
     pub(crate) fn policy(mut self, text: &str) -> Self {
         self.policy = Some(text.to_owned());
+        self
+    }
+
+    /// A further directory of the workspace, for the workers alone.
+    #[must_use]
+    pub(crate) fn directory(mut self, name: &str) -> Self {
+        self.directories.push(name.to_owned());
         self
     }
 
@@ -161,6 +171,10 @@ impl SiteBuilder {
              {http}\nserver {{\nlisten 127.0.0.1:@PORT@;\n{server}\n}}\n{admin}\n}}\n"
         );
         let site = Site::prepare(self.installed);
+        for name in &self.directories {
+            let made = DirBuilder::new().mode(0o700).create(site.workspace.path(name));
+            made.expect("a directory inside ours");
+        }
         if let Some(policy) = &self.policy {
             site.write_policy(policy);
         }
@@ -186,6 +200,7 @@ impl Site {
         SiteBuilder {
             workers: 1,
             policy: Some(POLICY.to_owned()),
+            directories: Vec::new(),
             main: String::new(),
             module: MODULE.to_owned(),
             http: String::new(),
@@ -223,6 +238,15 @@ impl Site {
         let configuration = self.fill(configuration);
         self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, port));
         self
+    }
+
+    /// Ends nginx, all of it, and starts it again with what it had.
+    pub(crate) fn restart(&mut self) {
+        let mut old = self.nginx.take().expect("a site that was started");
+        let workers = old.workers().len();
+        old.stop();
+        let configuration = self.workspace.read("nginx.conf");
+        self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, self.port("")));
     }
 
     /// Replaces the placeholders in a text.
@@ -283,10 +307,7 @@ impl Site {
         wait_for("complete audit log", 10, || (read().lines().count() >= count).then_some(()));
         let lines = read();
         assert_eq!(lines.lines().count(), count, "audit records:\n{lines}");
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
-            .collect()
+        records_of(&lines)
     }
 
     /// The exposition of `metrics()`.
@@ -300,6 +321,12 @@ impl Site {
     pub(crate) fn status(&self) -> Answer {
         Request::get("/status").send(self.port("admin"))
     }
+}
+
+/// The records of an audit log's lines.
+pub(crate) fn records_of(lines: &str) -> Vec<Value> {
+    let parsed = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    lines.lines().map(parsed).collect()
 }
 
 /// Replaces every `<prefix>name@` by what belongs to the name.

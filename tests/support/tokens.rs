@@ -1,10 +1,11 @@
 //! An identity provider: an RSA key, its JWKS, and tokens as good or as bad as a test wants them.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use std::sync::OnceLock;
 
@@ -66,6 +67,21 @@ impl SigningKey {
 /// The JWKS document of these keys.
 pub(crate) fn jwks(keys: &[&SigningKey]) -> String {
     json!({"keys": keys.iter().map(|key| key.jwk()).collect::<Vec<_>>()}).to_string()
+}
+
+/// A service token of the promised form, all of one letter.
+pub(crate) fn service_token(letter: char) -> String {
+    format!("tas_{}", letter.to_string().repeat(43))
+}
+
+/// `Authorization: Basic` with this user and password.
+pub(crate) fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// What a policy knows of a token.
+pub(crate) fn sha256(token: &str) -> String {
+    digest(&SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The claims of a user in these groups, good for ten minutes.

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
@@ -121,6 +121,24 @@ impl Process {
             .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
         workspace.tell_janitor(&child.id().to_string());
         Self { child }
+    }
+
+    /// Starts the command as [`Process::start`] does, but its standard input and output are the caller's; only what
+    /// it complains about is in `<name>.log`.
+    pub(crate) fn start_with_pipes(
+        workspace: &Workspace,
+        name: &str,
+        command: &mut Command,
+    ) -> (Self, ChildStdin, ChildStdout) {
+        let log =
+            fs::File::create(workspace.path(&format!("{name}.log"))).expect("a log in our own directory");
+        command.current_dir(&workspace.dir).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
+        workspace.tell_janitor(&child.id().to_string());
+        let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        (Self { child }, stdin, stdout)
     }
 
     /// The process id.

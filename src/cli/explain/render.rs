@@ -1,7 +1,8 @@
 //! The explanation for people: what was asked, rule by rule what was found, and at the end the decision.
 
 use super::super::plain;
-use super::report::{Explanation, GrantSeen, NetworkSeen, RestrictionSeen, TenantRules, Who};
+use super::report::{AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, TenantRules, Who};
+use crate::policy::snapshot::SERVICE;
 use std::fmt::Write as _;
 
 /// Grants of other groups that are listed; the JSON form has them all.
@@ -22,6 +23,9 @@ pub(super) fn human(found: &Explanation) -> String {
         "where    {}",
         found.request.client_ip.as_deref().unwrap_or("not known: no --client-ip was given")
     );
+    if let Some(account) = &found.service_account {
+        account_networks(&mut out, account, found);
+    }
     let refused = found.tenants.refused.map_or_else(String::new, |reason| format!(": refused ({reason})"));
     _ = writeln!(out, "tenants  {}{refused}", plain(&found.tenants.header));
     for tenant in &found.tenants.rules {
@@ -32,7 +36,10 @@ pub(super) fn human(found: &Explanation) -> String {
 }
 
 fn who(out: &mut String, who: &Who) {
+    let is_service = who.known.as_ref().is_some_and(|known| known.issuer == SERVICE);
     let proof = match (who.source, who.verified) {
+        ("token", true) if is_service => "a service token",
+        ("groups", _) if is_service => "a service account, without its token",
         ("token", true) => "a verified token",
         ("token", false) => "a token",
         ("claims", _) => "claims, NOT VERIFIED",
@@ -40,10 +47,12 @@ fn who(out: &mut String, who: &Who) {
     };
     _ = write!(out, "who      {proof}");
     if let Some(reason) = who.refused {
-        _ = writeln!(out, ": refused ({reason})");
-        return;
+        _ = write!(out, ": refused ({reason})");
     }
     out.push('\n');
+    if who.known.is_none() && who.refused.is_some() {
+        return;
+    }
     if let Some(known) = &who.known {
         for (label, value) in [
             ("issuer", Some(&known.issuer)),
@@ -61,6 +70,20 @@ fn who(out: &mut String, who: &Who) {
     if !who.unknown_groups.is_empty() {
         _ = writeln!(out, "         groups the policy does not know: {}", everything(&who.unknown_groups));
     }
+    if !who.revoked_groups.is_empty() {
+        _ = writeln!(out, "         groups the policy revokes: {}", everything(&who.revoked_groups));
+    }
+}
+
+fn account_networks(out: &mut String, account: &AccountSeen, found: &Explanation) {
+    let Some(networks) = &account.networks else {
+        out.push_str("         the service account may come from anywhere\n");
+        return;
+    };
+    let networks = networks.iter().map(network).collect::<Vec<_>>().join(", ");
+    let peer = found.request.client_ip.as_deref().unwrap_or("an unknown address");
+    let outcome = if account.outcome == "satisfied" { "satisfied" } else { "VIOLATED" };
+    _ = writeln!(out, "         the service account must connect from {networks}: {outcome} by {peer}");
 }
 
 fn what(out: &mut String, found: &Explanation) {

@@ -3,7 +3,8 @@
 use crate::cli::timestamp;
 use crate::client_ip::ClientIp;
 use crate::decision::{GrantOutcome, RestrictionOutcome, TenantTrace};
-use crate::policy::snapshot::{Grant, GroupId, Restriction, Snapshot};
+use crate::network::Network;
+use crate::policy::snapshot::{Grant, GroupId, Restriction, ServiceAccount, Snapshot};
 use crate::scope::Scope;
 use serde::Serialize;
 
@@ -24,6 +25,8 @@ pub(super) struct Explanation {
     pub(super) revision: String,
     pub(super) time: String,
     pub(super) principal: Who,
+    /// Where a service account must come from; null for a user.
+    pub(super) service_account: Option<AccountSeen>,
     pub(super) request: Asked,
     pub(super) tenants: Tenants,
 }
@@ -62,6 +65,8 @@ pub(super) struct Who {
     pub(super) groups: Vec<String>,
     /// Groups that nothing in the policy names.
     pub(super) unknown_groups: Vec<String>,
+    /// Groups that count for nothing, since the policy revokes them.
+    pub(super) revoked_groups: Vec<String>,
 }
 
 impl Who {
@@ -73,6 +78,7 @@ impl Who {
             known: None,
             groups: Vec::new(),
             unknown_groups: Vec::new(),
+            revoked_groups: Vec::new(),
         }
     }
 }
@@ -140,6 +146,31 @@ pub(super) struct RestrictionSeen {
 }
 
 #[derive(Serialize)]
+pub(super) struct AccountSeen {
+    pub(super) name: String,
+    pub(super) line: u32,
+    /// `satisfied` or `violated` by the client address, which stands for the TCP peer.
+    pub(super) outcome: &'static str,
+    /// Null where it may come from anywhere.
+    pub(super) networks: Option<Vec<NetworkSeen>>,
+}
+
+impl AccountSeen {
+    pub(super) fn of(account: &ServiceAccount, client: Option<ClientIp>) -> Self {
+        let inside = account
+            .networks
+            .as_ref()
+            .is_none_or(|networks| client.is_some_and(|client| networks.contains(client.addr())));
+        Self {
+            name: account.name.to_string(),
+            line: account.line,
+            outcome: if inside { "satisfied" } else { "violated" },
+            networks: account.networks.is_some().then(|| seen_networks(&account.network_names, client)),
+        }
+    }
+}
+
+#[derive(Serialize)]
 pub(super) struct NetworkSeen {
     pub(super) name: String,
     pub(super) networks: Vec<String>,
@@ -199,17 +230,18 @@ fn seen_restriction(
         },
         shadow: restriction.shadow,
         except_groups: names(&restriction.except_groups, snapshot),
-        networks: restriction
-            .network_names
-            .iter()
-            .map(|(name, networks)| NetworkSeen {
-                name: name.to_string(),
-                networks: networks.iter().map(ToString::to_string).collect(),
-                contains_client: client
-                    .is_some_and(|client| networks.iter().any(|network| network.contains(client.addr()))),
-            })
-            .collect(),
+        networks: seen_networks(&restriction.network_names, client),
     }
+}
+
+fn seen_networks(named: &[(Box<str>, Box<[Network]>)], client: Option<ClientIp>) -> Vec<NetworkSeen> {
+    let seen = named.iter().map(|(name, networks)| NetworkSeen {
+        name: name.to_string(),
+        networks: networks.iter().map(ToString::to_string).collect(),
+        contains_client: client
+            .is_some_and(|client| networks.iter().any(|network| network.contains(client.addr()))),
+    });
+    seen.collect()
 }
 
 fn names(groups: &[GroupId], snapshot: &Snapshot) -> Vec<String> {

@@ -5,7 +5,7 @@
 
 use super::record::Record;
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, Decision, decide};
+use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::policy::sample::{Action, Sample};
 use crate::policy::snapshot::{EVERYONE, GroupId, Restriction, Snapshot};
 use crate::reason::Reason;
@@ -148,13 +148,29 @@ impl<'s> Judge<'s> {
             Some(name) => self.snapshot.issuer_names.iter().position(|known| **known == **name),
             None => None,
         };
-        let names = || groups.iter().map(|group| &*group.0);
-        let ids = self.snapshot.groups.of_names(issuer.unwrap_or_default(), names());
-        let sample = Sample { tenants: &tenants, action: Ok(action), groups: Ok(&ids), client_ip, now };
+        let names: Vec<&str> = groups.iter().map(|group| &*group.0).collect();
+        let account = names.first().and_then(|name| self.snapshot.service_account(name));
+        // Without a principal that the policy knows it is a question of what it would say to another.
+        let (held, known) = match self.snapshot.groups.of_names(&names) {
+            Ok((found, held)) => (Some(held), issuer.is_some() && found == issuer),
+            Err(_) => (None, false),
+        };
+        let user = held.as_ref().map_or(&[][..], |held| &held.groups);
+        let bound_by = held.as_ref().map_or(&[][..], |held| held.binding());
+        let (groups, caller, client_ip) = match account {
+            Some(account) => {
+                let peer = record.peer.as_deref().unwrap_or_default();
+                let networks = account.networks.as_ref();
+                (&*account.groups, Caller::Service { networks }, ClientIp::parse(peer.as_bytes()))
+            }
+            None => (user, Caller::User { bound_by }, client_ip),
+        };
+        let sample =
+            Sample { tenants: &tenants, action: Ok(action), groups: Ok(groups), caller, client_ip, now };
         let (decision, open) = sample
             .reach(|request| {
                 let decision = decide(self.snapshot, request);
-                let open = issuer.is_none() || self.could_differ(record, request, decision);
+                let open = account.is_none() && (!known || self.could_differ(record, request, decision));
                 (decision, open)
             })
             .map_err(|reason| corrupt(&format!("its tenants are refused ({reason})")))?;

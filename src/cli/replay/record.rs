@@ -41,6 +41,8 @@ pub(super) struct Record<'a> {
     pub(super) backend: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) client_ip: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) peer: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) policy_revision: Option<Cow<'a, str>>,
 }

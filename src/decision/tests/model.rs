@@ -15,6 +15,8 @@ struct Rule {
     scopes: Option<Vec<&'static str>>,
     /// Grants alone.
     expires: Option<u64>,
+    /// Grants alone: for the service account too.
+    service: bool,
     /// Restrictions alone.
     networks: Vec<&'static str>,
     shadow: bool,
@@ -24,10 +26,15 @@ struct Rule {
 struct Policy {
     grants: Vec<Rule>,
     restrictions: Vec<Rule>,
+    revoked: Vec<&'static str>,
+    /// Of the service account.
+    networks: Option<Vec<&'static str>>,
 }
 
 #[derive(Clone, Debug)]
 struct Wish {
+    /// The service account asks, and the address is its peer's; otherwise a user in the raw groups.
+    service: bool,
     raw_groups: Vec<&'static str>,
     tenants: Vec<&'static str>,
     scope: Scope,
@@ -36,7 +43,8 @@ struct Wish {
 }
 
 const GROUPS: [&str; 5] = ["a", "b", "c", "alias", "entra:*"];
-const RAW_GROUPS: [&str; 6] = ["a", "b", "c", "alias", "raw", "stranger"];
+const RAW_GROUPS: [&str; 7] = ["a", "b", "c", "alias", "raw", "stranger", "service:agent"];
+const REVOCABLE: [&str; 5] = ["a", "b", "alias", "raw", "service:agent"];
 const PATTERNS: [&str; 8] = ["t", "u", "v", "t*", "*v", "t*v", "*", "tv"];
 const TENANTS: [&str; 6] = ["t", "u", "v", "tv", "txv", "x"];
 const SCOPES: [&str; 14] = [
@@ -74,19 +82,24 @@ prop_compose! {
         scopes in prop::option::of(some_of(&SCOPES, 1..3)),
         expires in prop_oneof![4 => Just(None), 1 => Just(Some(NOW)), 1 => Just(Some(NOW + 1))],
         networks in some_of(&NETWORKS, 1..3),
+        service in any::<bool>(),
         shadow in prop::bool::weighted(0.3),
     ) -> Rule {
-        Rule { groups, except_groups, tenants, except_tenants, scopes, expires, networks, shadow }
+        Rule { groups, except_groups, tenants, except_tenants, scopes, expires, service, networks, shadow }
     }
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
-    (prop::collection::vec(rule(), 0..5), prop::collection::vec(rule(), 0..4))
-        .prop_map(|(grants, restrictions)| Policy { grants, restrictions })
+    let revoked = prop_oneof![2 => Just(Vec::new()), 1 => some_of(&REVOCABLE, 1..3)];
+    let networks = prop::option::of(some_of(&NETWORKS, 1..3));
+    (prop::collection::vec(rule(), 0..5), prop::collection::vec(rule(), 0..4), revoked, networks).prop_map(
+        |(grants, restrictions, revoked, networks)| Policy { grants, restrictions, revoked, networks },
+    )
 }
 
 prop_compose! {
     fn wish()(
+        service in prop::bool::weighted(0.25),
         raw_groups in some_of(&RAW_GROUPS, 0..4),
         tenants in some_of(&TENANTS, 1..4),
         scope in prop::sample::select(&Scope::ALL[..]),
@@ -97,7 +110,7 @@ prop_compose! {
         ],
     ) -> Wish {
         let backends = backends.into_iter().map(BackendSet::of).fold(BackendSet::EMPTY, BackendSet::union);
-        Wish { raw_groups, tenants, scope, backends, client_ip }
+        Wish { service, raw_groups, tenants, scope, backends, client_ip }
     }
 }
 
@@ -106,10 +119,16 @@ fn written(policy: &Policy) -> String {
     // `known` holds every group, so that restrictions may name it.
     let mut text = format!(
         "{HEAD}group_names: {{ alias: [raw] }}\nclient_ip: {{ source: remote_addr }}\n\
-         authorizations: {{ a: [known], b: [known], c: [known] }}\ngrants:\n"
+         authorizations: {{ a: [known], b: [known], c: [known] }}\nservice_accounts:\n\
+         - {{ name: agent, token_sha256: ['{}']",
+        "0".repeat(64)
     );
-    let rule = |rule: &Rule| {
-        let mut fields = format!("groups: {}, tenants: {}", list(&rule.groups), list(&rule.tenants));
+    if let Some(networks) = &policy.networks {
+        text += &format!(", networks: {}", list(networks));
+    }
+    text += &format!(" }}\nrevoked: {{ groups: {} }}\ngrants:\n", list(&policy.revoked));
+    let rule = |rule: &Rule, groups: &[&str]| {
+        let mut fields = format!("groups: {}, tenants: {}", list(groups), list(&rule.tenants));
         if !rule.except_tenants.is_empty() {
             fields += &format!(", except_tenants: {}", list(&rule.except_tenants));
         }
@@ -119,7 +138,9 @@ fn written(policy: &Policy) -> String {
         fields
     };
     for grant in &policy.grants {
-        text += &format!("- {{ {}", rule(grant));
+        let mut groups = grant.groups.clone();
+        groups.extend(is_for_service(grant).then_some("service:agent"));
+        text += &format!("- {{ {}", rule(grant, &groups));
         if let Some(expires) = grant.expires {
             text += &format!(", expires: {}", jiff::Timestamp::from_second(expires as i64).unwrap());
         }
@@ -127,7 +148,11 @@ fn written(policy: &Policy) -> String {
     }
     text += "- { groups: [a], tenants: [known] }\nrestrictions:\n";
     for restriction in &policy.restrictions {
-        text += &format!("- {{ {}, networks: {}", rule(restriction), list(&restriction.networks));
+        text += &format!(
+            "- {{ {}, networks: {}",
+            rule(restriction, &restriction.groups),
+            list(&restriction.networks)
+        );
         if !restriction.except_groups.is_empty() {
             text += &format!(", except_groups: {}", list(&restriction.except_groups));
         }
@@ -155,17 +180,35 @@ fn names_tenant(rule: &Rule, tenant: &str) -> bool {
         && !rule.except_tenants.iter().any(|pattern| matches(pattern, tenant))
 }
 
-fn holds(wish: &Wish, group: &str) -> bool {
+/// `*` stands alone.
+fn is_for_service(grant: &Rule) -> bool {
+    grant.service && grant.groups != ["*"]
+}
+
+/// Whether the user's token gives the raw group: "a revoked group is dropped from every principal", and an alias stands
+/// for its groups.
+fn gives(policy: &Policy, wish: &Wish, raw: &str) -> bool {
+    let revoked = policy.revoked.contains(&raw) || (raw == "raw" && policy.revoked.contains(&"alias"));
+    // Nobody revokes what only reads like the name of an alias.
+    wish.raw_groups.contains(&raw) && (!revoked || raw == "alias")
+}
+
+fn holds(policy: &Policy, wish: &Wish, group: &str) -> bool {
     match group {
+        // "a token's group that begins with `service` and a colon is dropped"
+        "entra:*" => wish.raw_groups.iter().any(|raw| *raw != "service:agent" && gives(policy, wish, raw)),
         "*" => true,
-        "entra:*" => !wish.raw_groups.is_empty(),
-        "alias" => wish.raw_groups.contains(&"raw"),
-        raw => wish.raw_groups.contains(&raw),
+        "alias" => gives(policy, wish, "raw"),
+        raw => gives(policy, wish, raw),
     }
 }
 
-fn names_group(rule: &Rule, wish: &Wish) -> bool {
-    rule.groups.iter().any(|group| holds(wish, group))
+fn grants_to(policy: &Policy, grant: &Rule, wish: &Wish) -> bool {
+    if wish.service {
+        is_for_service(grant) && !policy.revoked.contains(&"service:agent")
+    } else {
+        grant.groups.iter().any(|group| holds(policy, wish, group))
+    }
 }
 
 /// "`X:*` is read and write, `delete` must be written out."
@@ -188,19 +231,25 @@ fn bound_scope(pattern: &str, wish: &Wish) -> bool {
 }
 
 fn inside(rule: &Rule, client_ip: &str) -> bool {
-    let address: IpAddr = client_ip.parse().unwrap();
-    rule.networks.iter().any(|network| match (address, *network) {
+    rule.networks.iter().any(|network| contains(network, client_ip))
+}
+
+fn contains(network: &str, address: &str) -> bool {
+    match (address.parse().unwrap(), network) {
         (IpAddr::V4(v4), "10.0.0.0/8") => v4.octets()[0] == 10,
         (IpAddr::V4(v4), "10.1.0.0/16") => v4.octets()[..2] == [10, 1],
         (IpAddr::V6(v6), "2001:db8::/32") => v6.segments()[..2] == [0x2001, 0xdb8],
         _ => false,
-    })
+    }
 }
 
-fn applies(rule: &Rule, wish: &Wish, tenant: &str) -> bool {
+/// "restrictions bind users", and a revocation lifts none.
+fn applies(policy: &Policy, rule: &Rule, wish: &Wish, tenant: &str) -> bool {
+    let nothing_revoked = Policy { revoked: Vec::new(), ..policy.clone() };
     names_tenant(rule, tenant)
-        && names_group(rule, wish)
-        && !rule.except_groups.iter().any(|group| holds(wish, group))
+        && !wish.service
+        && rule.groups.iter().any(|group| holds(&nothing_revoked, wish, group))
+        && !rule.except_groups.iter().any(|group| holds(policy, wish, group))
         && rule.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|pattern| bound_scope(pattern, wish)))
 }
 
@@ -211,7 +260,7 @@ fn expected(policy: &Policy, wish: &Wish) -> (Reason, Option<Reason>) {
     let grants_of = |tenant: &str| -> Vec<&Rule> {
         let grants = policy.grants.iter();
         grants
-            .filter(|grant| names_tenant(grant, tenant) && names_group(grant, wish))
+            .filter(|grant| names_tenant(grant, tenant) && grants_to(policy, grant, wish))
             .filter(|grant| grant.expires.is_none_or(|expires| NOW < expires))
             .collect()
     };
@@ -225,12 +274,19 @@ fn expected(policy: &Policy, wish: &Wish) -> (Reason, Option<Reason>) {
     if !tenants.iter().all(|tenant| grants_of(tenant).iter().any(allows)) {
         return (Reason::ScopeForbidden, None);
     }
+    if wish.service {
+        // "The TCP peer must be inside."
+        let outside = policy.networks.as_ref().is_some_and(|networks| {
+            !wish.client_ip.is_ok_and(|peer| networks.iter().any(|network| contains(network, peer)))
+        });
+        return (if outside { Reason::IpForbidden } else { Reason::Granted }, None);
+    }
     let violated = |shadow: bool| {
         tenants.iter().any(|tenant| {
             policy
                 .restrictions
                 .iter()
-                .filter(|rule| rule.shadow == shadow && applies(rule, wish, tenant))
+                .filter(|rule| rule.shadow == shadow && applies(policy, rule, wish, tenant))
                 .any(|rule| !wish.client_ip.is_ok_and(|client_ip| inside(rule, client_ip)))
         })
     };
@@ -253,11 +309,18 @@ proptest! {
         let Some(compiled) = outcome.compiled else { return Err(TestCaseError::reject("a senseless exception")) };
         let snapshot = compiled.snapshot;
         for wish in wishes {
-            let groups = snapshot.groups.of_user(0, wish.raw_groups.iter().copied());
+            let held = snapshot.groups.held_by_user(0, wish.raw_groups.iter().copied());
+            let account = &snapshot.service_accounts[0];
+            let (groups, caller) = if wish.service {
+                (&account.groups, Caller::Service { networks: account.networks.as_ref() })
+            } else {
+                (&held.groups, Caller::User { bound_by: held.binding() })
+            };
             let header = wish.tenants.join("|");
             let tenants = TenantList::parse(header.as_bytes()).unwrap();
             let request = AccessRequest {
-                groups: &groups,
+                groups,
+                caller,
                 tenants: &tenants,
                 scope: wish.scope,
                 backends: wish.backends,
@@ -268,13 +331,13 @@ proptest! {
             let (reason, shadow) = expected(&policy, &wish);
             prop_assert_eq!(decision.reason(), reason, "{:?}\n{}", wish, text);
             prop_assert_eq!(decision.shadow.map(|shadow| shadow.reason), shadow, "{:?}\n{}", wish, text);
-            check_trace(&explain(&snapshot, &request), decision);
+            check_trace(&explain(&snapshot, &request), decision, wish.service);
         }
     }
 }
 
 /// What people read must lead to what was decided.
-fn check_trace(trace: &Trace<'_>, decision: Decision) {
+fn check_trace(trace: &Trace<'_>, decision: Decision, service: bool) {
     assert_eq!(trace.decision, decision);
     let any = |tenant: &TenantTrace<'_>, wanted| tenant.grants.iter().any(|(_, outcome)| *outcome == wanted);
     let granted = trace.tenants.iter().all(|tenant| any(tenant, GrantOutcome::Allows));
@@ -296,6 +359,7 @@ fn check_trace(trace: &Trace<'_>, decision: Decision) {
             assert!(granted && !violated(false));
             assert_eq!(decision.shadow.is_some(), violated(true));
         }
-        _ => assert!(granted && violated(false)),
+        // A service account's networks are no restriction.
+        _ => assert!(granted && violated(false) != service),
     }
 }

@@ -38,16 +38,6 @@ fn a_directory_holds_its_policy() {
     site.scratch.write("conf/policy.yaml", &policy(TAIL));
     site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
     assert_eq!(site.reason(&query(&signed("r", &claims()))), Reason::Granted);
-
-    // Documents of owners are refused, also where they come later, and are not missed once they are gone.
-    fs::create_dir(site.scratch.path("conf/owners.d")).unwrap();
-    site.let_it_look();
-    assert!(site.engine.gauges().last_reload_successful, "an empty directory says nothing");
-    site.scratch.write("conf/owners.d/team-a.yaml", "{}\n");
-    refused_with(&site, "conf/owners.d:1:1: documents of owners are not supported by this version");
-    assert_eq!(site.reason(&query(&signed("r", &claims()))), Reason::Granted);
-    fs::remove_file(site.scratch.path("conf/owners.d/team-a.yaml")).unwrap();
-    site.wait_for("the policy", |site| site.engine.gauges().last_reload_successful);
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn a_missing_key_file_is_awaited_too() {
 fn a_policy_is_not_read_while_it_is_written() {
     let Site { scratch, engine } = Site::start(TAIL);
     drop(engine);
-    let engine = Engine::start(scratch.options("policy.yaml"), None).unwrap();
+    let engine = Engine::start(scratch.options("policy.yaml"), Inherited::default()).unwrap();
     let site = Site { scratch, engine };
     site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
     site.messages();
@@ -164,7 +164,8 @@ fn a_withdrawn_key_does_not_come_back_with_a_successor() {
         }
         let options = scratch.options("policy.yaml");
         let settling = Duration::from_millis(100);
-        let engine = Engine::start_settling(options, Some(bundle.clone()), settling).unwrap();
+        let inherited = Inherited { policy: Some(bundle.clone()), ..Inherited::default() };
+        let engine = Engine::start_settling(options, inherited, settling).unwrap();
         while engine.readiness() != Readiness::Ready {
             thread::sleep(Duration::from_millis(1));
         }
@@ -191,13 +192,12 @@ fn a_successor_takes_nothing_over_from_another_policy() {
 
 #[test]
 fn a_panic_of_the_thread_is_told_and_survived() {
-    let (engine, _retired) =
-        Engine::new(Options { policy: PathBuf::new(), reload_interval: Duration::from_millis(100) });
-    assert!(super::super::reload::guarded(&engine, || panic!("deliberate, in a test")));
+    let reload_interval = Duration::from_millis(100);
+    let (engine, _inbox) = Engine::new(Options { policy: PathBuf::new(), reload_interval, state_dir: None });
+    super::super::reload::guarded(&engine, "the policy was read", || panic!("deliberate, in a test"));
     assert_eq!(engine.readiness(), Readiness::NoPolicy);
     let (level, text) = engine.next_message().unwrap();
     assert_eq!((level, &*text), (Level::Error, "internal error: a panic while the policy was read"));
-    assert!(!super::super::reload::guarded(&engine, || false));
 }
 
 #[test]
@@ -217,7 +217,8 @@ fn what_is_shown_holds_no_secret() {
     site.wait_for("the refusal", |site| !site.engine.gauges().last_reload_successful);
     let status = site.engine.status();
     assert_eq!(status["serving"], true);
-    assert_eq!(status["issuers"], json!([{"name": "entra", "keys": 2}]));
+    assert_eq!(status["issuers"][0]["keys"], 2);
+    assert_eq!(status["issuers"][0]["source"], "jwks_file");
     assert_eq!(status["warnings"].as_array().unwrap().len(), 2);
     assert_eq!(status["token_cache_entries"], 1);
     assert_eq!(status["last_reload_successful"], false);
@@ -231,4 +232,97 @@ fn what_is_shown_holds_no_secret() {
         assert!(!shown.contains(secret), "{secret} in {shown}");
     }
     assert!(!shown.contains(value.rsplit('.').next().unwrap()));
+}
+
+/// An engine with a state directory, over whatever lies there.
+fn start_with_state(scratch: Scratch) -> Site {
+    scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    fs::create_dir_all(scratch.path("state")).unwrap();
+    let options = Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy.yaml") };
+    let settling = Duration::from_millis(100);
+    let engine = Engine::start_settling(options, Inherited::default(), settling).unwrap();
+    Site { engine, scratch }
+}
+
+#[test]
+fn the_last_good_policy_survives_a_restart_in_the_state_directory() {
+    let scratch = Scratch::new();
+    let good = signed("r", &claims());
+    scratch.write("policy.yaml", &policy(TAIL));
+    let site = start_with_state(scratch);
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    site.change("grants: [{ groups: [a], tenants: [t] }]\n");
+    let revision = site.engine.revision();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    for broken in ["broken\n", ""] {
+        if broken.is_empty() {
+            fs::remove_file(scratch.path("policy.yaml")).unwrap();
+        } else {
+            scratch.write("policy.yaml", broken);
+        }
+        let options = Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy.yaml") };
+        let settling = Duration::from_millis(100);
+        let engine = Engine::start_settling(options, Inherited::default(), settling).unwrap();
+        while engine.readiness() == Readiness::Loading {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The newest that was served, told in every way.
+        assert_eq!(engine.revision(), revision);
+        let status = engine.status();
+        assert_eq!(
+            [&status["policy_source"], &status["last_reload_successful"]],
+            [&json!("state_dir"), &json!(false)]
+        );
+        assert!(!engine.gauges().last_reload_successful);
+        let messages: Vec<_> = std::iter::from_fn(|| engine.next_message()).collect();
+        assert!(messages.iter().any(|(_, text)| text.contains("stays in force")), "{messages:?}");
+        let plan = u64::from(engine.header_plan().serial);
+        let request = query(&good);
+        let reason = engine.enforce(&loki(), plan, &request, |verdict| verdict.decision.reason());
+        assert_eq!(reason, Some(Reason::Granted));
+    }
+    // Repaired, it is read from its place again.
+    scratch.write("policy.yaml", &policy(TAIL));
+    let site = start_with_state(scratch);
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    assert_eq!(site.engine.status()["policy_source"], "policy");
+    // What is damaged, or could be somebody else's, is not used.
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy.yaml", "broken\n");
+    let kept = fs::read_dir(scratch.path("state")).unwrap().next().unwrap().unwrap().path();
+    let whole = fs::read(&kept).unwrap();
+    for (content, mode, complaint) in [
+        (&whole[..whole.len() - 1], 0o600, "it is damaged"),
+        (&whole[..], 0o602, "others than its owner may write it"),
+    ] {
+        fs::write(&kept, content).unwrap();
+        fs::set_permissions(&kept, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let options = Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy.yaml") };
+        let engine =
+            Engine::start_settling(options, Inherited::default(), Duration::from_millis(100)).unwrap();
+        while engine.readiness() == Readiness::Loading {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(engine.readiness(), Readiness::NoPolicy);
+        let messages: Vec<_> = std::iter::from_fn(|| engine.next_message()).collect();
+        assert!(messages.iter().any(|(_, text)| text.ends_with(complaint)), "{messages:?}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_told_once_and_harms_nothing() {
+    let scratch = Scratch::new();
+    scratch.write("policy.yaml", &policy(TAIL));
+    scratch.write("state", "a file");
+    scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    let options = Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy.yaml") };
+    let engine = Engine::start_settling(options, Inherited::default(), Duration::from_millis(100)).unwrap();
+    let site = Site { engine, scratch };
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    site.change("grants: [{ groups: [a], tenants: [t] }]\n");
+    site.let_it_look();
+    let told = site.errors().into_iter().filter(|text| text.starts_with("the policy is not kept")).count();
+    assert_eq!(told, 1);
 }

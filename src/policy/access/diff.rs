@@ -149,6 +149,8 @@ struct People<'s> {
     raw_of: [HashMap<GroupId, Vec<&'s str>>; 2],
     /// A group that neither policy names.
     stranger: String,
+    /// `<issuer>:*` where a rule names it among several issuers, and a group of that issuer that nothing names.
+    strangers_of: BTreeMap<&'s str, String>,
 }
 
 /// The kinds of people, as numbers: without groups, of a group that is not named, then one for each class of groups.
@@ -176,11 +178,20 @@ impl<'s> People<'s> {
         while known.contains(&*stranger) {
             stranger.push('\'');
         }
-        Self { sides: [old, new], raw_of, stranger }
+        let every = [old, new].map(|snapshot| {
+            let of_each = snapshot.groups.of_each_issuer(&stranger).into_iter();
+            of_each
+                .filter_map(|(every, written)| {
+                    Some((snapshot.groups.name(snapshot.groups.id(&every)?), written))
+                })
+                .collect::<BTreeMap<&str, String>>()
+        });
+        let strangers_of = every.into_iter().flatten().collect();
+        Self { sides: [old, new], raw_of, stranger, strangers_of }
     }
 
     fn ids(&self, groups: &[&str]) -> [Box<[GroupId]>; 2] {
-        self.sides.map(|snapshot| snapshot.groups.of_user(0, groups.iter().copied()))
+        self.sides.map(|snapshot| held(snapshot, groups))
     }
 
     /// The kinds that the rules of one cell tell apart.
@@ -207,6 +218,7 @@ impl<'s> People<'s> {
             Kind { who, ids, excepted }
         };
         let mut kinds = vec![kind(Vec::new(), &[]), kind(Vec::new(), &[&self.stranger])];
+        kinds.extend(self.strangers_of.iter().map(|(every, group)| kind(vec![*every], &[group])));
         // Groups of which all rules here say the same are one kind.
         let mut classes: BTreeMap<[Vec<GroupId>; 2], Vec<&str>> = BTreeMap::new();
         for group in raw {
@@ -222,6 +234,11 @@ impl<'s> People<'s> {
         }));
         kinds
     }
+}
+
+/// What somebody in these groups holds; only what everybody does where nobody can be in all of them.
+fn held(snapshot: &Snapshot, groups: &[&str]) -> Box<[GroupId]> {
+    snapshot.groups.of_names(groups).map_or_else(|_| Box::from([EVERYONE]), |(_, held)| held.groups)
 }
 
 /// The tenants and patterns of every rule that is not, in the same meaning, in both policies.

@@ -14,6 +14,8 @@ use std::sync::Arc;
 /// The networks that a policy names, and a complaint for each name that leads nowhere.
 pub(super) struct NamedNetworks<'d> {
     named: HashMap<&'d str, Box<[Network]>>,
+    /// Those of the platform, where these are an owner's.
+    platform: Option<&'d Self>,
 }
 
 impl<'d> NamedNetworks<'d> {
@@ -27,7 +29,17 @@ impl<'d> NamedNetworks<'d> {
             }
             named.insert(&*name.value, networks.iter().map(|network| network.value).collect());
         }
-        Self { named }
+        Self { named, platform: None }
+    }
+
+    /// Those of an owner's document, and the platform's.
+    pub(super) fn of_owner(document: &'d Document, platform: &'d Self, problems: &mut Problems) -> Self {
+        Self { platform: Some(platform), ..Self::new(document, problems) }
+    }
+
+    fn find(&self, name: &str) -> Option<&[Network]> {
+        let own = self.named.get(name).map(|networks| &**networks);
+        own.or_else(|| self.platform.and_then(|platform| platform.find(name)))
     }
 
     pub(super) fn resolve(
@@ -44,10 +56,11 @@ impl<'d> NamedNetworks<'d> {
                     warn_of_open_network(*network, entry.place, &path, problems);
                     resolved.push((network.to_string().into(), Box::from([*network])));
                 }
-                NetworkEntry::Named(name) => match self.named.get(&**name) {
-                    Some(networks) => resolved.push((name.clone(), networks.clone())),
+                NetworkEntry::Named(name) => match self.find(name) {
+                    Some(networks) => resolved.push((name.clone(), networks.into())),
                     None => {
-                        let mut known: Vec<_> = self.named.keys().copied().collect();
+                        let platform = self.platform.iter().flat_map(|platform| platform.named.keys());
+                        let mut known: Vec<_> = self.named.keys().chain(platform).copied().collect();
                         known.sort_unstable();
                         let problem = problems.error(
                             entry.place,

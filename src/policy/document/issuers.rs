@@ -1,9 +1,7 @@
 //! Who may sign tokens, and which headers carry them.
 
-use super::{
-    IssuerEntry, KeysEntry, UNSERVED_ISSUER, boxed, check_name, plain_text, refuse_empty, refuse_unserved,
-    required,
-};
+use super::{IssuerEntry, KeysEntry, boxed, check_name, plain_text, refuse_empty, required};
+use crate::fetch::check_url;
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::node::{Node, Value};
 use crate::policy::reader::{At, Fields};
@@ -17,11 +15,6 @@ pub(super) fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<
             .error(node.place, &path, "no issuer: nobody could sign a token")
             .help("name the issuer of your users' tokens");
     }
-    if let Some(second) = items.get(1) {
-        problems
-            .error(second.place, &path.item(1), "several issuers are not supported by this version")
-            .help("keep one issuer");
-    }
     let mut issuers = Vec::new();
     for (number, item) in items.iter().enumerate() {
         issuers.extend(read_issuer(item, number, &path.item(number), problems));
@@ -30,17 +23,20 @@ pub(super) fn read_issuers(fields: &Fields<'_>, problems: &mut Problems) -> Vec<
 }
 
 /// The keys of an issuer that this version serves.
-pub(in crate::policy) const SERVED: [&str; 10] = [
+pub(in crate::policy) const SERVED: [&str; 13] = [
     "name",
     "issuer",
     "audiences",
+    "jwks_url",
     "jwks_file",
     "jwks",
+    "ca_file",
     "algorithms",
     "groups_claim",
     "groups_format",
     "user_claim",
     "leeway",
+    "bare_groups",
 ];
 
 pub(super) fn read_issuer(
@@ -49,9 +45,7 @@ pub(super) fn read_issuer(
     path: &Path<'_>,
     problems: &mut Problems,
 ) -> Option<IssuerEntry> {
-    let known = [&SERVED[..], &UNSERVED_ISSUER].concat();
-    let fields = problems.fields(node, path, &known)?;
-    refuse_unserved(&fields, path, &UNSERVED_ISSUER, problems);
+    let fields = problems.fields(node, path, &SERVED)?;
     let text = |name: &str, problems: &mut Problems| {
         let node = fields.get(name)?;
         problems.text(node, &path.key(name)).map(boxed)
@@ -80,7 +74,12 @@ pub(super) fn read_issuer(
         }
         None => Vec::new(),
     };
-    let keys = read_keys(&fields, path, problems);
+    let bare_groups = fields
+        .get("bare_groups")
+        .and_then(|node| problems.boolean(node, &path.key("bare_groups")))
+        .filter(|bare| *bare)
+        .and_then(|_| fields.key_place("bare_groups"));
+    let keys = read_keys(&fields, issuer.as_ref(), path, problems);
     Some(IssuerEntry {
         number,
         name,
@@ -92,38 +91,76 @@ pub(super) fn read_issuer(
         groups_format: text("groups_format", problems),
         user_claim: text("user_claim", problems).map(|text| text.value),
         leeway: fields.get("leeway").map_or(60, |node| read_leeway(node, &path.key("leeway"), problems)),
+        bare_groups,
     })
 }
 
-pub(super) fn read_keys(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> KeysEntry {
-    let (file, inline) = (fields.get("jwks_file"), fields.get("jwks"));
-    if let (Some(_), Some(place)) = (file, fields.key_place("jwks")) {
+/// Where the keys come from: one of three keys says so, or OpenID discovery at the issuer does.
+fn read_keys(
+    fields: &Fields<'_>,
+    issuer: Option<&At<Box<str>>>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> KeysEntry {
+    const SOURCES: [&str; 3] = ["jwks_url", "jwks_file", "jwks"];
+    let mut given = SOURCES.into_iter().filter(|name| fields.get(name).is_some());
+    let source = given.next();
+    for other in given {
+        if let (Some(first), Some(place)) = (source, fields.key_place(other)) {
+            problems
+                .error(place, &path.key(other), format!("`{first}` and `{other}` exclude each other"))
+                .help("keep one of them");
+        }
+    }
+    let ca_file = fields.get("ca_file").and_then(|node| problems.text(node, &path.key("ca_file"))).map(boxed);
+    if let (Some(file), Some("jwks_file" | "jwks")) = (&ca_file, source) {
         problems
-            .error(place, &path.key("jwks"), "`jwks` and `jwks_file` exclude each other")
-            .help("keep one of them");
+            .error(file.place, &path.key("ca_file"), "the keys of this issuer are not fetched")
+            .help("remove it, or name the address of the keys: `jwks_url: https://...`");
     }
-    if let Some(node) = file
-        && let Some(text) = problems.text(node, &path.key("jwks_file"))
-    {
-        return KeysEntry::File(boxed(text));
-    }
-    if let Some(node) = inline {
+    let Some((name, node)) = source.and_then(|name| Some((name, fields.get(name)?))) else {
+        return discovered(issuer, ca_file, path, problems);
+    };
+    let path = path.key(name);
+    if name == "jwks" {
         if !matches!(node.value, Value::Map(_)) {
-            problems.wrong_type(node, &path.key("jwks"), "a mapping");
+            problems.wrong_type(node, &path, "a mapping");
             return KeysEntry::Missing;
         }
         return KeysEntry::Inline(At::new(node.to_json(), node.place));
     }
-    if file.is_none() && fields.get("jwks_url").is_none() {
+    let Some(text) = problems.text(node, &path).map(boxed) else { return KeysEntry::Missing };
+    if name == "jwks_file" {
+        return KeysEntry::File(text);
+    }
+    if let Err(why) = check_url(&text.value) {
+        problems
+            .error(text.place, &path, format!("`{}` {why}", text.value.escape_debug()))
+            .help("write `https://host/path`; plain http is for a loopback address only");
+    }
+    KeysEntry::Fetched { url: Some(text.value), ca_file }
+}
+
+/// OpenID Connect Discovery 1.0 section 4: the issuer is the address at which it describes itself.
+fn discovered(
+    issuer: Option<&At<Box<str>>>,
+    ca_file: Option<At<Box<str>>>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> KeysEntry {
+    let Some(issuer) = issuer else { return KeysEntry::Missing };
+    let fit = check_url(&issuer.value)
+        .and_then(|()| if issuer.value.contains('?') { Err("has a query".to_owned()) } else { Ok(()) });
+    if let Err(why) = fit {
         problems
             .error(
-                fields.place,
-                &path.key("jwks_file"),
-                "OpenID discovery of the keys is not supported by this version",
+                issuer.place,
+                &path.key("issuer"),
+                format!("`{}` {why}: the keys cannot be discovered there", issuer.value.escape_debug()),
             )
-            .help("name a file that holds the issuer's JWKS: `jwks_file: /etc/tenantauth/jwks.json`");
+            .help("say where they are: `jwks_url: https://...` or `jwks_file: /etc/tenantauth/jwks.json`");
     }
-    KeysEntry::Missing
+    KeysEntry::Fetched { url: None, ca_file }
 }
 
 /// `90s`, `2m`: at most five minutes.

@@ -5,6 +5,7 @@ use super::{
     GrantEntry, RestrictedScopes, RestrictionEntry, boxed, plain_text, read_name, refuse_empty, required,
 };
 use crate::policy::diagnostic::{Path, Problems};
+use crate::policy::groups::is_of_account;
 use crate::policy::node::{Node, Value};
 use crate::policy::reader::{At, Fields};
 use crate::scope::{Backend, BackendSet, Scope, ScopeSet};
@@ -62,7 +63,6 @@ pub(super) fn read_authorizations(fields: &Fields<'_>, problems: &mut Problems) 
                 .error(key.place, &path, "expected a group, found an empty string")
                 .help("name the group, or remove the line");
         }
-        check_group(&group, &path, problems);
         grants.push(GrantEntry {
             place: key.place,
             path: path.to_string().into(),
@@ -71,6 +71,7 @@ pub(super) fn read_authorizations(fields: &Fields<'_>, problems: &mut Problems) 
             tenants: problems.list_of(value, &path, tenant_pattern),
             except_tenants: Vec::new(),
             scopes: ScopeSet::reads(),
+            scopes_place: None,
             expires: None,
         });
     }
@@ -92,15 +93,7 @@ pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<G
         let groups = read_groups(required(&fields, "groups", &path, problems), &path.key("groups"), problems);
         let tenants =
             read_tenants(required(&fields, "tenants", &path, problems), &path.key("tenants"), problems);
-        let scopes = match fields.get("scopes") {
-            None => ScopeSet::reads(),
-            Some(node) => {
-                let path = path.key("scopes");
-                refuse_empty(node, &path, problems);
-                let scopes = problems.list_of(node, &path, scope_pattern);
-                scopes.iter().fold(ScopeSet::EMPTY, |all, more| all.union(more.value))
-            }
-        };
+        let scopes = read_scopes(fields.get("scopes"), &path.key("scopes"), problems);
         let expires = fields.get("expires").and_then(|node| read_time(node, &path.key("expires"), problems));
         grants.push(GrantEntry {
             place: item.place,
@@ -110,10 +103,19 @@ pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<G
             tenants,
             except_tenants: read_tenants(fields.get("except_tenants"), &path.key("except_tenants"), problems),
             scopes,
+            scopes_place: fields.get("scopes").map(|node| node.place),
             expires,
         });
     }
     grants
+}
+
+/// Scopes as grants write them; every `*:read` where they are not written.
+pub(super) fn read_scopes(node: Option<&Node>, path: &Path<'_>, problems: &mut Problems) -> ScopeSet {
+    let Some(node) = node else { return ScopeSet::reads() };
+    refuse_empty(node, path, problems);
+    let scopes = problems.list_of(node, path, scope_pattern);
+    scopes.iter().fold(ScopeSet::EMPTY, |all, more| all.union(more.value))
 }
 
 /// A time as in RFC 3339, in Unix seconds.
@@ -157,6 +159,9 @@ pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) ->
             Some(node) => read_groups(Some(node), &path.key("groups"), problems),
             None => vec![At::new("*".into(), item.place)],
         };
+        let except_groups = read_groups(fields.get("except_groups"), &path.key("except_groups"), problems);
+        refuse_accounts(&groups, &path.key("groups"), problems);
+        refuse_accounts(&except_groups, &path.key("except_groups"), problems);
         let networks = match required(&fields, "networks", &path, problems) {
             Some(node) => {
                 refuse_empty(node, &path.key("networks"), problems);
@@ -177,7 +182,7 @@ pub(super) fn read_restrictions(fields: &Fields<'_>, problems: &mut Problems) ->
             except_tenants: read_tenants(fields.get("except_tenants"), &path.key("except_tenants"), problems),
             scopes: read_restricted_scopes(fields.get("scopes"), &path.key("scopes"), problems),
             groups,
-            except_groups: read_groups(fields.get("except_groups"), &path.key("except_groups"), problems),
+            except_groups,
             networks,
             shadow,
         });
@@ -192,10 +197,12 @@ pub(super) fn read_restricted_scopes(
     problems: &mut Problems,
 ) -> RestrictedScopes {
     let Some(node) = node else {
-        return RestrictedScopes { scopes: ScopeSet::all(), rules_of: BackendSet::ALL };
+        let (scopes, within) = (ScopeSet::all(), ScopeSet::all());
+        return RestrictedScopes { scopes, rules_of: BackendSet::ALL, within };
     };
     refuse_empty(node, path, problems);
-    let mut bound = RestrictedScopes { scopes: ScopeSet::EMPTY, rules_of: BackendSet::EMPTY };
+    let mut bound =
+        RestrictedScopes { scopes: ScopeSet::EMPTY, rules_of: BackendSet::EMPTY, within: ScopeSet::all() };
     for part in problems.list_of(node, path, |problems, text, path| {
         let scopes = scope_pattern(problems, At::new(text.value, text.place), path)?;
         Some((Box::<str>::from(text.value), scopes))
@@ -225,7 +232,6 @@ pub(super) fn read_groups(
     let groups = problems.list_of(node, path, plain_text);
     for group in &groups {
         let path = path.item(group.number);
-        check_group(group, &path, problems);
         if &*group.value == "*" && groups.len() > 1 {
             problems
                 .error(group.place, &path, "`*` stands alone: it is every verified user")
@@ -235,15 +241,16 @@ pub(super) fn read_groups(
     groups
 }
 
-pub(super) fn check_group(group: &At<Box<str>>, path: &Path<'_>, problems: &mut Problems) {
-    if group.value.starts_with("service:") {
+/// Restrictions bind users alone, so that a service account in one would be a rule that does nothing.
+fn refuse_accounts(groups: &[At<Box<str>>], path: &Path<'_>, problems: &mut Problems) {
+    for group in groups.iter().filter(|group| is_of_account(&group.value)) {
         problems
             .error(
                 group.place,
-                path,
-                format!("`{}` names a service account, which this version does not support", group.value),
+                &path.item(group.number),
+                format!("`{}` is a service account, and restrictions bind users", group.value),
             )
-            .help("remove the group");
+            .help("write `networks` at the service account");
     }
 }
 

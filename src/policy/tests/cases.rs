@@ -1,7 +1,7 @@
 //! Tests inside policies: what they can ask, when they are run, and what a failing one does.
 
 use super::*;
-use crate::decision::{AccessRequest, decide};
+use crate::decision::{AccessRequest, Caller, decide};
 use crate::policy::cases::{self, Outcome as How};
 use crate::policy::diagnostic::{Problems, WarningKind};
 use crate::policy::sample::Action;
@@ -184,9 +184,10 @@ fn tests_ask_the_deciding_function() {
         b"tests: [{ groups: [a], tenant: t, scope: logs:read, client_ip: 192.0.2.1, expect: deny }]\n",
     );
     let tenants = TenantList::parse(b"t").unwrap();
-    let groups = snapshot.groups.of_names(0, ["a"].into_iter());
+    let groups = snapshot.groups.of_names(&["a"]).unwrap().1.groups;
     let action = Action::of_scope(Scope::LogsRead, BackendSet::EMPTY).unwrap();
     let request = AccessRequest {
+        caller: Caller::User { bound_by: &groups },
         groups: &groups,
         tenants: &tenants,
         scope: action.scope,

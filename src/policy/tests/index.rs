@@ -1,7 +1,7 @@
 //! The index finds what looking at every rule would find, also in a policy as large as they get.
 
 use super::*;
-use crate::decision::{AccessRequest, decide};
+use crate::decision::{AccessRequest, Caller, decide};
 use crate::policy::index::TenantIndex;
 use crate::policy::snapshot::{EVERYONE, GroupId};
 use crate::reason::Reason;
@@ -74,6 +74,7 @@ fn a_very_large_policy_decides_like_a_small_one() {
         let tenants = TenantList::parse(tenants.as_bytes()).unwrap();
         let request = AccessRequest {
             groups,
+            caller: Caller::User { bound_by: groups },
             tenants: &tenants,
             scope: Scope::LogsRead,
             backends: BackendSet::ALL,

@@ -137,6 +137,67 @@ fn groups_that_look_like_patterns() {
 }
 
 #[test]
+fn service_accounts_from_anywhere() {
+    let sum = "0".repeat(64);
+    warned(
+        &format!("service_accounts: [{{ name: a, token_sha256: ['{sum}'], networks: [10.0.0.1] }}]\n"),
+        &[],
+    );
+    warned(
+        &format!(
+            "networks: {{ all: ['::/0'] }}\nservice_accounts:\n- {{ name: a, token_sha256: ['{sum}'] }}\n"
+        ),
+        &[
+            (
+                WarningKind::OpenNetwork,
+                "p.yaml:7:19: warning: networks.all[0]: `::/0` is every address: it restricts nothing\n  \
+                 help: name the networks that are meant",
+            ),
+            (
+                WarningKind::ServiceAccountOpen,
+                "p.yaml:9:3: warning: service_accounts[0].networks: `a` may come from anywhere: its token alone lets it \
+                 in\n  help: name where its connections come from: `networks: [10.20.0.0/16]`",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn revoked_groups_that_nothing_knows() {
+    let rules = "group_names: { sre: [raw] }\ngrants: [{ groups: [sre, a], tenants: [t] }]\n";
+    warned(&format!("{rules}revoked: {{ groups: [sre, raw, a], principals: [], tokens_sha256: [] }}\n"), &[]);
+    warned(
+        &format!("{rules}revoked: {{ groups: [rwa] }}\n"),
+        &[(
+            WarningKind::RevokedGroupUnknown,
+            "p.yaml:9:21: warning: revoked.groups[0]: nothing else in the policy knows the group `rwa`\n  \
+             help: check its name: what is mistyped here is not revoked",
+        )],
+    );
+}
+
+#[test]
+fn groups_that_no_issuer_gives() {
+    let text = format!(
+        "{TWO}group_names: {{ sre: [a, 'entra:a'] }}\ngrants:\n- {{ groups: [b, sre, '*'], tenants: [t] }}\n"
+    );
+    let text = text.replace(", '*'", "");
+    let help = |name: &str| {
+        format!("\n  help: write `entra:{name}` or `keycloak:{name}`; or give one issuer `bare_groups: true`")
+    };
+    assert_eq!(
+        problems(&text),
+        [
+            format!("p.yaml:5:22: warning: group_names.sre: no issuer gives the group `a`{}", help("a")),
+            format!("p.yaml:7:14: warning: grants[0]: no issuer gives the group `b`{}", help("b")),
+        ]
+    );
+    // With one whose groups are bare they are that issuer's.
+    let bare = text.replacen("jwks.json }", "jwks.json, bare_groups: true }", 1);
+    assert_eq!(problems(&bare), [""; 0]);
+}
+
+#[test]
 fn problems_are_told_on_one_line_in_logs() {
     let text = format!("{HEAD}grants: [{{ groups: [*], tenants: [\"a\\nb\"] }}]\n");
     let lines: Vec<_> = outcome(&text).diagnostics.iter().map(|problem| problem.one_line()).collect();

@@ -281,3 +281,39 @@ fn the_claimed_issuer_is_a_string() {
     assert_eq!(issuer(r#"{"iss":["a"]}"#), Err(Reason::TokenMalformed));
     assert_eq!(Claims::parse(b"[]").err(), Some(Reason::TokenMalformed));
 }
+
+#[test]
+fn the_tenant_in_the_issuer_is_that_of_the_token() {
+    const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+    const OTHER: &str = "9188040d-6c67-4c5b-b112-36a304b66dad";
+    let of = |issuer: &str, tid: Value| {
+        let rules = IssuerRules { issuer: issuer.replace("TENANT", TENANT).into(), ..rules() };
+        read(&with(claims(), "tid", tid), &rules).err()
+    };
+    for issuer in [
+        "https://login.microsoftonline.com/TENANT/v2.0",
+        "https://sts.windows.net/TENANT/",
+        "https://contoso.b2clogin.com/tfp/TENANT/b2c_1_signin/v2.0/",
+        "https://login.microsoftonline.us/TENANT/v2.0",
+    ] {
+        assert_eq!(of(issuer, json!(TENANT)), None, "{issuer}");
+        assert_eq!(of(issuer, Value::Null), None, "{issuer}: a token without `tid`");
+        for wrong in [json!(OTHER), json!(""), json!(5), json!([TENANT]), json!(format!("{TENANT} "))] {
+            assert_eq!(of(issuer, wrong.clone()), Some(Reason::TokenIssuer), "{issuer}: {wrong}");
+        }
+    }
+    let lettered = "https://sts.windows.net/9188040D-6c67-4c5b-b112-36a304b66dad/";
+    assert_eq!(of(lettered, json!(OTHER)), None, "the same id in another case");
+    // Issuers that name no tenant: what their `tid` means is theirs.
+    for issuer in [
+        "https://sso.example/realms/main",
+        "https://11111111-2222-3333-4444-555555555555",
+        "https://sso.example/11111111-2222-3333-4444-55555555555",
+        "https://sso.example/11111111-2222-3333-4444-5555555555555",
+        "https://sso.example/111111112222-3333-4444-5555-55555555",
+        "https://sso.example/1111111g-2222-3333-4444-555555555555",
+        "urn:example:TENANT",
+    ] {
+        assert_eq!(of(issuer, json!("acme")), None, "{issuer}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, decide};
+use crate::decision::{AccessRequest, Caller, decide};
 use crate::policy::tests::{HEAD, compiled};
 use crate::reason::Reason;
 use crate::scope::BackendSet;
@@ -243,6 +243,7 @@ fn decided(policy: &Compiled, raw: &[&str], tenant: &str, unit: Unit, ip: Option
     let decision = decide(
         &policy.snapshot,
         &AccessRequest {
+            caller: Caller::User { bound_by: &groups },
             groups: &groups,
             tenants: &tenants,
             scope: unit.scope,

@@ -1,0 +1,340 @@
+//! Fetched keys: when they are fetched, by which worker, and how they come to the others.
+//!
+//! The work is the thread's (`super::reload`); when there is any is found out here, by [`Engine::exchange`], which
+//! the worker's timer calls several times a second. It reads no file and no key set, and waits for nobody. Workers
+//! meet in a memory that they share:
+//!
+//! | entry | holds |
+//! |---|---|
+//! | `jwks:<id>` | the last good key set, with its issuer and its times |
+//! | `jwks_version:<id>` | a number that every published set makes larger |
+//! | `jwks_lock:<id>` | present while one worker fetches, and for a while after it failed |
+//! | `jwks_unknown:<id>` | present for five minutes after an unknown `kid` has led to a fetch |
+//! | `jwks_failure:<id>` | what went wrong since the last success |
+//!
+//! Nothing in it was ever supplied by a request.
+
+mod document;
+mod shared;
+pub(super) mod state;
+
+pub(super) use document::{Document, id_of};
+pub(super) use shared::Local;
+pub use shared::Shared;
+
+use super::reload::Task;
+use super::{Engine, Level, lock};
+use crate::fetch::Endpoint;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Keys are fetched again at least this often, in seconds, whatever the answer's headers say.
+const REFRESH: u64 = 3600;
+/// They may be fetched so much earlier, so that a fleet does not ask at once.
+const JITTER: u64 = 600;
+/// Keys that could not be fetched again verify nothing after so many seconds.
+const KEEP: u64 = 24 * 3600;
+/// A `kid` that nobody knows leads to one fetch in this time (the interval that Microsoft advises).
+const UNKNOWN_KID: Duration = Duration::from_secs(300);
+/// Longer than any fetch takes: a worker that was killed while it fetched keeps the others waiting for so long.
+const LOCK: Duration = Duration::from_secs(60);
+
+/// The issuers whose keys are fetched, as one worker sees them.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    remotes: Vec<Remote>,
+    /// What this worker writes into locks.
+    owner: String,
+    /// Samples of metrics, and by how much they grew.
+    counters: BTreeMap<String, u64>,
+}
+
+/// One issuer whose keys are fetched.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) id: String,
+    /// What records and metrics call the issuer.
+    pub(super) name: Box<str>,
+    pub(super) endpoint: Endpoint,
+    /// What is in force.
+    pub(super) held: Option<Arc<Document>>,
+    /// The version of `jwks:<id>` that this worker has taken over, or has published.
+    version: Option<u64>,
+    /// The thread is about to take a published set over.
+    adopting: bool,
+    fetching: bool,
+    /// What became of the fetch, to be told to the other workers.
+    fetched: Option<Result<(), String>>,
+    pub(super) failure: Option<Failure>,
+    /// A token named a key that is not in the set.
+    asked: Arc<AtomicBool>,
+    /// That the set cannot be shared has been told.
+    unshared: bool,
+}
+
+/// Fetches that failed since the last one that did not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    /// Unix seconds of the last.
+    pub(super) at: u64,
+    count: u32,
+    pub(super) error: String,
+}
+
+impl Exchange {
+    pub(super) fn new(owner: String) -> Self {
+        Self { owner, ..Self::default() }
+    }
+
+    /// Says which issuers the policy in force has. Those that stay keep what is known of them. Returns the flag of
+    /// each, raised where a token names an unknown key.
+    ///
+    /// `fetched`: the issuer's name, where its keys are fetched, and the set in force.
+    pub(super) fn set_issuers(
+        &mut self,
+        issuers: Vec<(Box<str>, Endpoint, Option<Arc<Document>>)>,
+    ) -> Vec<Arc<AtomicBool>> {
+        let mut former = std::mem::take(&mut self.remotes);
+        for (name, endpoint, held) in issuers {
+            let id = id_of(&endpoint);
+            let known = former.iter().position(|remote| remote.id == id).map(|at| former.swap_remove(at));
+            self.remotes.push(match known {
+                Some(known) => Remote { name, endpoint, held, ..known },
+                None => Remote {
+                    id,
+                    name,
+                    endpoint,
+                    held,
+                    version: None,
+                    adopting: false,
+                    fetching: false,
+                    fetched: None,
+                    failure: None,
+                    asked: Arc::default(),
+                    unshared: false,
+                },
+            });
+        }
+        self.remotes.iter().map(|remote| Arc::clone(&remote.asked)).collect()
+    }
+
+    pub(super) fn remotes(&self) -> impl Iterator<Item = &Remote> {
+        self.remotes.iter()
+    }
+
+    fn remote(&mut self, id: &str) -> Option<&mut Remote> {
+        self.remotes.iter_mut().find(|remote| remote.id == id)
+    }
+
+    /// Takes note of a fetch of the thread. Returns whether it failed as the one before it had, which needs no further
+    /// word.
+    pub(super) fn note_fetched(&mut self, id: &str, outcome: Result<Arc<Document>, String>) -> bool {
+        let Some(remote) = self.remote(id) else { return false };
+        let result = if outcome.is_ok() { "success" } else { "failure" };
+        let sample = crate::metrics::jwks_refreshes(&remote.name, result);
+        let again = match (&outcome, &remote.failure) {
+            (Err(error), Some(before)) => before.error == *error,
+            _ => false,
+        };
+        remote.fetched = Some(outcome.map(|document| remote.held = Some(document)));
+        *self.counters.entry(sample).or_default() += 1;
+        again
+    }
+
+    /// Takes note of a published set, which the thread has taken over or cannot use.
+    pub(super) fn note_adopted(&mut self, id: &str, document: Option<Arc<Document>>) {
+        let Some(remote) = self.remote(id) else { return };
+        remote.adopting = false;
+        if document.is_some() {
+            remote.held = document;
+        }
+    }
+
+    /// One of the samples of metrics that grew, and by how much.
+    pub(super) fn take_counter(&mut self) -> Option<(String, u64)> {
+        self.counters.pop_first()
+    }
+}
+
+impl Remote {
+    fn key(&self, kind: &str) -> String {
+        format!("jwks{kind}:{}", self.id)
+    }
+
+    /// Tells the others what became of a fetch of ours.
+    fn tell(&mut self, shared: &mut dyn Shared, owner: &str, now: u64) -> Option<String> {
+        let outcome = self.fetched.take()?;
+        self.fetching = false;
+        // What tokens asked for meanwhile has been asked.
+        self.asked.store(false, Ordering::Relaxed);
+        let lock = self.key("_lock");
+        if shared.get(&lock).as_deref() != Some(owner.as_bytes()) {
+            // It took so long that somebody else may have fetched since: theirs counts.
+            self.version = None;
+            return None;
+        }
+        match outcome {
+            Ok(()) => {
+                self.failure = None;
+                shared.delete(&self.key("_failure"));
+                let problem = self.publish(shared);
+                shared.delete(&lock);
+                problem
+            }
+            Err(error) => {
+                let before = self.failure.take().map_or(0, |failure| failure.count);
+                let failure = Failure { at: now, count: before.saturating_add(1), error };
+                let wait = wait_after(failure.count, self.held.is_some());
+                // The lock stays for as long as nobody shall try again.
+                shared.set(&lock, owner.as_bytes(), Some(wait));
+                if let Ok(json) = serde_json::to_vec(&failure) {
+                    shared.set(&self.key("_failure"), &json, None);
+                }
+                self.failure = Some(failure);
+                None
+            }
+        }
+    }
+
+    /// Publishes the set in force: the document first, so that whoever sees the new version finds it. Returns a problem
+    /// that was not told before.
+    fn publish(&mut self, shared: &mut dyn Shared) -> Option<String> {
+        let held = self.held.as_deref()?;
+        let key = self.key("");
+        let stored = shared.set(&key, &held.to_bytes(), None);
+        if !stored {
+            // No set is better than one that is older: the others fetch their own when they see the version.
+            shared.delete(&key);
+        }
+        self.version = shared.increment(&self.key("_version"));
+        if stored {
+            self.unshared = false;
+            return None;
+        }
+        (!std::mem::replace(&mut self.unshared, true)).then(|| {
+            format!(
+                "the keys of issuer `{}` do not fit into the shared dict: each worker fetches its own; help: make \
+                 `lua_shared_dict tenantauth` larger",
+                self.name
+            )
+        })
+    }
+}
+
+/// How long nobody tries after so many failures in a row. Without keys nobody gets in, so that it is tried often.
+fn wait_after(failures: u32, have_keys: bool) -> Duration {
+    let doubled =
+        |first: u64, most: u64| first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
+    Duration::from_secs(if have_keys { doubled(30, 300) } else { doubled(1, 5) })
+}
+
+impl Engine {
+    /// Finds out which keys have to be fetched, and exchanges what was fetched with the other workers. To be called
+    /// several times a second, on the event loop.
+    ///
+    /// `shared`: what all workers see; `None` where there is no such thing, and each worker is on its own. `now`: Unix
+    /// seconds.
+    pub fn exchange(&self, shared: Option<&mut dyn Shared>, now: u64) {
+        match shared {
+            Some(shared) => self.exchange_over(shared, now),
+            None => self.exchange_over(&mut *lock(&self.alone), now),
+        }
+    }
+
+    fn exchange_over(&self, shared: &mut dyn Shared, now: u64) {
+        let mut exchange = lock(&self.exchange);
+        let Exchange { remotes, owner, .. } = &mut *exchange;
+        for remote in remotes {
+            if let Some(problem) = remote.tell(shared, owner, now) {
+                self.tell(Level::Warn, problem);
+            }
+            if remote.held.as_ref().is_some_and(|held| held.keep_until() <= now) {
+                remote.held = None;
+                self.send(Task::Forget { id: remote.id.clone() });
+            }
+            let newest = shared.number(&remote.key("_version"));
+            let mut missed = false;
+            match newest {
+                Some(version) if remote.version != newest && !remote.fetching => {
+                    remote.version = Some(version);
+                    let published = shared.get(&remote.key("")).and_then(|json| Document::from_bytes(&json));
+                    match published.filter(|document| document.is_of(&remote.endpoint)) {
+                        Some(document) if document.is_usable(now) => {
+                            remote.adopting = true;
+                            remote.asked.store(false, Ordering::Relaxed);
+                            self.send(Task::Adopt { id: remote.id.clone(), document: Arc::new(document) });
+                        }
+                        // Too old for anybody.
+                        Some(_) => {}
+                        None => missed = true,
+                    }
+                }
+                // The memory has forgotten, or has never known.
+                None if !remote.fetching && !remote.adopting => {
+                    if let Some(problem) = remote.publish(shared) {
+                        self.tell(Level::Warn, problem);
+                    }
+                }
+                _ => {}
+            }
+            if !remote.fetching {
+                remote.failure =
+                    shared.get(&remote.key("_failure")).and_then(|json| serde_json::from_slice(&json).ok());
+            }
+            self.fetch_if_due(remote, owner, shared, missed, now);
+        }
+    }
+
+    fn fetch_if_due(
+        &self,
+        remote: &mut Remote,
+        owner: &str,
+        shared: &mut dyn Shared,
+        missed: bool,
+        now: u64,
+    ) {
+        if remote.fetching || remote.adopting {
+            return;
+        }
+        // A clock that was set back makes nothing younger.
+        let is_fresh = |held: &Arc<Document>| (held.fetched_at..held.refresh_at).contains(&now);
+        let due = missed || !remote.held.as_ref().is_some_and(is_fresh);
+        let unknown = remote.key("_unknown");
+        if !due {
+            if !remote.asked.load(Ordering::Relaxed) {
+                return;
+            }
+            if shared.get(&unknown).is_some() {
+                remote.asked.store(false, Ordering::Relaxed);
+                return;
+            }
+        }
+        let lock = remote.key("_lock");
+        if !shared.add(&lock, owner.as_bytes(), LOCK) {
+            return;
+        }
+        if !due && !shared.add(&unknown, b"1", UNKNOWN_KID) {
+            shared.delete(&lock);
+            return;
+        }
+        remote.asked.store(false, Ordering::Relaxed);
+        remote.fetching = true;
+        self.send(Task::Fetch { id: remote.id.clone(), endpoint: remote.endpoint.clone() });
+    }
+
+    /// Gives the thread something to do. Where it is gone, so is the worker.
+    pub(super) fn send(&self, task: Task) {
+        _ = self.inbox.send(task);
+    }
+
+    /// One of the samples of metrics that grew since the last call, and by how much.
+    pub fn take_counter(&self) -> Option<(String, u64)> {
+        lock(&self.exchange).take_counter()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! Owners' documents on disk: whatever one team does to its file, the others go on.
+
+use super::*;
+use crate::policy::OwnerState;
+use std::os::unix::fs::symlink;
+
+const OWNERS: &str = "grants: [{ groups: [a], tenants: [t] }]\n\
+    owners:\n  team-a: { tenants: [u], contact: '#team-a' }\n  team-b: { tenants: [v] }\n";
+
+/// A grant to group `a` on a tenant.
+fn grant(tenant: &str) -> String {
+    format!("grants: [{{ groups: [a], tenants: [{tenant}] }}]\n")
+}
+
+/// A directory with two owners whose documents are good.
+fn directory() -> Scratch {
+    let scratch = Scratch::new();
+    fs::create_dir_all(scratch.path("policy/owners.d")).unwrap();
+    scratch.write("policy/policy.yaml", &policy(OWNERS));
+    scratch.write("policy/jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    scratch.write("policy/owners.d/team-a.yaml", &grant("u"));
+    scratch.write("policy/owners.d/team-b.yaml", &grant("v"));
+    scratch
+}
+
+fn start(scratch: Scratch, inherited: Inherited) -> Site {
+    let engine =
+        Engine::start_settling(scratch.options("policy"), inherited, Duration::from_millis(100)).unwrap();
+    let site = Site { engine, scratch };
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    site
+}
+
+impl Site {
+    fn reason_of(&self, token: &str, tenant: &str) -> Reason {
+        self.reason(&Request { tenant: Some(tenant.as_bytes()), ..query(token) })
+    }
+
+    fn owner_state(&self, owner: usize) -> Value {
+        self.engine.status()["owners"][owner]["state"].clone()
+    }
+
+    fn wait_for_state(&self, owner: usize, state: OwnerState) {
+        let took = self.wait_for(state.name(), |site| site.owner_state(owner) == state.name());
+        assert!(took < PROMISED, "{took:?}");
+    }
+}
+
+#[test]
+fn one_teams_mistake_is_its_own() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    let file = site.scratch.path("policy/owners.d/team-a.yaml");
+    let bomb = format!("grants: &a [{}]\n", "*a, ".repeat(1000));
+    let large = format!("# {}\n{}", "x".repeat(10 << 20), grant("u"));
+    let many =
+        format!("tests:\n{}", "- { groups: [], tenant: u, scope: logs:read, expect: deny }\n".repeat(10_001));
+    let mistakes: [(&str, &dyn Fn(), &str); 9] = [
+        ("broken", &|| fs::write(&file, "grants: [").unwrap(), "not valid YAML"),
+        ("truncated", &|| fs::write(&file, grant("u").trim_end()).unwrap(), "newline"),
+        ("too large", &|| fs::write(&file, &large).unwrap(), "larger than 1 MiB"),
+        ("a bomb", &|| fs::write(&file, &bomb).unwrap(), "anchors are not supported"),
+        ("too many entries", &|| fs::write(&file, &many).unwrap(), "10001 entries are more than 10000"),
+        ("no UTF-8", &|| fs::write(&file, b"grants: [\xff]\n").unwrap(), "UTF-8"),
+        (
+            "beyond its bounds",
+            &|| fs::write(&file, grant("v")).unwrap(),
+            "`v` is not within the owner's tenants",
+        ),
+        (
+            "a directory",
+            &|| {
+                fs::remove_file(&file).unwrap();
+                fs::create_dir(&file).unwrap();
+            },
+            "not a regular file",
+        ),
+        (
+            "a link out of the directory",
+            &|| {
+                fs::remove_dir(&file).unwrap();
+                symlink(site.scratch.path("policy.yaml"), &file).unwrap();
+            },
+            "it leads out of the directory",
+        ),
+    ];
+    site.scratch.write("policy.yaml", &grant("u"));
+    for (number, (what, make, complaint)) in mistakes.into_iter().enumerate() {
+        let before = site.engine.revision();
+        make();
+        // Somebody else's change comes at the same time, and is taken.
+        let other = format!("{}# {what}\nnetworks: {{ n{number}: [10.0.0.1] }}\n", grant("v"));
+        site.scratch.write("policy/owners.d/team-b.yaml", &other);
+        site.wait_for_state(0, OwnerState::LastGood);
+        site.wait_for("the other's change", |site| site.engine.revision() != before);
+        site.wait_for(complaint, |site| {
+            site.engine.status()["owners"][0]["problems"].to_string().contains(complaint)
+        });
+        for tenant in ["t", "u", "v"] {
+            assert_eq!(site.reason_of(&good, tenant), Reason::Granted, "{what}: {tenant}");
+        }
+        assert_eq!(site.owner_state(1), "current", "{what}");
+    }
+    let errors = site.errors();
+    assert!(errors.iter().any(|text| text.starts_with("owner `team-a` (#team-a): ")), "{errors:?}");
+    let owners = site.engine.gauges().owners;
+    assert_eq!(owners, [("team-a".to_owned(), false), ("team-b".to_owned(), true)]);
+    fs::remove_file(&file).unwrap();
+    site.wait_for("the complaint", |site| {
+        site.engine.status()["owners"][0]["problems"].to_string().contains("no such file")
+    });
+    assert_eq!(site.reason_of(&good, "u"), Reason::Granted, "a missing file is a broken one");
+    // Empty, it withdraws; repaired, it grants.
+    site.scratch.write("policy/owners.d/team-a.yaml", "{}\n");
+    site.wait_for_state(0, OwnerState::Current);
+    assert_eq!(site.reason_of(&good, "u"), Reason::TenantForbidden);
+    site.scratch.write("policy/owners.d/team-a.yaml", &grant("u"));
+    site.wait_for("the grant", |site| site.reason_of(&good, "u") == Reason::Granted);
+    site.wait_for("the word", |site| {
+        site.messages().iter().any(|(_, text)| text == "owner `team-a`: its document is in force again")
+    });
+}
+
+#[test]
+fn a_file_that_is_never_finished_keeps_nobody_waiting() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    let file = site.scratch.path("policy/owners.d/team-a.yaml");
+    let stop = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) == 1 {
+                    return;
+                }
+                fs::write(&file, format!("{}# {number}\n", grant("u"))).unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        site.scratch.write("policy/owners.d/team-b.yaml", "{}\n");
+        let took =
+            site.wait_for("the other's change", |site| site.reason_of(&good, "v") == Reason::TenantForbidden);
+        let platform = policy(OWNERS).replace("tenants: [t]", "tenants: [t2]");
+        site.scratch.write("policy/policy.yaml", &platform);
+        let later = site
+            .wait_for("the platform's change", |site| site.reason_of(&good, "t") == Reason::TenantForbidden);
+        assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+        stop.store(1, Ordering::Relaxed);
+        assert!(took < PROMISED && later < PROMISED, "{took:?} {later:?}");
+    });
+}
+
+#[test]
+fn owners_keep_their_last_good_version_through_successors() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+    let bundle = site.engine.take_last_good().unwrap();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy/owners.d/team-a.yaml", "broken\n");
+    let site = start(scratch, Inherited { policy: Some(bundle.clone()), ..Inherited::default() });
+    assert_eq!([site.owner_state(0), site.owner_state(1)], ["last_good", "current"]);
+    assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+    // A broken platform keeps everything as it was.
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy/policy.yaml", "broken\n");
+    scratch.write("policy/owners.d/team-b.yaml", "{}\n");
+    let site = start(scratch, Inherited { policy: Some(bundle), ..Inherited::default() });
+    for tenant in ["t", "u", "v"] {
+        assert_eq!(site.reason_of(&good, tenant), Reason::Granted, "{tenant}");
+    }
+    assert_eq!(site.engine.status()["policy_source"], "shared_dict");
+    // Without anything kept, only the broken owner's tenants are closed, for everybody, before any token is read.
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy/policy.yaml", &policy(OWNERS));
+    scratch.write("policy/owners.d/team-b.yaml", &grant("v"));
+    let site = start(scratch, Inherited::default());
+    assert_eq!(site.owner_state(0), "unavailable");
+    assert_eq!([site.reason_of(&good, "t"), site.reason_of(&good, "v")], [Reason::Granted; 2]);
+    assert_eq!(site.reason_of(&good, "u"), Reason::PolicyUnavailable);
+    assert_eq!(site.reason_of("x", "t|u"), Reason::PolicyUnavailable);
+    assert_eq!(site.reason_of("x", "t"), Reason::TokenMalformed);
+    let errors = site.errors();
+    assert!(
+        errors.iter().any(|text| text.contains("there is no usable version of its document")),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn files_of_nobody_are_told_and_have_no_effect() {
+    let scratch = directory();
+    scratch.write("policy/owners.d/team-c.yaml", &grant("w"));
+    let site = start(scratch, Inherited::default());
+    let good = signed("r", &claims());
+    assert_eq!(site.reason_of(&good, "w"), Reason::TenantForbidden);
+    let warnings = site.engine.status()["warnings"].to_string();
+    assert!(warnings.contains("team-c.yaml") && warnings.contains("belongs to no owner"), "{warnings}");
+    assert_eq!(site.engine.gauges().warnings.get("owner_undeclared"), Some(&1));
+    // Declared, it counts; an owner that is removed loses its grants at once.
+    let declared = OWNERS.replace("  team-b: { tenants: [v] }\n", "  team-c: { tenants: [w] }\n");
+    site.scratch.write("policy/policy.yaml", &policy(&declared));
+    let took = site.wait_for("the new owner", |site| site.reason_of(&good, "w") == Reason::Granted);
+    assert!(took < PROMISED, "{took:?}");
+    assert_eq!(site.reason_of(&good, "v"), Reason::TenantForbidden);
+}
+
+#[test]
+fn kubernetes_flips_all_documents_at_once() {
+    let scratch = Scratch::new();
+    for (version, b) in [("1", grant("v")), ("2", "{}\n".to_owned())] {
+        fs::create_dir_all(scratch.path(&format!("policy/owners.d/..{version}"))).unwrap();
+        scratch.write(&format!("policy/owners.d/..{version}/team-a.yaml"), &grant("u"));
+        scratch.write(&format!("policy/owners.d/..{version}/team-b.yaml"), &b);
+    }
+    scratch.write("policy/policy.yaml", &policy(OWNERS));
+    scratch.write("policy/jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    let data = scratch.path("policy/owners.d/..data");
+    symlink("..1", &data).unwrap();
+    for name in ["team-a.yaml", "team-b.yaml"] {
+        symlink(format!("..data/{name}"), scratch.path(&format!("policy/owners.d/{name}"))).unwrap();
+    }
+    let site = start(scratch, Inherited::default());
+    let good = signed("r", &claims());
+    assert_eq!([site.reason_of(&good, "u"), site.reason_of(&good, "v")], [Reason::Granted; 2]);
+    let next = site.scratch.path("policy/owners.d/..next");
+    symlink("..2", &next).unwrap();
+    fs::rename(&next, &data).unwrap();
+    let took = site.wait_for("the flip", |site| site.reason_of(&good, "v") == Reason::TenantForbidden);
+    assert!(took < PROMISED, "{took:?}");
+    assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+}

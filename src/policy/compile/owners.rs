@@ -1,0 +1,330 @@
+//! The documents of owners, added to the platform's policy: each within its bounds, and none able to harm another.
+//!
+//! A document that is refused changes nothing for anybody: its owner keeps the last version that was good. That bounds
+//! hold is checked here for new versions, and once more at every decision (`Snapshot::is_in_bounds`), since the bounds
+//! of an older version may have been narrowed since.
+
+use super::super::document::owners::{OwnerEntry, read_document};
+use super::super::{Files, OwnerOutcome, OwnerState, OwnerText, cases, node};
+use super::client_ip::NamedNetworks;
+use super::principals::{check_givers, refuse_unknown_accounts};
+use super::{
+    compile_grant, compile_restriction, groups_known_to_grants, refuse_repeated_names, warn_of_pattern_groups,
+};
+use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
+use crate::policy::document::Document;
+use crate::policy::snapshot::{Grant, Owner, Restriction, Snapshot};
+use crate::scope::ScopeSet;
+use crate::token::digest::sha256_hex;
+
+/// The rules of one owner.
+struct Rules {
+    grants: Vec<Grant>,
+    restrictions: Vec<Restriction>,
+    /// Of the document's normalised content.
+    revision: Box<str>,
+}
+
+/// Whether a version has to satisfy its bounds and its tests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// It is new.
+    New,
+    /// It was good once, and what has changed is the platform's document: its rules are used as far as they still lie
+    /// within the bounds.
+    Before,
+}
+
+/// Adds the owners' rules to a snapshot of the platform's.
+///
+/// `test`: whether the tests in new documents are run. Returns what became of each owner, in the document's order.
+pub(in crate::policy) fn add_owners(
+    snapshot: &mut Snapshot,
+    platform: &Document,
+    files: &mut dyn Files,
+    now: u64,
+    test: bool,
+    problems: &mut Problems,
+) -> Vec<OwnerOutcome> {
+    // What is wrong with these was told when the platform's rules were compiled.
+    let networks = NamedNetworks::new(platform, &mut Problems::of(""));
+    let mut accepted = Vec::new();
+    let mut outcomes = Vec::new();
+    for (number, entry) in (0..).zip(&platform.owners) {
+        let Some(text) = files.owner(&entry.name.value) else {
+            problems
+                .error(
+                    entry.name.place,
+                    &Path::Root.key("owners").key(&entry.name.value),
+                    "owners need a directory as the policy: their documents lie in its `owners.d`",
+                )
+                .help("name the directory that holds `policy.yaml` and `owners.d`");
+            return Vec::new();
+        };
+        let mut adder = Adder { snapshot, platform, networks: &networks, entry, number, now, test };
+        let (rules, outcome) = adder.choose(text);
+        snapshot.owners.push(Owner {
+            name: entry.name.value.clone(),
+            tenants: super::patterns(&entry.tenants),
+            available: rules.is_some(),
+        });
+        accepted.extend(rules);
+        outcomes.push(outcome);
+    }
+    let mut revisions = snapshot.revision.to_string();
+    for rules in accepted {
+        revisions.push_str(&rules.revision);
+        snapshot.grants.extend(rules.grants);
+        snapshot.restrictions.extend(rules.restrictions);
+    }
+    for outcome in &outcomes {
+        revisions.push_str(outcome.state.name());
+    }
+    let digest = sha256_hex(revisions.as_bytes());
+    snapshot.revision = digest.get(..16).unwrap_or(&digest).into();
+    snapshot.index();
+    outcomes
+}
+
+struct Adder<'a> {
+    snapshot: &'a mut Snapshot,
+    platform: &'a Document,
+    networks: &'a NamedNetworks<'a>,
+    entry: &'a OwnerEntry,
+    number: u32,
+    now: u64,
+    test: bool,
+}
+
+impl Adder<'_> {
+    /// The newest version that is good.
+    fn choose(&mut self, text: OwnerText) -> (Option<Rules>, OwnerOutcome) {
+        let OwnerText { file, current, last_good } = text;
+        let mut outcome = OwnerOutcome {
+            name: self.entry.name.value.clone(),
+            file: file.clone(),
+            contact: self.entry.contact.clone(),
+            cases: Vec::new(),
+            state: OwnerState::Current,
+            revision: None,
+            diagnostics: Vec::new(),
+            content: None,
+        };
+        match current {
+            Ok(content) => {
+                let judged = if last_good.as_ref() == Some(&content) { Judged::Before } else { Judged::New };
+                let (rules, diagnostics, cases) = self.judge(&file, &content, judged);
+                outcome.diagnostics = diagnostics;
+                outcome.cases = cases;
+                if let Some(rules) = rules {
+                    outcome.revision = Some(rules.revision.clone());
+                    outcome.content = Some(content);
+                    return (Some(rules), outcome);
+                }
+            }
+            Err(error) => {
+                let mut problems = Problems::of(&file);
+                problems
+                    .error(
+                        Place { line: 1, column: 1 },
+                        &Path::Root,
+                        format!("cannot read the document: {error}"),
+                    )
+                    .help("an owner without rules has the document `{}`");
+                outcome.diagnostics = problems.into_sorted();
+            }
+        }
+        outcome.state = OwnerState::LastGood;
+        let kept =
+            last_good.and_then(|content| Some((self.judge(&file, &content, Judged::Before).0?, content)));
+        match kept {
+            Some((rules, content)) => {
+                outcome.revision = Some(rules.revision.clone());
+                outcome.content = Some(content);
+                (Some(rules), outcome)
+            }
+            None => {
+                outcome.state = OwnerState::Unavailable;
+                (None, outcome)
+            }
+        }
+    }
+
+    /// The rules of a version if it is good, what is wrong with it, and the tests that were not run.
+    fn judge(
+        &mut self,
+        file: &str,
+        content: &[u8],
+        judged: Judged,
+    ) -> (Option<Rules>, Vec<Diagnostic>, Vec<cases::Case>) {
+        let mut problems = Problems::of(file);
+        let Some(root) = node::parse(content, &mut problems) else {
+            return (None, problems.into_sorted(), Vec::new());
+        };
+        let mut document = read_document(&root, &mut problems);
+        if judged == Judged::New {
+            self.check_bounds(&document, &mut problems);
+            // Of a former version only what the platform has taken away since can be wrong, and that grants nothing.
+            refuse_unknown_accounts(&document, self.platform, &mut problems);
+            check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
+        }
+        self.check_references(&document, &mut problems);
+        let mut rules = self.compile(&document, &mut problems);
+        rules.revision = {
+            let digest = sha256_hex(root.to_json().to_string().as_bytes());
+            digest.get(..16).unwrap_or(&digest).into()
+        };
+        let mut cases = std::mem::take(&mut document.cases);
+        if self.test && judged == Judged::New && !problems.any_error() && !cases.is_empty() {
+            rules = self.run(rules, &cases, &mut problems);
+        }
+        if self.test {
+            cases.clear();
+        }
+        let good = !problems.any_error();
+        (good.then_some(rules), problems.into_sorted(), cases)
+    }
+
+    /// Runs an owner's tests on the platform's rules and its own: what other owners do cannot make them fail.
+    fn run(&mut self, rules: Rules, cases: &[cases::Case], problems: &mut Problems) -> Rules {
+        let Rules { grants, restrictions, revision } = rules;
+        let snapshot = &mut *self.snapshot;
+        let platform = (snapshot.grants.len(), snapshot.restrictions.len(), snapshot.owners.len());
+        // Its number among the owners is what its rules say.
+        while snapshot.owners.len() <= usize::try_from(self.number).unwrap_or(usize::MAX) {
+            snapshot.owners.push(Owner {
+                name: self.entry.name.value.clone(),
+                tenants: super::patterns(&self.entry.tenants),
+                available: true,
+            });
+        }
+        let others: Vec<bool> = snapshot.owners.iter().map(|owner| owner.available).collect();
+        for owner in &mut snapshot.owners {
+            owner.available = true;
+        }
+        snapshot.grants.extend(grants);
+        snapshot.restrictions.extend(restrictions);
+        snapshot.index();
+        cases::run(snapshot, cases, self.now, problems);
+        let grants = snapshot.grants.split_off(platform.0);
+        let restrictions = snapshot.restrictions.split_off(platform.1);
+        snapshot.owners.truncate(platform.2);
+        for (owner, available) in snapshot.owners.iter_mut().zip(others) {
+            owner.available = available;
+        }
+        Rules { grants, restrictions, revision }
+    }
+
+    /// Everything that is given must have been given to the owner: patterns by containment, scopes one by one.
+    fn check_bounds(&self, document: &Document, problems: &mut Problems) {
+        let grants = document.grants.iter().map(|grant| (&grant.path, grant.place, &grant.tenants));
+        let bound = document.restrictions.iter().map(|rule| (&rule.path, rule.place, &rule.tenants));
+        for (path, place, tenants) in grants.chain(bound) {
+            for tenant in tenants {
+                // A restriction that names no tenants binds those of its owner.
+                let written = tenant.place != place;
+                let inside = self.entry.tenants.iter().any(|bound| bound.value.covers(&tenant.value));
+                if written && !inside {
+                    let bounds: Vec<_> = self
+                        .entry
+                        .tenants
+                        .iter()
+                        .map(|bound| format!("`{}`", bound.value.as_str()))
+                        .collect();
+                    problems
+                        .error(
+                            tenant.place,
+                            &Path::Root.key(path).key("tenants").item(tenant.number),
+                            format!("`{}` is not within the owner's tenants", tenant.value.as_str()),
+                        )
+                        .help(format!(
+                            "the platform gives `{}` {}",
+                            self.entry.name.value,
+                            bounds.join(", ")
+                        ));
+                }
+            }
+        }
+        for grant in &document.grants {
+            let beyond = beyond(grant.scopes, self.entry.scopes);
+            if let Some(place) = grant.scopes_place
+                && !beyond.is_empty()
+            {
+                problems
+                    .error(
+                        place,
+                        &Path::Root.key(&grant.path).key("scopes"),
+                        format!("not within the owner's scopes: {}", names(beyond)),
+                    )
+                    .help(format!(
+                        "the platform gives `{}` {}",
+                        self.entry.name.value,
+                        names(self.entry.scopes)
+                    ));
+            }
+        }
+    }
+
+    fn check_references(&self, document: &Document, problems: &mut Problems) {
+        refuse_repeated_names(document, problems);
+        warn_of_pattern_groups(document, &self.snapshot.issuer_names, problems);
+        for (name, _) in &document.networks {
+            if self.platform.networks.iter().any(|(known, _)| known.value == name.value) {
+                problems
+                    .error(
+                        name.place,
+                        &Path::Root.key("networks").key(&name.value),
+                        format!("`{}` is a network of the platform", name.value),
+                    )
+                    .help("choose another name; the platform's can be used without defining it");
+            }
+        }
+        if let Some(first) = document.restrictions.first()
+            && self.snapshot.client_ip.is_none()
+        {
+            problems
+                .error(
+                    first.place,
+                    &Path::Root.key(&first.path),
+                    "the platform says nowhere where a user's address comes from",
+                )
+                .help("the platform's document needs `client_ip`");
+        }
+    }
+
+    fn compile(&mut self, document: &Document, problems: &mut Problems) -> Rules {
+        let networks = NamedNetworks::of_owner(document, self.networks, problems);
+        let mut known = groups_known_to_grants(self.platform);
+        known.extend(groups_known_to_grants(document));
+        let groups = &mut self.snapshot.groups;
+        let grants = document
+            .grants
+            .iter()
+            .map(|entry| {
+                let grant = compile_grant(entry, groups, self.now, problems);
+                let scopes = grant.scopes.intersection(self.entry.scopes);
+                Grant { owner: Some(self.number), scopes, ..grant }
+            })
+            .collect();
+        let restrictions = document
+            .restrictions
+            .iter()
+            .map(|entry| {
+                let mut rule = compile_restriction(entry, &networks, &known, groups, problems);
+                rule.owner = Some(self.number);
+                rule.scopes.within = self.entry.scopes;
+                rule
+            })
+            .collect();
+        Rules { grants, restrictions, revision: Box::default() }
+    }
+}
+
+fn beyond(scopes: ScopeSet, bounds: ScopeSet) -> ScopeSet {
+    scopes.iter().filter(|scope| !bounds.contains(*scope)).collect()
+}
+
+fn names(scopes: ScopeSet) -> String {
+    let names: Vec<_> = scopes.iter().map(|scope| format!("`{scope}`")).collect();
+    names.join(", ")
+}

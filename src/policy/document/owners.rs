@@ -1,0 +1,87 @@
+//! The bounds of owners, and the documents that they write.
+
+use super::rules::{read_scopes, read_tenants};
+use super::{Document, required};
+use crate::policy::diagnostic::{Path, Problems};
+use crate::policy::node::{Node, Value};
+use crate::policy::reader::{At, Fields};
+use crate::scope::ScopeSet;
+use crate::tenant::TenantPattern;
+
+/// The keys of one owner in the platform's document.
+pub(in crate::policy) const KNOWN: [&str; 3] = ["tenants", "scopes", "contact"];
+/// The keys of an owner's own document.
+pub(in crate::policy) const DOCUMENT: [&str; 5] = ["version", "grants", "networks", "restrictions", "tests"];
+/// The most grants, restrictions, networks and tests that an owner's document holds together.
+const MAX_ENTRIES: usize = 10_000;
+
+/// Somebody to whom tenants were given, as the platform's document says.
+#[derive(Debug)]
+pub(in crate::policy) struct OwnerEntry {
+    pub(in crate::policy) name: At<Box<str>>,
+    pub(in crate::policy) tenants: Vec<At<TenantPattern>>,
+    pub(in crate::policy) scopes: ScopeSet,
+    pub(in crate::policy) contact: Option<Box<str>>,
+}
+
+pub(super) fn read_owners(fields: &Fields<'_>, problems: &mut Problems) -> Vec<OwnerEntry> {
+    let Some(node) = fields.get("owners") else { return Vec::new() };
+    let path = Path::Root.key("owners");
+    let mut owners = Vec::new();
+    for (key, value) in problems.entries(node, &path) {
+        let path = path.key(&key.name);
+        if !is_file_name(&key.name) {
+            problems
+                .error(key.place, &path, format!("`{}` cannot name an owner", key.name.escape_debug()))
+                .help(
+                    "letters, digits, `-`, `_` and `.`, at most 100: it is the name of a file in `owners.d`",
+                );
+        }
+        let Some(fields) = problems.fields(value, &path, &KNOWN) else { continue };
+        let tenants =
+            read_tenants(required(&fields, "tenants", &path, problems), &path.key("tenants"), problems);
+        let contact = fields
+            .get("contact")
+            .and_then(|node| problems.text(node, &path.key("contact")))
+            .map(|text| text.value.into());
+        let scopes = read_scopes(fields.get("scopes"), &path.key("scopes"), problems);
+        owners.push(OwnerEntry { name: At::new(key.name.clone(), key.place), tenants, scopes, contact });
+    }
+    owners
+}
+
+/// Whether a file of this name can lie in a directory, and nowhere else.
+fn is_file_name(name: &str) -> bool {
+    name.len() <= 100
+        && !name.starts_with('.')
+        && !name.is_empty()
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// Reads an owner's document. `{}` is one that gives nothing.
+pub(in crate::policy) fn read_document(root: &Node, problems: &mut Problems) -> Document {
+    let mut document = Document::default();
+    let Some(fields) = problems.fields(root, &Path::Root, &DOCUMENT) else { return document };
+    let entries: usize = DOCUMENT
+        .iter()
+        .filter_map(|name| match &fields.get(name)?.value {
+            Value::List(items) => Some(items.len()),
+            Value::Map(entries) => Some(entries.len()),
+            _ => None,
+        })
+        .sum();
+    if entries > MAX_ENTRIES {
+        problems
+            .error(root.place, &Path::Root, format!("{entries} entries are more than {MAX_ENTRIES}"))
+            .help("join grants of the same groups and tenants");
+        return document;
+    }
+    if fields.get("version").is_some() {
+        super::read_version(&fields, problems);
+    }
+    document.grants = super::read_grants(&fields, problems);
+    document.networks = super::read_networks(&fields, problems);
+    document.restrictions = super::read_restrictions(&fields, problems);
+    document.cases = super::read_cases(&fields, problems);
+    document
+}

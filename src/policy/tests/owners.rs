@@ -1,0 +1,359 @@
+//! Documents of owners: what they may say, and what becomes of the rest when they may not.
+
+use super::*;
+use crate::client_ip::ClientIp;
+use crate::decision::{AccessRequest, Caller, decide};
+use crate::policy::{OwnerOutcome, OwnerState, OwnerText};
+use crate::reason::Reason;
+use crate::scope::{BackendSet, Scope};
+use crate::tenant::{TenantList, TenantPattern};
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// A directory of owners' documents in memory: the newest version, and the one that was used last.
+#[derive(Clone, Default)]
+struct Directory(HashMap<String, (Option<String>, Option<String>)>);
+
+impl Directory {
+    fn with(owner: &str, newest: &str) -> Self {
+        Self::default().and(owner, Some(newest), None)
+    }
+
+    fn and(mut self, owner: &str, newest: Option<&str>, last: Option<&str>) -> Self {
+        self.0.insert(owner.to_owned(), (newest.map(str::to_owned), last.map(str::to_owned)));
+        self
+    }
+}
+
+impl Files for Directory {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        Shelf.read(path)
+    }
+
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let (newest, last) = self.0.get(name).cloned().unwrap_or_default();
+        Some(OwnerText {
+            file: format!("owners.d/{name}.yaml"),
+            current: newest.map(String::into_bytes).ok_or_else(|| "no such file or directory".to_owned()),
+            last_good: last.map(String::into_bytes),
+        })
+    }
+}
+
+const PLATFORM: &str = r##"
+networks: { office: [10.0.0.0/8] }
+client_ip: { source: remote_addr }
+group_names: { sre: raw-sre }
+grants: [{ name: all, groups: [sre], tenants: ["*"], scopes: ["*:read"] }]
+owners:
+  team-a: { tenants: [team-a, "team-a-*"], scopes: ["*:read", "logs:write"], contact: "#team-a" }
+  team-b: { tenants: [team-b] }
+"##;
+
+fn both(directory: &Directory) -> (Compiled, Vec<OwnerOutcome>) {
+    under(PLATFORM, directory)
+}
+
+fn under(platform: &str, directory: &Directory) -> (Compiled, Vec<OwnerOutcome>) {
+    let text = format!("{HEAD}{platform}");
+    let outcome = compile("p.yaml", text.as_bytes(), &mut directory.clone(), NOW);
+    (outcome.compiled.unwrap_or_else(|| panic!("{:#?}", outcome.diagnostics)), outcome.owners)
+}
+
+/// What the policy says to a query of logs by somebody in these raw groups.
+fn reason(compiled: &Compiled, groups: &[&str], tenant: &str, scope: Scope, client: &str) -> Reason {
+    let snapshot = &compiled.snapshot;
+    let groups = snapshot.groups.of_user(0, groups.iter().copied());
+    let request = AccessRequest {
+        caller: Caller::User { bound_by: &groups },
+        groups: &groups,
+        tenants: &TenantList::parse(tenant.as_bytes()).unwrap(),
+        scope,
+        backends: BackendSet::ALL,
+        client_ip: Ok(ClientIp::parse(client.as_bytes()).unwrap()),
+        now: NOW,
+    };
+    decide(snapshot, &request).reason()
+}
+
+fn read(compiled: &Compiled, groups: &[&str], tenant: &str) -> Reason {
+    reason(compiled, groups, tenant, Scope::LogsRead, "192.0.2.1")
+}
+
+fn errors(outcome: &OwnerOutcome) -> Vec<String> {
+    let errors = outcome.diagnostics.iter().filter(|problem| problem.is_error());
+    errors.map(ToString::to_string).collect()
+}
+
+const GOOD_B: &str = "grants: [{ groups: [b], tenants: [team-b] }]\n";
+
+#[test]
+fn owners_rule_within_their_bounds() {
+    let document = r#"
+version: 1
+networks: { vpn: [198.51.100.0/24] }
+grants:
+  - { name: readers, groups: [a, "*"], tenants: [team-a] }
+  - { groups: [a], tenants: ["team-a-*"], scopes: ["logs:read", "logs:write"] }
+restrictions:
+  - { name: at-work, groups: [a], scopes: ["logs:*"], networks: [office, vpn] }
+"#
+    .replace(r#", "*"]"#, "]");
+    let directory = Directory::with("team-a", &document).and("team-b", Some(GOOD_B), None);
+    let (compiled, owners) = both(&directory);
+    assert_eq!(owners.iter().map(|owner| owner.state).collect::<Vec<_>>(), [OwnerState::Current; 2]);
+    assert_eq!(owners[0].contact.as_deref(), Some("#team-a"));
+    let at = |tenant, client| reason(&compiled, &["a"], tenant, Scope::LogsRead, client);
+    // Networks of its own and of the platform; its restriction binds its tenants without naming them.
+    assert_eq!([at("team-a", "198.51.100.9"), at("team-a-x", "10.1.1.1")], [Reason::Granted; 2]);
+    assert_eq!(at("team-a", "192.0.2.1"), Reason::IpForbidden);
+    assert_eq!(
+        reason(&compiled, &["a"], "team-a-x", Scope::LogsWrite, "10.1.1.1"),
+        Reason::Granted,
+        "a scope of its own"
+    );
+    assert_eq!(reason(&compiled, &["a"], "team-a", Scope::LogsWrite, "10.1.1.1"), Reason::ScopeForbidden);
+    // Nobody else is touched, not even by somebody who is in its group.
+    assert_eq!(read(&compiled, &["a", "b"], "team-b"), Reason::Granted);
+    assert_eq!(read(&compiled, &["raw-sre"], "other"), Reason::Granted);
+    assert_eq!(read(&compiled, &["a", "raw-sre"], "other"), Reason::Granted);
+    // The platform's rules on its tenants hold as well.
+    assert_eq!(read(&compiled, &["raw-sre"], "team-a"), Reason::Granted);
+    assert_eq!(
+        read(&compiled, &["raw-sre", "a"], "team-a"),
+        Reason::IpForbidden,
+        "it narrows its own tenants"
+    );
+    let snapshot = &compiled.snapshot;
+    let grant = snapshot.grants.iter().find(|grant| &*grant.name == "readers").unwrap();
+    assert_eq!(snapshot.owner_name(grant.owner), Some("team-a"));
+}
+
+/// Every error of an owner's document, to the letter. Behind `team-a` stands the document.
+#[test]
+fn what_an_owner_may_not_say() {
+    for (document, expected) in [
+        (
+            "grants: [{ groups: [a], tenants: [team-b] }]\n",
+            "1:35: grants[0].tenants[0]: `team-b` is not within the owner's tenants\n  \
+             help: the platform gives `team-a` `team-a`, `team-a-*`",
+        ),
+        (
+            "grants: [{ groups: [a], tenants: ['team-*'] }]\n",
+            "1:35: grants[0].tenants[0]: `team-*` is not within the owner's tenants\n  \
+             help: the platform gives `team-a` `team-a`, `team-a-*`",
+        ),
+        (
+            "grants: [{ groups: [a], tenants: [team-a], scopes: ['metrics:*'] }]\n",
+            "1:52: grants[0].scopes: not within the owner's scopes: `metrics:write`\n  \
+             help: the platform gives `team-a` `metrics:read`, `logs:read`, `logs:write`, `traces:read`, \
+             `profiles:read`, `rules:read`, `alerts:read`",
+        ),
+        (
+            "restrictions: [{ tenants: ['*'], networks: [office] }]\n",
+            "1:28: restrictions[0].tenants[0]: `*` is not within the owner's tenants\n  \
+             help: the platform gives `team-a` `team-a`, `team-a-*`",
+        ),
+        (
+            "networks: { office: [0.0.0.0/1] }\n",
+            "1:13: networks.office: `office` is a network of the platform\n  \
+             help: choose another name; the platform's can be used without defining it",
+        ),
+        (
+            "restrictions: [{ networks: [home], groups: [nobody] }]\n",
+            "1:29: restrictions[0].networks[0]: the network `home` is not defined\n  help: defined networks: office\n\
+             1:45: restrictions[0].groups[0]: nothing else in the policy knows the group `nobody`\n  \
+             help: a restriction on a mistyped group would restrict nobody: check its name",
+        ),
+        (
+            "issuers: []\n",
+            "1:1: issuers: unknown key `issuers`\n  \
+             help: known keys: version, grants, networks, restrictions, tests",
+        ),
+        (
+            "group_names: {}\n",
+            "1:1: group_names: unknown key `group_names`\n  help: known keys: version, grants, networks, restrictions, tests",
+        ),
+        ("", "1:1: the document is empty\n  help: a policy begins with `version: 1`"),
+        (
+            "grants: [{ groups: [a], tenants: [team-a] }]\n\
+             tests: [{ groups: [b], tenant: team-a, scope: logs:read, expect: allow }]\n",
+            "2:9: tests[0]: the test `tests[0]` expects allow, but the decision is deny (tenant_forbidden)\n  \
+             help: the policy does not know the group `b`: check its name",
+        ),
+    ] {
+        let directory = Directory::with("team-a", document).and("team-b", Some(GOOD_B), None);
+        let (compiled, owners) = both(&directory);
+        let expected: Vec<String> = expected
+            .split("\n1:")
+            .enumerate()
+            .map(|(number, text)| {
+                let at = if number == 0 { String::new() } else { "1:".to_owned() };
+                format!("owners.d/team-a.yaml:{at}{text}")
+            })
+            .collect();
+        assert_eq!(errors(&owners[0]), expected);
+        assert_eq!(owners[0].state, OwnerState::Unavailable);
+        // Nobody else is touched; the owner's tenants cannot be decided, whoever asks.
+        assert_eq!(read(&compiled, &["b"], "team-b"), Reason::Granted);
+        assert_eq!(read(&compiled, &["raw-sre"], "other"), Reason::Granted);
+        assert_eq!(read(&compiled, &["raw-sre"], "team-a-x"), Reason::PolicyUnavailable);
+    }
+}
+
+#[test]
+fn a_version_that_was_good_stays_until_a_better_one_comes() {
+    let good = "grants: [{ groups: [a], tenants: [team-a] }]\n";
+    let versions = |newest: Option<&str>| {
+        let directory = Directory::default().and("team-a", newest, Some(good));
+        both(&directory.and("team-b", Some("{}\n"), Some(GOOD_B)))
+    };
+    for broken in [None, Some("grants: 5\n"), Some("grants: [{ groups: [a], tenants: [team-b] }]\n")] {
+        let (compiled, owners) = versions(broken);
+        assert_eq!(owners[0].state, OwnerState::LastGood);
+        assert!(!errors(&owners[0]).is_empty());
+        assert_eq!(owners[0].content.as_deref(), Some(good.as_bytes()));
+        assert_eq!(read(&compiled, &["a"], "team-a"), Reason::Granted);
+        // `{}` withdraws.
+        assert_eq!(owners[1].state, OwnerState::Current);
+        assert_eq!(read(&compiled, &["b"], "team-b"), Reason::TenantForbidden);
+    }
+    let (compiled, owners) = versions(Some("{}\n"));
+    assert_eq!(owners[0].state, OwnerState::Current);
+    assert_eq!(read(&compiled, &["a"], "team-a"), Reason::TenantForbidden);
+}
+
+#[test]
+fn narrower_bounds_bind_at_once_and_an_owner_removed_is_gone() {
+    let good = "grants: [{ groups: [a], tenants: [team-a, 'team-a-*'], scopes: ['logs:*'] }]\n\
+                restrictions: [{ tenants: ['team-a-*'], networks: [office] }]\n";
+    let directory =
+        Directory::default().and("team-a", Some(good), Some(good)).and("team-b", Some(GOOD_B), None);
+    let narrowed = PLATFORM
+        .replace(r#"tenants: [team-a, "team-a-*"], scopes: ["*:read", "logs:write"]"#, "tenants: [team-a-x]");
+    let (compiled, owners) = under(&narrowed, &directory);
+    // What was good is used as far as it still lies within the bounds.
+    assert_eq!(owners[0].state, OwnerState::Current);
+    let at = |tenant, scope| reason(&compiled, &["a", "raw-sre"], tenant, scope, "10.0.0.1");
+    assert_eq!(at("team-a-x", Scope::LogsRead), Reason::Granted);
+    assert_eq!(at("team-a-x", Scope::LogsWrite), Reason::ScopeForbidden);
+    assert_eq!(read(&compiled, &["a"], "team-a"), Reason::TenantForbidden);
+    assert_eq!(
+        read(&compiled, &["raw-sre"], "team-a-y"),
+        Reason::Granted,
+        "its restriction reaches no further"
+    );
+    assert_eq!(read(&compiled, &["raw-sre"], "team-a-x"), Reason::IpForbidden);
+    // New, the same would be refused.
+    let (_, owners) = under(&narrowed, &Directory::default().and("team-a", Some(good), None));
+    assert_eq!(owners[0].state, OwnerState::Unavailable);
+    let removed: String = PLATFORM
+        .lines()
+        .filter(|line| !line.starts_with("  team-a:"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let (compiled, owners) = under(&removed, &directory);
+    assert_eq!(owners.len(), 1);
+    assert_eq!(read(&compiled, &["a"], "team-a"), Reason::TenantForbidden);
+}
+
+#[test]
+fn owners_cannot_fail_each_others_tests_nor_the_platforms() {
+    let platform = format!(
+        "{PLATFORM}tests: [{{ groups: [sre], tenant: team-b, scope: logs:read, client_ip: 192.0.2.1, expect: allow }}]\n"
+    )
+    .replace("team-b: { tenants: [team-b] }", "team-b: { tenants: [team-b, team-a] }");
+    let a = "grants: [{ groups: [a], tenants: [team-a] }]\n\
+             tests: [{ groups: [a], tenant: team-a, scope: logs:read, client_ip: 192.0.2.1, expect: allow }]\n";
+    // Its restriction binds tenants that are the other's too, and what the platform tests.
+    let b = "restrictions: [{ networks: [office] }]\n";
+    let directory = Directory::with("team-a", a).and("team-b", Some(b), None);
+    let (compiled, owners) = under(&platform, &directory);
+    assert_eq!(owners.iter().map(|owner| owner.state).collect::<Vec<_>>(), [OwnerState::Current; 2]);
+    assert_eq!(read(&compiled, &["a"], "team-a"), Reason::IpForbidden);
+    // A version that was good is not tested again: what the platform changed is not the owner's mistake.
+    let failing = a.replace("expect: allow", "expect: deny");
+    let directory =
+        Directory::default().and("team-a", Some(&failing), Some(&failing)).and("team-b", Some("{}\n"), None);
+    assert_eq!(under(&platform, &directory).1[0].state, OwnerState::Current);
+}
+
+#[test]
+fn revisions_follow_every_document_and_state() {
+    let of = |directory: Directory| both(&directory).0.snapshot.revision.clone();
+    let base = Directory::with("team-a", "{}\n").and("team-b", Some(GOOD_B), None);
+    let first = of(base.clone());
+    assert_eq!(of(base.clone()), first);
+    assert_ne!(of(base.clone().and("team-a", Some("networks: { x: [10.0.0.1] }\n"), None)), first);
+    assert_ne!(of(base.and("team-a", None, None)), first);
+}
+
+#[test]
+fn a_single_file_has_no_owners() {
+    assert_eq!(
+        problems(&format!("{HEAD}{PLATFORM}")),
+        [
+            "p.yaml:13:3: owners.team-a: owners need a directory as the policy: their documents lie in its `owners.d`\n  \
+             help: name the directory that holds `policy.yaml` and `owners.d`"
+        ]
+    );
+}
+
+/// Patterns and tenants over so few letters that they meet.
+fn pattern() -> impl Strategy<Value = String> {
+    "[ab*]{1,4}".prop_filter("a tenant pattern", |text| TenantPattern::parse(text).is_ok())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever an owner writes, new or good before, it grants nothing outside its bounds and takes nothing from others.
+    #[test]
+    fn owners_never_reach_beyond_their_bounds(
+        bounds in proptest::collection::vec(pattern(), 1..3),
+        narrower in proptest::collection::vec(pattern(), 1..3),
+        granted in proptest::collection::vec(pattern(), 1..3),
+        restricted in proptest::collection::vec(pattern(), 0..2),
+        write in any::<bool>(),
+        was_good in any::<bool>(),
+        tenants in proptest::collection::vec("[ab]{1,4}", 8),
+    ) {
+        let quoted = |patterns: &[String]| {
+            patterns.iter().map(|pattern| format!("'{pattern}'")).collect::<Vec<_>>().join(", ")
+        };
+        let scopes = if write { ", scopes: ['logs:*']" } else { "" };
+        let mut document = format!("grants: [{{ groups: [a], tenants: [{}]{scopes} }}]\n", quoted(&granted));
+        if !restricted.is_empty() {
+            document += &format!("restrictions: [{{ tenants: [{}], networks: [10.0.0.1] }}]\n", quoted(&restricted));
+        }
+        let in_force = if was_good { &narrower } else { &bounds };
+        let platform = |with: &str| format!(
+            "client_ip: {{ source: remote_addr }}\ngrants: [{{ groups: [sre], tenants: ['*'], scopes: ['logs:*'] }}]\n{with}"
+        );
+        let with = format!("owners: {{ o: {{ tenants: [{}], scopes: ['logs:read'] }} }}\n", quoted(in_force));
+        let last = was_good.then_some(&*document);
+        let directory = Directory::default().and("o", Some(&document), last);
+        let (compiled, owners) = under(&platform(&with), &directory);
+        let (alone, _) = under(&platform(""), &Directory::default());
+        let matches = |patterns: &[String], tenant: &str| {
+            patterns.iter().any(|pattern| TenantPattern::parse(pattern).unwrap().matches(tenant))
+        };
+        for tenant in &tenants {
+            for (scope, bounded) in [(Scope::LogsRead, true), (Scope::LogsWrite, false)] {
+                let own = matches(in_force, tenant) && bounded;
+                let as_owner = reason(&compiled, &["a"], tenant, scope, "10.0.0.1");
+                prop_assert!(own || as_owner != Reason::Granted, "{tenant} {scope} {as_owner} {document}");
+                if own && owners[0].state == OwnerState::Current && matches(&granted, tenant) {
+                    prop_assert_eq!(as_owner, Reason::Granted, "{} {}", tenant, document);
+                }
+                // Outside its bounds everybody else is decided as without it.
+                if !matches(in_force, tenant) {
+                    for client in ["10.0.0.1", "192.0.2.1"] {
+                        let with = reason(&compiled, &["sre"], tenant, scope, client);
+                        prop_assert_eq!(with, reason(&alone, &["sre"], tenant, scope, client));
+                    }
+                }
+            }
+        }
+    }
+}

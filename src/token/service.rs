@@ -1,0 +1,164 @@
+//! Service tokens: what callers without a user present instead of a JWT.
+//!
+//! A token is `tas_` and 43 characters of base64url, 256 random bits, so its plain SHA-256 tells nothing about it; a
+//! policy holds only that. It comes in `Authorization`, as `Bearer <token>` or, since many agents know nothing else, as
+//! the password of `Basic` whose user is the account's name (RFC 7617, RFC 6750).
+
+use super::digest::Sha256;
+use crate::reason::Reason;
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use lru::LruCache;
+use std::borrow::Cow;
+use std::num::NonZeroUsize;
+
+/// What a service token begins with.
+pub const PREFIX: &str = "tas_";
+/// How many bytes a service token has.
+pub const LENGTH: usize = 47;
+
+/// The longest header value that is looked at, in bytes: no account has a name that would need more.
+const MAX_HEADER_LEN: usize = 1024;
+/// How many header values a worker remembers: each is some account's.
+const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+/// Clients pad or do not.
+const BASIC: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What an `Authorization` header says of a service account; nothing of it is proven.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials<'h> {
+    /// The user of `Basic`.
+    name: Option<Vec<u8>>,
+    token: Cow<'h, [u8]>,
+}
+
+impl<'h> Credentials<'h> {
+    /// Reads the value of an `Authorization` header: `None` where it carries no service token, whatever else it does.
+    pub fn read(header: &'h [u8]) -> Option<Self> {
+        if header.len() > MAX_HEADER_LEN {
+            return None;
+        }
+        if let Some(token) = after_scheme(header, b"bearer ") {
+            return token.starts_with(PREFIX.as_bytes()).then_some(Self { name: None, token: token.into() });
+        }
+        let encoded = after_scheme(header, b"basic ")?;
+        let decoded = BASIC.decode(encoded).ok()?;
+        // RFC 7617 section 2: the first colon ends the user's name.
+        let colon = decoded.iter().position(|byte| *byte == b':')?;
+        let (name, token) = (decoded.get(..colon)?, decoded.get(colon + 1..)?);
+        token
+            .starts_with(PREFIX.as_bytes())
+            .then(|| Self { name: Some(name.to_vec()), token: token.to_vec().into() })
+    }
+
+    /// Credentials of a token alone.
+    pub fn of_token(token: &'h [u8]) -> Option<Self> {
+        token.starts_with(PREFIX.as_bytes()).then_some(Self { name: None, token: token.into() })
+    }
+
+    /// The account whose token this is, by its position in `accounts`: name, and the SHA-256 of each of its tokens. A
+    /// name beside the token must be the account's.
+    ///
+    /// # Errors
+    /// [`Reason::TokenUnknown`] where no account has the token.
+    pub fn verify<'a>(
+        &self,
+        accounts: impl Iterator<Item = (&'a str, &'a [Sha256])>,
+    ) -> Result<usize, Reason> {
+        if !is_token(&self.token) {
+            return Err(Reason::TokenUnknown);
+        }
+        let sum = Sha256::of(&self.token);
+        let (number, (account, _)) = accounts
+            .enumerate()
+            .find(|(_, (_, tokens))| tokens.iter().any(|known| known.equals(&sum)))
+            .ok_or(Reason::TokenUnknown)?;
+        match &self.name {
+            Some(name) if *name.as_slice() != *account.as_bytes() => Err(Reason::TokenUnknown),
+            _ => Ok(number),
+        }
+    }
+
+    /// The token.
+    pub fn token(&self) -> &[u8] {
+        &self.token
+    }
+}
+
+/// Whether the bytes are a token of the form that `tenantauth keygen --service-account` makes.
+fn is_token(bytes: &[u8]) -> bool {
+    bytes.len() == LENGTH
+        && bytes.strip_prefix(PREFIX.as_bytes()).is_some_and(|random| {
+            random.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        })
+}
+
+/// What stands behind a scheme, which ends in a blank and is written here in lower case. Its letter case does not count
+/// (RFC 9110 section 11.1).
+fn after_scheme<'h>(header: &'h [u8], scheme: &[u8]) -> Option<&'h [u8]> {
+    let (found, rest) = header.split_at_checked(scheme.len())?;
+    found.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
+}
+
+/// Header values that one worker knows to be service accounts', so that each token is hashed once: bounded, least
+/// recently used out first. What is not an account's is never remembered, so requests cannot fill it.
+///
+/// Found by a keyed hash and confirmed by full comparison, whose time tells nothing of use: to be compared at all, a
+/// value must have the very hash of a remembered one, under a key that nobody outside knows.
+///
+/// `R` is what the caller keeps with a value.
+pub struct ServiceTokenCache<R> {
+    entries: LruCache<Box<[u8]>, R>,
+    serial: u32,
+}
+
+impl<R> Default for ServiceTokenCache<R> {
+    fn default() -> Self {
+        Self { entries: LruCache::new(CAPACITY), serial: 0 }
+    }
+}
+
+impl<R> ServiceTokenCache<R> {
+    /// What is kept with a header value, made by `make` where it is seen for the first time.
+    ///
+    /// `serial`: of the snapshot; what was remembered of another one is forgotten.
+    ///
+    /// # Errors
+    /// What `make` failed with; nothing is then kept. `not_service` where the header carries no service token.
+    pub fn get_or_insert_with(
+        &mut self,
+        serial: u32,
+        header: &[u8],
+        not_service: Reason,
+        make: impl FnOnce(&Credentials<'_>) -> Result<R, Reason>,
+    ) -> Result<&R, Reason> {
+        if self.serial != serial {
+            self.entries.clear();
+            self.serial = serial;
+        }
+        if self.entries.get(header).is_none() {
+            let credentials = Credentials::read(header).ok_or(not_service)?;
+            let made = make(&credentials)?;
+            self.entries.put(header.into(), made);
+        }
+        // Found or put just now, so it is the most recently used.
+        self.entries.peek_mru().map(|(_, kept)| kept).ok_or(Reason::InternalError)
+    }
+
+    /// How many header values are remembered.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;
