@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+/// A longer text of a network's name and addresses is cut, in bytes.
+const MAX_NETWORK: usize = 120;
+
 /// Shows who may reach a tenant, or which tenants a group may reach: for what, from where, until when.
 ///
 /// What is listed is true for somebody in that one group. Further groups add their grants, and the restrictions that
@@ -245,10 +248,23 @@ pub(super) fn demands(bound: &[Bound]) -> Vec<Demand> {
         .collect()
 }
 
+/// A name with what it stands for; without where that would fill the line. The JSON form has it all.
+fn short(network: &str) -> String {
+    match network.split_once(" (") {
+        Some((name, all)) if network.len() > MAX_NETWORK => {
+            format!("{name} ({} networks)", all.split(' ').count())
+        }
+        _ => network.to_owned(),
+    }
+}
+
 /// The places for people.
 pub(super) fn from_where(from: &[Bound], watched: &[Bound]) -> String {
     let list = |bounds: &[Bound]| {
-        bounds.iter().map(|bound| bound.networks.join(", ")).collect::<Vec<_>>().join(" and ")
+        let places = |bound: &Bound| {
+            bound.networks.iter().map(|network| short(network)).collect::<Vec<_>>().join(", ")
+        };
+        bounds.iter().map(places).collect::<Vec<_>>().join(" and ")
     };
     let mut text = if from.is_empty() { "anywhere".to_owned() } else { list(from) };
     if !watched.is_empty() {
@@ -320,4 +336,27 @@ fn human(report: &Report) -> String {
     let first = if of_tenant { "WHO" } else { "TENANT" };
     out.push_str(&columns([first, "SCOPES", "FROM", "UNTIL", "BY"], &rows));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_networks_are_counted_instead() {
+        assert_eq!(short("office (203.0.113.0/24 2001:db8::/32)"), "office (203.0.113.0/24 2001:db8::/32)");
+        let many = vec!["203.0.113.0/24"; 40].join(" ");
+        assert_eq!(short(&format!("office ({many})")), "office (40 networks)");
+        assert_eq!(short("192.0.2.9"), "192.0.2.9");
+    }
+
+    #[test]
+    fn every_read_is_said_in_one_word() {
+        let names = |set: ScopeSet| set.iter().map(|scope| scope.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(scopes_text(&names(ScopeSet::reads())), "*:read");
+        let mut more = ScopeSet::reads();
+        more.insert(Scope::LogsDelete);
+        assert_eq!(scopes_text(&names(more)), "*:read logs:delete");
+        assert_eq!(scopes_text(&["logs:read".to_owned()]), "logs:read");
+    }
 }

@@ -11,6 +11,7 @@ use super::{Bound, Places, Rules, RulesOfCell, Unit, Until, cells, merge, scope_
 use crate::policy::Compiled;
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, Snapshot};
 use crate::tenant::TenantPattern;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Combinations of excepted groups that are looked at on one set of tenants.
@@ -287,14 +288,78 @@ fn changed_tenants<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> BTreeS
     tenants
 }
 
-/// A change on one cell, for one unit.
-struct Found<'p> {
-    cell: Cell<'p>,
+/// A change on one cell, for one unit. There may be very many, so nothing is written out yet.
+struct Found<'s> {
+    cell: Cell<'s>,
     unit: Unit,
+    what: What<'s>,
+}
+
+/// A line without its tenants and units.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct What<'s> {
     change: Change,
-    who: Who,
-    old: Reach,
-    new: Reach,
+    /// The kinds that are meant, by their raw groups; the number tells those without apart.
+    who: (usize, Vec<Vec<&'s str>>),
+    old: Side<'s>,
+    new: Side<'s>,
+}
+
+/// A reach, by the rules that make it.
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Side<'s> {
+    until: Option<Until>,
+    from: Vec<ByPlace<'s>>,
+    watched: Vec<ByPlace<'s>>,
+}
+
+/// A restriction, known by where it stands in memory.
+#[derive(Clone, Copy)]
+struct ByPlace<'s>(&'s Restriction);
+
+impl ByPlace<'_> {
+    fn place(self) -> *const Restriction {
+        std::ptr::from_ref(self.0)
+    }
+}
+
+impl PartialEq for ByPlace<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for ByPlace<'_> {}
+
+impl PartialOrd for ByPlace<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByPlace<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl What<'_> {
+    fn who(&self) -> Who {
+        match &self.who {
+            (0, _) => Who::Everyone,
+            (1, _) => Who::AnyGroup,
+            (_, kinds) => {
+                Who::Holders(kinds.iter().map(|any| any.iter().map(ToString::to_string).collect()).collect())
+            }
+        }
+    }
+}
+
+impl Side<'_> {
+    fn reach(&self) -> Reach {
+        let bound = |rules: &[ByPlace<'_>]| rules.iter().map(|rule| Bound::of(rule.0)).collect();
+        Reach { until: self.until, from: bound(&self.from), watched: bound(&self.watched) }
+    }
 }
 
 fn compare<'s>(
@@ -329,16 +394,15 @@ fn compare<'s>(
             let [before, after] = &ids;
             let side = |rules, ids: &[GroupId], absent| {
                 // Where there is no access it does not matter where from.
-                if change == absent { Reach::default() } else { reach(rules, ids, *unit, now) }
+                if change == absent { Side::default() } else { side(rules, ids, *unit, now) }
             };
-            found.push(Found {
-                cell: cell.clone(),
-                unit: *unit,
+            let what = What {
                 change,
                 who: who(&kinds, held),
                 old: side(old, before, Change::Gained),
                 new: side(new, after, Change::Lost),
-            });
+            };
+            found.push(Found { cell: cell.clone(), unit: *unit, what });
         };
         let mut shown: Vec<usize> = Vec::new();
         for (number, (before, after)) in untils.iter().enumerate() {
@@ -414,36 +478,37 @@ fn together(kinds: &[Kind<'_>], held: &[usize]) -> [Box<[GroupId]>; 2] {
     all.map(|ids| ids.into_iter().collect())
 }
 
-fn who(kinds: &[Kind<'_>], held: &[usize]) -> Who {
+fn who<'s>(kinds: &[Kind<'s>], held: &[usize]) -> (usize, Vec<Vec<&'s str>>) {
     match held {
-        [0] => Who::Everyone,
-        [1] => Who::AnyGroup,
-        several => Who::Holders(
-            several
-                .iter()
-                .filter_map(|number| kinds.get(*number))
-                .map(|kind| kind.who.iter().map(ToString::to_string).collect())
-                .collect(),
-        ),
+        [without @ (0 | 1)] => (*without, Vec::new()),
+        several => {
+            (2, several.iter().filter_map(|number| kinds.get(*number)).map(|kind| kind.who.clone()).collect())
+        }
     }
 }
 
-fn reach(rules: &RulesOfCell<'_>, groups: &[GroupId], unit: Unit, now: u64) -> Reach {
-    let bound = |shadow| rules.binding(groups, unit, shadow).into_iter().map(Bound::of).collect();
-    Reach { until: rules.until(groups, unit, now), from: bound(false), watched: bound(true) }
+fn side<'s>(rules: &RulesOfCell<'s>, groups: &[GroupId], unit: Unit, now: u64) -> Side<'s> {
+    let bound = |shadow| rules.binding(groups, unit, shadow).into_iter().map(ByPlace).collect();
+    Side { until: rules.until(groups, unit, now), from: bound(false), watched: bound(true) }
 }
 
 fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
-    let entries = found.into_iter().map(|one| ((one.who, one.change, one.old, one.new), one.cell, one.unit));
+    let entries = found.into_iter().map(|one| (one.what, one.cell, one.unit));
     let mut lines: Vec<Line> = merge::merge(entries, cells)
         .into_iter()
-        .map(|merged| {
-            let (who, change, old, new) = merged.what;
-            let (tenants, except, units) = (merged.tenants, merged.except, merged.units);
-            Line { change, who, tenants, except, units, old, new }
+        .map(|merged| Line {
+            change: merged.what.change,
+            who: merged.what.who(),
+            tenants: merged.tenants,
+            except: merged.except,
+            units: merged.units,
+            old: merged.what.old.reach(),
+            new: merged.what.new.reach(),
         })
         .collect();
-    lines.sort_by(|a, b| (&a.tenants, a.change, &a.who).cmp(&(&b.tenants, b.change, &b.who)));
+    lines.sort_by(|a, b| {
+        (&a.tenants, a.change, &a.who, &a.old, &a.new).cmp(&(&b.tenants, b.change, &b.who, &b.old, &b.new))
+    });
     lines
 }
 

@@ -34,72 +34,104 @@ pub fn merge<'p, K: Ord + Clone>(
         let entry = by_units.entry((what, scope_names(&units))).or_insert_with(|| (units, Vec::new()));
         entry.1.push(cell);
     }
+    let named: Vec<Named<'_, 'p>> = cells.iter().map(Named::of).collect();
     let mut lines = Vec::new();
     for ((what, _), (units, mine)) in by_units {
-        for (tenants, except) in regions(&mine, cells) {
+        for (tenants, except) in regions(&mine, &named) {
             lines.push(Merged { what: what.clone(), tenants, except, units: units.clone() });
         }
     }
     lines
 }
 
+/// A cell with what it is called.
+struct Named<'c, 'p> {
+    cell: &'c Cell<'p>,
+    names: Vec<&'p TenantPattern>,
+    /// It is no written-out tenant.
+    wild: bool,
+}
+
+impl<'c, 'p> Named<'c, 'p> {
+    fn of(cell: &'c Cell<'p>) -> Self {
+        let names = cell.names();
+        let wild = names.iter().all(|name| name.literal().is_none());
+        Self { cell, names, wild }
+    }
+}
+
 /// The cells as few names and what is to be left out of each.
-fn regions(mine: &[Cell<'_>], cells: &[Cell<'_>]) -> Vec<(Vec<String>, Vec<String>)> {
-    let names: Vec<Vec<&TenantPattern>> = mine.iter().map(Cell::names).collect();
-    let wild: Vec<usize> = (0..mine.len())
-        .filter(|at| names.get(*at).is_some_and(|names| names.iter().all(|name| name.literal().is_none())))
-        .collect();
+fn regions(mine: &[Cell<'_>], cells: &[Named<'_, '_>]) -> Vec<(Vec<String>, Vec<String>)> {
+    let named: Vec<Named<'_, '_>> = mine.iter().map(Named::of).collect();
     let own: HashSet<&Cell<'_>> = mine.iter().collect();
+    let any_wild = named.iter().any(|one| one.wild);
     // Only what lies in a pattern can be left out of one, so written-out tenants need not be held against each other.
-    let others: Vec<Vec<&TenantPattern>> = if wild.is_empty() {
-        Vec::new()
-    } else {
-        cells.iter().filter(|cell| !own.contains(cell)).map(Cell::names).collect()
-    };
+    let others: Vec<&Named<'_, '_>> =
+        if any_wild { cells.iter().filter(|one| !own.contains(one.cell)).collect() } else { Vec::new() };
+    // For each pattern, the others inside; first those that are patterns themselves.
+    let wide: Vec<Wide<'_, '_, '_>> = named
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| one.wild)
+        .map(|(at, one)| {
+            let mut inside: Vec<_> =
+                others.iter().copied().filter(|other| covers(&one.names, &other.names)).collect();
+            inside.sort_by_key(|other| !other.wild);
+            (at, one, inside)
+        })
+        .collect();
     // Part of a wider set, and not of what the line of that set leaves out.
-    let is_inside = |wider: usize, at: usize| {
-        let (Some(wide), Some(narrow)) = (names.get(wider), names.get(at)) else { return false };
-        let between = |third: &Vec<&TenantPattern>| covers(wide, third) && covers(third, narrow);
-        wider != at && covers(wide, narrow) && !others.iter().any(between)
+    let is_inside = |wider: &Wide<'_, '_, '_>, at: usize, narrow: &Named<'_, '_>| {
+        let (number, wide, left_out) = wider;
+        let between = || {
+            let mut patterns = left_out.iter().take_while(|third| third.wild);
+            patterns.any(|third| covers(&third.names, &narrow.names))
+        };
+        *number != at && covers(&wide.names, &narrow.names) && !between()
     };
-    let lines = lines_of(&names, wild, is_inside);
+    let lines = lines_of(&wide, |wider, (at, narrow, _)| is_inside(wider, *at, narrow));
     let mut regions = Vec::new();
-    for (at, narrow) in names.iter().enumerate() {
-        if !lines.contains(&at) && lines.iter().any(|line| is_inside(*line, at)) {
+    for (at, narrow) in named.iter().enumerate() {
+        let is_line = lines.iter().any(|(number, ..)| *number == at);
+        if !is_line && lines.iter().any(|line| is_inside(line, at, narrow)) {
             continue;
         }
-        let left_out: Vec<_> = others.iter().filter(|other| covers(narrow, other)).collect();
-        let is_widest =
-            |one: &&&Vec<&TenantPattern>| !left_out.iter().any(|other| other != *one && covers(other, one));
-        let except = left_out.iter().filter(is_widest).map(|names| text(names)).collect();
-        regions.push((narrow.iter().map(ToString::to_string).collect(), except));
+        let left_out = wide.iter().find(|(wider, ..)| *wider == at).map_or(&[][..], |(_, _, inside)| inside);
+        let is_widest = |one: &&&Named<'_, '_>| {
+            let mut wider = left_out.iter().take_while(|other| other.wild);
+            !wider.any(|other| other.names != one.names && covers(&other.names, &one.names))
+        };
+        let except = left_out.iter().filter(is_widest).map(|one| text(&one.names)).collect();
+        regions.push((narrow.names.iter().map(ToString::to_string).collect(), except));
     }
     regions
 }
 
+/// A set that is no written-out tenant: its number, its names, and the others inside, first those that are patterns.
+type Wide<'n, 'c, 'p> = (usize, &'n Named<'c, 'p>, Vec<&'n Named<'c, 'p>>);
+
 /// Which of the sets become lines: those that are no part of a line already, the widest first. Being part of a set that
 /// is itself only part of a line says nothing, since that line may leave this one out.
-fn lines_of(
-    names: &[Vec<&TenantPattern>],
-    mut rest: Vec<usize>,
-    is_inside: impl Fn(usize, usize) -> bool,
-) -> Vec<usize> {
-    let is_wider = |wide: usize, narrow: usize| {
-        let (Some(a), Some(b)) = (names.get(wide), names.get(narrow)) else { return false };
+fn lines_of<'w, 'n, 'c, 'p>(
+    wide: &'w [Wide<'n, 'c, 'p>],
+    is_inside: impl Fn(&Wide<'n, 'c, 'p>, &Wide<'n, 'c, 'p>) -> bool,
+) -> Vec<&'w Wide<'n, 'c, 'p>> {
+    let is_wider = |(a, wide, _): &Wide<'_, '_, '_>, (b, narrow, _): &Wide<'_, '_, '_>| {
         // Of two that are the same the first counts as the wider one.
-        wide != narrow && covers(a, b) && !(covers(b, a) && wide > narrow)
+        a != b && covers(&wide.names, &narrow.names) && !(covers(&narrow.names, &wide.names) && a > b)
     };
-    let mut lines: Vec<usize> = Vec::new();
+    let mut lines: Vec<&Wide<'_, '_, '_>> = Vec::new();
+    let mut rest: Vec<&Wide<'_, '_, '_>> = wide.iter().collect();
     while !rest.is_empty() {
-        let is_widest = |at: &usize| !rest.iter().any(|other| is_wider(*other, *at));
-        let (mut widest, mut later): (Vec<usize>, Vec<usize>) = rest.iter().partition(|at| is_widest(at));
+        let (mut widest, mut later): (Vec<_>, Vec<_>) =
+            rest.iter().copied().partition(|one| !rest.iter().any(|other| is_wider(other, one)));
         if widest.is_empty() {
-            // Not in an order; and if it were, each would be a line of its own.
+            // Not in an order; and if it were so, each would be a line of its own.
             std::mem::swap(&mut widest, &mut later);
         }
-        for at in widest {
-            if !lines.iter().any(|line| is_inside(*line, at)) {
-                lines.push(at);
+        for one in widest {
+            if !lines.iter().any(|line| is_inside(line, one)) {
+                lines.push(one);
             }
         }
         rest = later;
