@@ -18,7 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tenantauth::policy::diagnostic::WarningKind;
-use tenantauth::policy::{self, Files, OwnerText};
+use tenantauth::policy::{self, Files, OwnerState, OwnerText};
 use tenantauth::reason::Reason;
 
 /// When the policies are compiled: 2026-09-21. Nothing in them has run out by then.
@@ -37,7 +37,11 @@ impl Files for AnyFile {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => Ok(JWKS.into()),
             Some("keys") => Ok(COOKIE_KEYS.into()),
-            _ => Err(format!("`{}` is neither a JWKS nor a keys file", path.display())),
+            Some("pem") => {
+                let made = rcgen::generate_simple_self_signed(["ca.example.com".to_owned()]).unwrap();
+                Ok(made.cert.pem().into_bytes())
+            }
+            _ => Err(format!("`{}` is neither a JWKS nor a keys file nor a certificate", path.display())),
         }
     }
 
@@ -45,6 +49,24 @@ impl Files for AnyFile {
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let file = format!("owners.d/{name}.yaml");
         Some(OwnerText { file, current: Ok(b"{}\n".to_vec()), last_good: None })
+    }
+}
+
+/// The same, and an owner with a document of its own.
+struct WithOwner<'d> {
+    owner: &'d str,
+    document: &'d str,
+}
+
+impl Files for WithOwner<'_> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        AnyFile.read(path)
+    }
+
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let text = AnyFile.owner(name)?;
+        let own = name == self.owner;
+        Some(if own { OwnerText { current: Ok(self.document.into()), ..text } } else { text })
     }
 }
 
@@ -105,7 +127,7 @@ fn every_policy_compiles() {
     let mut policies = 0;
     for block in blocks_of("yaml") {
         // Those of the guide are parts of policies.
-        if block.place.contains("/policy.md:") {
+        if block.place.contains("/policy.md:") || is_owners(&block) {
             continue;
         }
         // What is provisioned into Grafana is no policy, nor is a file that is shown.
@@ -121,6 +143,89 @@ fn every_policy_compiles() {
         policies += 1;
     }
     assert!(policies >= 3);
+}
+
+/// Whether it is the document of an owner: those stand in one page, and name no issuer.
+fn is_owners(block: &Block) -> bool {
+    block.place.contains("/owners.md:") && !block.text.contains("issuers:")
+}
+
+/// The page about owners: its platform's document, and those of its owner with what is said about each.
+fn page_of_owners() -> (String, Vec<(String, String)>) {
+    let page: Vec<Block> = blocks().into_iter().filter(|block| block.place.contains("/owners.md:")).collect();
+    let platforms: Vec<&Block> =
+        page.iter().filter(|block| block.language == "yaml" && !is_owners(block)).collect();
+    assert_eq!(platforms.len(), 1);
+    let documents = page.iter().enumerate().filter(|(_, block)| block.language == "yaml" && is_owners(block));
+    let documents = documents.map(|(number, block)| {
+        let told = page.get(number + 1).filter(|next| next.language == "text");
+        (block.text.clone(), told.map_or_else(String::new, |told| told.text.clone()))
+    });
+    (platforms[0].text.clone(), documents.collect())
+}
+
+/// Every document of an owner is good under the platform's of the same page, or followed by what is said about it.
+#[test]
+fn documents_of_owners_do_what_their_page_says() {
+    let (platform, documents) = page_of_owners();
+    let (mut good, mut refused) = (0, 0);
+    for (document, told) in &documents {
+        let mut files = WithOwner { owner: "team-a", document };
+        let outcome = policy::compile("policy.yaml", platform.as_bytes(), &mut files, NOW);
+        assert!(outcome.compiled.is_some() && outcome.diagnostics.is_empty(), "{:#?}", outcome.diagnostics);
+        let owner = outcome.owners.iter().find(|owner| &*owner.name == "team-a").unwrap();
+        let found: String = owner.diagnostics.iter().map(|problem| format!("{problem}\n")).collect();
+        assert_eq!(found, *told, "{document}");
+        let expected = if told.is_empty() { OwnerState::Current } else { OwnerState::Unavailable };
+        assert_eq!(owner.state, expected, "{document}");
+        if told.is_empty() {
+            good += 1;
+        } else {
+            refused += 1;
+        }
+    }
+    assert!(good >= 2 && refused >= 4, "{good} {refused}");
+}
+
+/// The recipe for a pipeline, run as it is printed, on the documents of its page.
+#[test]
+fn the_pipeline_for_owners_works() {
+    let (platform, documents) = page_of_owners();
+    let scripts: Vec<Block> =
+        blocks_of("sh").filter(|block| block.text.contains("# check-owner POLICY OWNER CANDIDATE")).collect();
+    assert_eq!(scripts.len(), 1);
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("owners-{}", std::process::id()));
+    let policy = directory.join("policy");
+    fs::create_dir_all(policy.join("owners.d")).unwrap();
+    fs::write(policy.join("policy.yaml"), platform).unwrap();
+    for owner in ["team-a", "team-b"] {
+        fs::write(policy.join(format!("owners.d/{owner}.yaml")), "{}\n").unwrap();
+    }
+    fs::write(directory.join("check-owner"), &scripts[0].text).unwrap();
+    let command = Path::new(env!("CARGO_BIN_EXE_tenantauth")).parent().unwrap();
+    let path = format!("{}:{}", command.display(), std::env::var("PATH").unwrap());
+    let run = |candidate: &str| {
+        fs::write(directory.join("candidate.yaml"), candidate).unwrap();
+        let mut shell = Command::new("sh");
+        shell.arg("check-owner").arg(&policy).arg("team-a").arg("candidate.yaml");
+        let output = shell.current_dir(&directory).env("PATH", &path).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    for (document, told) in &documents {
+        let (status, out, err) = run(document);
+        if told.is_empty() {
+            assert_eq!(status, Some(0), "{document}{out}{err}");
+            let changes = if document == "{}\n" { "no difference" } else { "gained  team-a " };
+            assert!(out.contains("valid, revision") && out.contains(changes), "{out}");
+        } else {
+            assert_eq!(status, Some(3), "{document}{out}{err}");
+            let message = told.lines().next().unwrap().split_once(": ").unwrap().1;
+            assert!(err.contains(message), "{err}");
+            assert!(!out.contains("CHANGE"), "{out}");
+        }
+    }
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 /// The texts of the files that are shown whole: those of `deploy/` that a page explains.
@@ -189,7 +294,7 @@ fn the_guide_shows_what_policies_do() {
             good += 1;
         }
     }
-    assert!(good >= 11 && told >= 11, "{good} {told}");
+    assert!(good >= 18 && told >= 19, "{good} {told}");
     // A section for each key that this version serves.
     let page = fs::read_to_string(repository("docs/policy.md")).unwrap();
     let headings: BTreeSet<&str> = page

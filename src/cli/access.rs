@@ -1,6 +1,6 @@
 //! `tenantauth access`: who may reach a tenant, or what a group may reach; for the quarterly review.
 
-use super::{Answer, Failure, Format, columns, json, load, plain, refused, timestamp};
+use super::{Answer, Failure, Format, columns, json, load, plain, refused, refused_owners, timestamp};
 use crate::engine::unix_now;
 use crate::policy::access::cells::Universe;
 use crate::policy::access::merge::merge;
@@ -97,7 +97,7 @@ impl Access {
         let (outcome, _, read) = load(&self.policy, now);
         let Some(compiled) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
         let snapshot = &compiled.snapshot;
-        let mut err = String::new();
+        let mut err = refused_owners(&outcome.owners);
         let access = match (&self.tenant, &self.group) {
             (Some(tenant), _) => of_tenant(snapshot, tenant, now)?,
             (None, group) => {

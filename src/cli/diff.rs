@@ -1,7 +1,9 @@
 //! `tenantauth diff`: what changes for people when one policy takes the place of another.
 
 use super::access::{Demand, demands, from_where, scopes_text};
-use super::{Answer, Failure, Format, Status, columns, json, load, plain, refused, timestamp};
+use super::{
+    Answer, Failure, Format, Status, columns, json, load, plain, refused, refused_owners, timestamp,
+};
 use crate::engine::unix_now;
 use crate::policy::Compiled;
 use crate::policy::access::Until;
@@ -114,6 +116,11 @@ impl Diff {
 
 fn usable(path: &Path, now: u64) -> Result<Compiled, Answer> {
     let (outcome, _, read) = load(path, now);
+    let owners = refused_owners(&outcome.owners);
+    if !owners.is_empty() {
+        // Compared without the document, it would read as if the owner had withdrawn everything.
+        return Err(Answer { status: Status::Invalid, out: String::new(), err: owners });
+    }
     outcome.compiled.ok_or_else(|| refused(&outcome.diagnostics, read))
 }
 

@@ -3,7 +3,7 @@
 mod judge;
 mod record;
 
-use super::{Answer, Failure, Format, Status, columns, counted, load, plain, refused, words};
+use super::{Answer, Failure, Format, Status, columns, counted, load, plain, refused, refused_owners, words};
 use crate::engine::unix_now;
 use crate::policy::snapshot::Snapshot;
 use clap::Args;
@@ -129,6 +129,10 @@ impl Replay {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
         let (outcome, _, read) = load(&self.policy, now);
+        let owners = refused_owners(&outcome.owners);
+        if !owners.is_empty() {
+            return Ok(Answer { status: Status::Invalid, out: String::new(), err: owners });
+        }
         let Some(compiled) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
         let mut judge = Judge::of(&compiled.snapshot, self.now);
         for path in &self.recorded {

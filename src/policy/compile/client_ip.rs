@@ -62,6 +62,7 @@ impl<'d> NamedNetworks<'d> {
                         let platform = self.platform.iter().flat_map(|platform| platform.named.keys());
                         let mut known: Vec<_> = self.named.keys().chain(platform).copied().collect();
                         known.sort_unstable();
+                        known.dedup();
                         let problem = problems.error(
                             entry.place,
                             &path,

@@ -12,7 +12,7 @@ use super::{
     compile_grant, compile_restriction, groups_known_to_grants, refuse_repeated_names, warn_of_pattern_groups,
 };
 use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
-use crate::policy::document::Document;
+use crate::policy::document::{Document, RestrictionEntry};
 use crate::policy::snapshot::{Grant, Owner, Restriction, Snapshot};
 use crate::scope::ScopeSet;
 use crate::token::digest::sha256_hex;
@@ -215,16 +215,27 @@ impl Adder<'_> {
         Rules { grants, restrictions, revision }
     }
 
-    /// Everything that is given must have been given to the owner: patterns by containment, scopes one by one.
+    /// Everything that is given must have been given to the owner: patterns by containment, scopes one by one. Names of
+    /// networks are the owner's own.
     fn check_bounds(&self, document: &Document, problems: &mut Problems) {
-        let grants = document.grants.iter().map(|grant| (&grant.path, grant.place, &grant.tenants));
-        let bound = document.restrictions.iter().map(|rule| (&rule.path, rule.place, &rule.tenants));
-        for (path, place, tenants) in grants.chain(bound) {
+        for (name, _) in &document.networks {
+            if self.platform.networks.iter().any(|(known, _)| known.value == name.value) {
+                problems
+                    .error(
+                        name.place,
+                        &Path::Root.key("networks").key(&name.value),
+                        format!("`{}` is a network of the platform", name.value),
+                    )
+                    .help("choose another name; the platform's can be used without defining it");
+            }
+        }
+        let grants = document.grants.iter().map(|grant| (&grant.path, &grant.tenants));
+        let named = document.restrictions.iter().filter(|rule| !is_unnamed(rule));
+        let bound = named.map(|rule| (&rule.path, &rule.tenants));
+        for (path, tenants) in grants.chain(bound) {
             for tenant in tenants {
-                // A restriction that names no tenants binds those of its owner.
-                let written = tenant.place != place;
                 let inside = self.entry.tenants.iter().any(|bound| bound.value.covers(&tenant.value));
-                if written && !inside {
+                if !inside {
                     let bounds: Vec<_> = self
                         .entry
                         .tenants
@@ -268,17 +279,6 @@ impl Adder<'_> {
     fn check_references(&self, document: &Document, problems: &mut Problems) {
         refuse_repeated_names(document, problems);
         warn_of_pattern_groups(document, &self.snapshot.issuer_names, problems);
-        for (name, _) in &document.networks {
-            if self.platform.networks.iter().any(|(known, _)| known.value == name.value) {
-                problems
-                    .error(
-                        name.place,
-                        &Path::Root.key("networks").key(&name.value),
-                        format!("`{}` is a network of the platform", name.value),
-                    )
-                    .help("choose another name; the platform's can be used without defining it");
-            }
-        }
         if let Some(first) = document.restrictions.first()
             && self.snapshot.client_ip.is_none()
         {
@@ -313,11 +313,19 @@ impl Adder<'_> {
                 let mut rule = compile_restriction(entry, &networks, &known, groups, problems);
                 rule.owner = Some(self.number);
                 rule.scopes.within = self.entry.scopes;
+                if is_unnamed(entry) {
+                    rule.tenants = super::patterns(&self.entry.tenants);
+                }
                 rule
             })
             .collect();
         Rules { grants, restrictions, revision: Box::default() }
     }
+}
+
+/// Whether a restriction names no tenants: it binds those of its owner.
+fn is_unnamed(restriction: &RestrictionEntry) -> bool {
+    restriction.tenants.iter().all(|tenant| tenant.place == restriction.place)
 }
 
 fn beyond(scopes: ScopeSet, bounds: ScopeSet) -> ScopeSet {
