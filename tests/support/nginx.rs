@@ -85,7 +85,8 @@ impl Nginx {
     /// Kills a worker without warning, and waits for nothing. One that has ended already is none.
     pub(crate) fn kill_one_worker(&self, number: usize) {
         if let Some(victim) = self.workers().into_iter().nth(number) {
-            let _ = Command::new("sh").args(["-c", "kill -s KILL \"$1\"", "kill", &victim.to_string()]).status();
+            let _ =
+                Command::new("sh").args(["-c", "kill -s KILL \"$1\"", "kill", &victim.to_string()]).status();
         }
     }
 
@@ -100,7 +101,8 @@ impl Nginx {
     /// Where that cannot be done.
     pub(crate) fn limit_files(&self, bytes: Option<u64>) {
         // The soft limit alone: the hard one could not be raised again.
-        let limit = bytes.map_or_else(|| "--fsize=unlimited:".to_owned(), |bytes| format!("--fsize={bytes}:"));
+        let limit =
+            bytes.map_or_else(|| "--fsize=unlimited:".to_owned(), |bytes| format!("--fsize={bytes}:"));
         for pid in self.workers() {
             let set = Command::new("prlimit").args([&limit, "--pid", &pid.to_string()]).status();
             assert!(set.expect("prlimit, of util-linux").success(), "{limit} for worker {pid}");
@@ -161,8 +163,10 @@ fn user(launch: Launch) -> String {
 pub(crate) fn give_to_unprivileged(path: &Path) {
     if is_root() {
         let users = fs::read_to_string("/etc/passwd").expect("users");
-        let nobody = users.lines().find_map(|line| line.strip_prefix("nobody:")?.split(':').nth(1)?.parse().ok());
-        std::os::unix::fs::chown(path, Some(nobody.expect("the user nobody")), None).expect("root may do this");
+        let nobody =
+            users.lines().find_map(|line| line.strip_prefix("nobody:")?.split(':').nth(1)?.parse().ok());
+        std::os::unix::fs::chown(path, Some(nobody.expect("the user nobody")), None)
+            .expect("root may do this");
     }
 }
 
