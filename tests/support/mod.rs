@@ -8,6 +8,7 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod cookie;
 pub(crate) mod example;
+pub(crate) mod flow;
 pub(crate) mod nginx;
 pub(crate) mod prometheus;
 pub(crate) mod provider;

@@ -15,6 +15,15 @@ pub(crate) struct Nginx {
     workers: usize,
 }
 
+/// What is unusual about a start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Launch {
+    /// Workers are nobody special where the tests run as root, whom no permission stops.
+    pub(crate) unprivileged: bool,
+    /// A write beyond a limit on the size of files fails, as it does on a full disk, and kills nobody.
+    pub(crate) survives_file_limit: bool,
+}
+
 impl Nginx {
     /// Starts nginx with this configuration, and waits until the port accepts connections.
     ///
@@ -23,13 +32,26 @@ impl Nginx {
     ///
     /// # Panics
     /// With the error log, where nginx does not come up.
-    pub(crate) fn start(workspace: &Workspace, configuration: &str, workers: usize, port: u16) -> Self {
+    pub(crate) fn start(
+        workspace: &Workspace,
+        configuration: &str,
+        workers: usize,
+        port: u16,
+        launch: Launch,
+    ) -> Self {
         let file = workspace.write("nginx.conf", configuration);
-        let mut command = Command::new(binary());
+        let mut command = if launch.survives_file_limit {
+            let mut shell = Command::new("sh");
+            // What is ignored stays ignored in the program that takes the shell's place, and in its workers.
+            shell.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(binary());
+            shell
+        } else {
+            Command::new(binary())
+        };
         // nginx reads `NGINX` itself: as the sockets that it inherits from another one.
         command.env_remove("NGINX");
         command.arg("-p").arg(workspace.path("")).arg("-e").arg(workspace.path("error.log"));
-        command.arg("-c").arg(file).arg("-g").arg(format!("daemon off; {}{}", user(), modules()));
+        command.arg("-c").arg(file).arg("-g").arg(format!("daemon off; {}{}", user(launch), modules()));
         // Seen by workers only where the configuration says `env TENANTAUTH_POLICY;`.
         command.env("TENANTAUTH_POLICY", workspace.path("policy.yaml"));
         let mut nginx = Self { master: Process::start(workspace, "nginx", &mut command), workers };
@@ -50,10 +72,6 @@ impl Nginx {
             .collect()
     }
 
-    fn wait_for_workers(&self) -> BTreeSet<u32> {
-        wait_for("full set of workers", 15, || Some(self.workers()).filter(|pids| pids.len() == self.workers))
-    }
-
     /// Reloads the configuration, and waits until new workers have replaced every old one.
     pub(crate) fn reload(&self) {
         let old = self.workers();
@@ -62,6 +80,33 @@ impl Nginx {
             let new = self.workers();
             (new.len() == self.workers && new.is_disjoint(&old)).then_some(())
         });
+    }
+
+    /// Kills a worker without warning, and waits for nothing. One that has ended already is none.
+    pub(crate) fn kill_one_worker(&self, number: usize) {
+        if let Some(victim) = self.workers().into_iter().nth(number) {
+            let _ =
+                Command::new("sh").args(["-c", "kill -s KILL \"$1\"", "kill", &victim.to_string()]).status();
+        }
+    }
+
+    /// Waits until no worker is missing or too many, and returns their pids.
+    pub(crate) fn wait_for_workers(&self) -> BTreeSet<u32> {
+        wait_for("full set of workers", 15, || Some(self.workers()).filter(|pids| pids.len() == self.workers))
+    }
+
+    /// Limits the size of the files that the workers write, in bytes; `None`: no longer.
+    ///
+    /// # Panics
+    /// Where that cannot be done.
+    pub(crate) fn limit_files(&self, bytes: Option<u64>) {
+        // The soft limit alone: the hard one could not be raised again.
+        let limit =
+            bytes.map_or_else(|| "--fsize=unlimited:".to_owned(), |bytes| format!("--fsize={bytes}:"));
+        for pid in self.workers() {
+            let set = Command::new("prlimit").args([&limit, "--pid", &pid.to_string()]).status();
+            assert!(set.expect("prlimit, of util-linux").success(), "{limit} for worker {pid}");
+        }
     }
 
     /// Sends a signal to the master: `USR1` opens the logs again, `QUIT` and `TERM` end it.
@@ -98,9 +143,45 @@ fn binary() -> PathBuf {
 }
 
 /// nginx's workers give up root; the workspaces are made for the one who runs the tests.
-fn user() -> &'static str {
-    let root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
-    if root { "user root; " } else { "" }
+fn user(launch: Launch) -> String {
+    if !is_root() {
+        return String::new();
+    }
+    if !launch.unprivileged {
+        return "user root; ".to_owned();
+    }
+    // The group is called otherwise in Debian than elsewhere.
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let group = if groups.lines().any(|line| line.starts_with("nogroup:")) { "nogroup" } else { "nobody" };
+    format!("user nobody {group}; ")
+}
+
+/// Gives a file or directory to the user of unprivileged workers.
+///
+/// # Panics
+/// Where that user does not exist, or the file.
+pub(crate) fn give_to_unprivileged(path: &Path) {
+    if is_root() {
+        let users = fs::read_to_string("/etc/passwd").expect("users");
+        let nobody =
+            users.lines().find_map(|line| line.strip_prefix("nobody:")?.split(':').nth(1)?.parse().ok());
+        std::os::unix::fs::chown(path, Some(nobody.expect("the user nobody")), None)
+            .expect("root may do this");
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// The memory of a process that is not swapped out, in KiB.
+///
+/// # Panics
+/// Where it does not exist.
+pub(crate) fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
 }
 
 /// Where Lua is a dynamic module, as in Debian, the lines that load it; none where it is built in, as in OpenResty.

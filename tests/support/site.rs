@@ -2,7 +2,7 @@
 
 use super::client::{Answer, Request};
 use super::cookie::CookieKey;
-use super::nginx::{Nginx, install};
+use super::nginx::{Launch, Nginx, give_to_unprivileged, install};
 use super::tokens::{jwks, key};
 use super::upstream::Upstream;
 use super::wait_for;
@@ -69,6 +69,26 @@ include @DIR@/share/tenantauth/http.conf;
 init_worker_by_lua_block { require("tenantauth").init_worker { policy = "@DIR@/policy.yaml" } }
 "#;
 
+/// The platform's document of a policy that is a directory.
+pub(crate) const PLATFORM_FILE: &str = "policy/policy.yaml";
+
+/// An owner's document of a policy that is a directory.
+pub(crate) fn owner_file(owner: &str) -> String {
+    format!("policy/owners.d/{owner}.yaml")
+}
+
+/// [`MODULE`] with these options of `init_worker` in addition: `, state_dir = "@DIR@/state"`.
+pub(crate) fn module_with(options: &str) -> String {
+    let module = MODULE.replace(" } }", &format!("{options} }} }}"));
+    assert!(options.is_empty() || module != MODULE);
+    module
+}
+
+/// The same for a policy that is the directory `policy`.
+pub(crate) fn directory_module(options: &str) -> String {
+    module_with(options).replace("@DIR@/policy.yaml", "@DIR@/policy")
+}
+
 /// A server that decides for Loki and writes an audit record for every request.
 pub(crate) const LOKI: &str = r#"
 rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
@@ -93,7 +113,9 @@ pub(crate) const TEMPORARY: &str = "client_body_temp_path tmp-body; proxy_temp_p
 pub(crate) struct SiteBuilder {
     workers: usize,
     policy: Option<String>,
+    files: Vec<(String, String)>,
     directories: Vec<String>,
+    launch: Launch,
     main: String,
     module: String,
     http: String,
@@ -107,6 +129,24 @@ impl SiteBuilder {
     #[must_use]
     pub(crate) fn policy(mut self, text: &str) -> Self {
         self.policy = Some(text.to_owned());
+        self
+    }
+
+    /// A policy that is the directory `policy`: the platform's document, and each owner's by its name. To be used
+    /// with [`directory_module`].
+    #[must_use]
+    pub(crate) fn policy_directory(mut self, platform: &str, owners: &[(&str, &str)]) -> Self {
+        self.policy = None;
+        self.files.push((PLATFORM_FILE.to_owned(), platform.to_owned()));
+        let owners = owners.iter().map(|(owner, text)| (owner_file(owner), (*text).to_owned()));
+        self.files.extend(owners);
+        self
+    }
+
+    /// How nginx is started, if not as usual.
+    #[must_use]
+    pub(crate) fn launch(mut self, launch: Launch) -> Self {
+        self.launch = launch;
         self
     }
 
@@ -170,10 +210,17 @@ impl SiteBuilder {
             "{ours}\n{main}\nevents {{ worker_connections 256; }}\nhttp {{\n{TEMPORARY}\naccess_log off;\n{module}\n\
              {http}\nserver {{\nlisten 127.0.0.1:@PORT@;\n{server}\n}}\n{admin}\n}}\n"
         );
-        let site = Site::prepare(self.installed);
+        let mut site = Site::prepare(self.installed);
+        site.launch = self.launch;
         for name in &self.directories {
             let made = DirBuilder::new().mode(0o700).create(site.workspace.path(name));
             made.expect("a directory inside ours");
+            if self.launch.unprivileged {
+                give_to_unprivileged(&site.workspace.path(name));
+            }
+        }
+        for (name, text) in &self.files {
+            site.write(name, text);
         }
         if let Some(policy) = &self.policy {
             site.write_policy(policy);
@@ -190,6 +237,7 @@ pub(crate) struct Site {
     others: RefCell<BTreeMap<String, Rc<Upstream>>>,
     ports: RefCell<BTreeMap<String, u16>>,
     noisy: Cell<bool>,
+    launch: Launch,
     /// Its files. Last, so that nobody uses the directory any more when it is removed.
     pub(crate) workspace: Workspace,
 }
@@ -200,7 +248,9 @@ impl Site {
         SiteBuilder {
             workers: 1,
             policy: Some(POLICY.to_owned()),
+            files: Vec::new(),
             directories: Vec::new(),
+            launch: Launch::default(),
             main: String::new(),
             module: MODULE.to_owned(),
             http: String::new(),
@@ -224,7 +274,8 @@ impl Site {
         workspace.write("jwks.json", jwks(&[key()]));
         workspace.write("client-ip.keys", COOKIE_KEY.line() + &OLD_COOKIE_KEY.line());
         let (others, ports, noisy) = (RefCell::default(), RefCell::default(), Cell::new(false));
-        Self { nginx: None, upstream: Upstream::start(), others, ports, noisy, workspace }
+        let launch = Launch::default();
+        Self { nginx: None, upstream: Upstream::start(), others, ports, noisy, launch, workspace }
     }
 
     /// Starts nginx with a configuration that may hold placeholders.
@@ -236,7 +287,7 @@ impl Site {
     /// [`Site::run`] for a configuration whose first server listens elsewhere.
     pub(crate) fn run_on(mut self, configuration: &str, workers: usize, port: u16) -> Self {
         let configuration = self.fill(configuration);
-        self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, port));
+        self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, port, self.launch));
         self
     }
 
@@ -246,7 +297,8 @@ impl Site {
         let workers = old.workers().len();
         old.stop();
         let configuration = self.workspace.read("nginx.conf");
-        self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, self.port("")));
+        let port = self.port("");
+        self.nginx = Some(Nginx::start(&self.workspace, &configuration, workers, port, self.launch));
     }
 
     /// Replaces the placeholders in a text.
@@ -277,6 +329,16 @@ impl Site {
     /// Writes the policy that the module reads.
     pub(crate) fn write_policy(&self, text: &str) {
         self.workspace.write("policy.yaml", self.fill(text));
+    }
+
+    /// Writes a file of the workspace, placeholders replaced, by rename.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        self.workspace.write(name, self.fill(text));
+    }
+
+    /// Writes the document of an owner.
+    pub(crate) fn write_owner(&self, owner: &str, text: &str) {
+        self.write(&owner_file(owner), text);
     }
 
     /// Sends a request to the main server.
@@ -315,6 +377,18 @@ impl Site {
         let answer = Request::get("/metrics").send(self.port("admin"));
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.text()
+    }
+
+    /// The revision that each worker reported last; of those that run.
+    pub(crate) fn revisions(&self) -> Vec<String> {
+        let running = self.nginx().workers();
+        let status = self.status().json();
+        let reported = status["workers"].as_array().expect("workers").iter();
+        let of_running = reported.filter_map(|worker| {
+            let pid = worker["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())?;
+            running.contains(&pid).then(|| worker["revision"].as_str().unwrap_or_default().to_owned())
+        });
+        of_running.collect()
     }
 
     /// The answer of `status()`.

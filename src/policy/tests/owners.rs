@@ -279,12 +279,14 @@ fn owners_cannot_fail_each_others_tests_nor_the_platforms() {
 }
 
 #[test]
-fn revisions_follow_every_document_and_state() {
+fn revisions_follow_what_decides() {
     let of = |directory: Directory| both(&directory).0.snapshot.revision.clone();
     let base = Directory::with("team-a", "{}\n").and("team-b", Some(GOOD_B), None);
     let first = of(base.clone());
     assert_eq!(of(base.clone()), first);
     assert_ne!(of(base.clone().and("team-a", Some("networks: { x: [10.0.0.1] }\n"), None)), first);
+    // The last good version decides as it did when it was the newest; none at all does not.
+    assert_eq!(of(base.clone().and("team-a", None, Some("{}\n"))), first);
     assert_ne!(of(base.and("team-a", None, None)), first);
 }
 
