@@ -105,7 +105,7 @@ const RUINS: [Ruin; 13] = [
     ),
     (
         "no permission",
-        |file| fs::set_permissions(file, Permissions::from_mode(0)).unwrap(),
+        |file| fs::set_permissions(file, Permissions::from_mode(0o000)).unwrap(),
         "permission denied",
     ),
     ("no file", |file| fs::remove_file(file).unwrap(), "no such file"),
