@@ -252,7 +252,7 @@ fn no_decision_is_wrong_through_two_hundred_flips() {
         expected.set(None);
         // Not by the counter that chooses how it is spoilt: each way follows each.
         put(&file, flip / 2 + 1000, site.fill(&policy(letter, flip + 1)).as_bytes());
-        if flip % 4 == 0 || flip + 2 >= FLIPS {
+        if flip % 6 == 0 || flip + 2 >= FLIPS {
             wait_for_new(&site, WORKERS, &mut known);
             expected.set(Some(letter));
             awaited += 1;
@@ -270,7 +270,7 @@ fn no_decision_is_wrong_through_two_hundred_flips() {
         assert!(*end <= warm + GROWTH_KIB, "resident KiB of the workers: {warm:?} then, {end:?} now");
     }
     let (taken, refused) = (reloads(&site, "success"), reloads(&site, "failure"));
-    assert!(known.len() > awaited && taken >= 100.0 && refused >= 50.0, "{awaited} {taken} {refused}");
+    assert!(known.len() > awaited && taken >= 60.0 && refused >= 50.0, "{awaited} {taken} {refused}");
     let records = wait_for("record of every request", 10, || {
         let lines = fs::read(site.workspace.path("audit.jsonl")).unwrap();
         let count = lines.iter().filter(|byte| **byte == b'\n').count();
