@@ -4,7 +4,7 @@
 use crate::common::typical::{HOME, OFFICE, PATH, POLICY, QUERY, headers, token};
 use crate::load::{cpu_time, pin, wrk};
 use crate::support::client::{Answer, Request};
-use crate::support::nginx::{Nginx, install};
+use crate::support::nginx::{Launch, Nginx, install};
 use crate::support::site::{COOKIE_KEY, TEMPORARY};
 use crate::support::tokens::{jwks, key};
 use crate::support::wait_for;
@@ -154,7 +154,7 @@ fn fill(configuration: &str, workspace: &Workspace) -> String {
 
 /// Starts nginx, and moves its only worker to the core of the measurement.
 fn start(workspace: &Workspace, configuration: &str, port: u16) -> (Nginx, u32) {
-    let nginx = Nginx::start(workspace, &fill(configuration, workspace), 1, port);
+    let nginx = Nginx::start(workspace, &fill(configuration, workspace), 1, port, Launch::default());
     let worker = *nginx.workers().first().expect("a worker");
     pin(worker);
     (nginx, worker)
