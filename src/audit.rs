@@ -174,8 +174,15 @@ pub fn render(out: &mut String, record: &Record<'_>, clock: &mut Clock, hash_key
         (_, _, Some(restriction)) => restriction.owner,
         _ => None,
     };
+    let owner = record.snapshot.and_then(|snapshot| match (decision.reason(), record.tenants) {
+        // Whose rules are missing.
+        (Reason::PolicyUnavailable, Some(tenants)) => {
+            snapshot.unavailable_owner(tenants).map(|owner| &*owner.name)
+        }
+        _ => snapshot.owner_name(owner),
+    });
     out.push_str(",\"owner\":");
-    push_optional(out, record.snapshot.and_then(|snapshot| snapshot.owner_name(owner)).map(str::as_bytes));
+    push_optional(out, owner.map(str::as_bytes));
     out.push_str(",\"backend\":\"");
     out.push_str(record.backends.label());
     out.push_str("\",\"method\":");

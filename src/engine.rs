@@ -105,6 +105,12 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    /// What is odd about the documents in force, those of owners included.
+    fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
+        let of_owners = self.owners.iter().flat_map(|owner| &owner.diagnostics);
+        self.warnings.iter().chain(of_owners.filter(|problem| !problem.is_error()))
+    }
+
     /// Whether the policy was to be only recorded until a time that has passed.
     fn shadow_is_over(&self, now: u64) -> bool {
         self.compiled.snapshot.shadow_until.is_some_and(|until| until <= now)
@@ -347,6 +353,11 @@ impl Engine {
         (std::mem::take(&mut last.accepted), std::mem::take(&mut last.rejected))
     }
 
+    /// How many verified tokens this worker remembers.
+    pub fn cache_entries(&self) -> usize {
+        lock(&self.worker).tokens.len()
+    }
+
     /// What this worker knows about itself, for metrics.
     pub fn gauges(&self) -> Gauges {
         let mut gauges = Gauges { cache_entries: lock(&self.worker).tokens.len(), ..Gauges::default() };
@@ -357,7 +368,7 @@ impl Engine {
         }
         if let Some(live) = self.live().as_deref() {
             let shadow_over = live.shadow_is_over(unix_now());
-            for warning in &live.warnings {
+            for warning in live.warnings() {
                 if let Severity::Warning(kind) = warning.severity {
                     let over = shadow_over && kind == WarningKind::ShadowMode;
                     let kind = if over { WarningKind::ShadowOver } else { kind };
@@ -375,10 +386,11 @@ impl Engine {
                 .grants
                 .iter()
                 .filter_map(|grant| {
+                    let expires = grant.expires?;
                     let owner = snapshot.owner_name(grant.owner);
                     let name = owner
                         .map_or_else(|| grant.name.to_string(), |owner| format!("{owner}/{}", grant.name));
-                    Some((name, grant.expires?))
+                    Some((name, expires))
                 })
                 .collect();
             gauges.owners = live
@@ -437,7 +449,7 @@ impl Engine {
                 let told = |warning: &&Diagnostic| {
                     !over || warning.severity != Severity::Warning(WarningKind::ShadowMode)
                 };
-                live.warnings.iter().filter(told).map(Diagnostic::one_line).collect()
+                live.warnings().filter(told).map(Diagnostic::one_line).collect()
             }),
             "token_cache_entries": lock(&self.worker).tokens.len(),
         })

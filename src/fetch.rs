@@ -102,8 +102,12 @@ impl Endpoint {
                 self.issuer
             ));
         }
-        // On another host as often as not.
+        // On another host as often as not; but no issuer far away makes this machine ask itself something.
+        let is_https = |url: &str| url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
         match check_url(&metadata.jwks_uri) {
+            Ok(()) if is_https(&self.issuer) && !is_https(&metadata.jwks_uri) => {
+                Err(format!("`{url}` has a `jwks_uri` that is no https URL: {}", quoted(&metadata.jwks_uri)))
+            }
             Ok(()) => Ok(metadata.jwks_uri),
             Err(why) => Err(format!("`{url}` has a `jwks_uri` that {why}: {}", quoted(&metadata.jwks_uri))),
         }

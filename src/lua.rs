@@ -421,7 +421,7 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
     )?;
     native.set(
         "cache_entries",
-        lua.create_function(|_, ()| Ok(engine().map_or(0, |engine| engine.gauges().cache_entries)))?,
+        lua.create_function(|_, ()| Ok(engine().map_or(0, |engine| engine.cache_entries())))?,
     )?;
     native.set(
         "has_keys",

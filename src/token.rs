@@ -14,6 +14,7 @@ mod json;
 pub mod jwks;
 pub mod keys;
 pub mod service;
+pub mod twin;
 
 use self::algorithm::Algorithm;
 use self::claims::{Claims, Identity, IssuerRules, Origin, read_claims};

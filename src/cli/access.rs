@@ -188,6 +188,9 @@ fn of_group(snapshot: &Snapshot, group: &str, now: u64) -> Result<Vec<Row>, Fail
 
 /// What somebody in this one group holds.
 fn ids_of(snapshot: &Snapshot, group: &str) -> Box<[GroupId]> {
+    if let Some(account) = snapshot.service_account(group) {
+        return account.groups.clone();
+    }
     let own = (group != "*").then_some(group);
     let own: Vec<&str> = own.into_iter().collect();
     snapshot.groups.of_names(&own).map_or_else(|_| Box::default(), |(_, held)| held.groups)

@@ -6,7 +6,7 @@ use super::{Engine, Level, Live, lock};
 use crate::fetch::Endpoint;
 use crate::policy::Compiled;
 use crate::token::algorithm::AlgorithmSet;
-use crate::token::jwks::KeyReport;
+use crate::token::jwks::{KeyReport, told};
 use crate::token::keys::KeySet;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -115,6 +115,7 @@ impl Fetched {
         let (document, set, reports) = match judged {
             Ok(judged) => judged,
             Err(error) => {
+                let error = told(&error);
                 let kept = self.documents.get(id).map(|document| document.keep_until());
                 let again = lock(&engine.exchange).note_fetched(id, Err(error.clone()));
                 if !again {
@@ -137,7 +138,10 @@ impl Fetched {
             for report in &reports {
                 if let Some(why) = &report.refused {
                     let kid = report.kid.as_deref().unwrap_or_default().escape_debug();
-                    engine.tell(Level::Warn, format!("issuer `{name}`: the key `{kid}` is not used: {why}"));
+                    engine.tell(
+                        Level::Warn,
+                        format!("issuer `{name}`: the key `{kid}` is not used: {}", told(why)),
+                    );
                 }
             }
         }
@@ -176,6 +180,10 @@ impl Fetched {
         live: &Live,
         id: &str,
     ) -> Option<Vec<Option<Arc<KeySet>>>> {
+        // One that was fetched while this was on its way.
+        if self.documents.get(id).is_some_and(|document| document.is_usable(super::unix_now())) {
+            return None;
+        }
         self.documents.remove(id)?;
         let at = position(live, id)?;
         let name = live.compiled.snapshot.issuer_names.get(at)?;

@@ -25,6 +25,7 @@ pub use shared::Shared;
 use super::reload::Task;
 use super::{Engine, Level, lock};
 use crate::fetch::Endpoint;
+use crate::token::jwks::told;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -73,6 +74,8 @@ pub(super) struct Remote {
     asked: Arc<AtomicBool>,
     /// That the set cannot be shared has been told.
     unshared: bool,
+    /// There is a newer set, which could not be shared: it has to be fetched, and is nothing new to the others.
+    missed: bool,
 }
 
 /// Fetches that failed since the last one that did not.
@@ -115,6 +118,7 @@ impl Exchange {
                     failure: None,
                     asked: Arc::default(),
                     unshared: false,
+                    missed: false,
                 },
             });
         }
@@ -133,6 +137,7 @@ impl Exchange {
     /// word.
     pub(super) fn note_fetched(&mut self, id: &str, outcome: Result<Arc<Document>, String>) -> bool {
         let Some(remote) = self.remote(id) else { return false };
+        let outcome = outcome.map_err(|error| told(&error));
         let result = if outcome.is_ok() { "success" } else { "failure" };
         let sample = crate::metrics::jwks_refreshes(&remote.name, result);
         let again = match (&outcome, &remote.failure) {
@@ -180,7 +185,7 @@ impl Remote {
             Ok(()) => {
                 self.failure = None;
                 shared.delete(&self.key("_failure"));
-                let problem = self.publish(shared);
+                let problem = if std::mem::take(&mut self.missed) { None } else { self.publish(shared) };
                 shared.delete(&lock);
                 problem
             }
@@ -256,7 +261,6 @@ impl Engine {
                 self.send(Task::Forget { id: remote.id.clone() });
             }
             let newest = shared.number(&remote.key("_version"));
-            let mut missed = false;
             match newest {
                 Some(version) if remote.version != newest && !remote.fetching => {
                     remote.version = Some(version);
@@ -264,12 +268,13 @@ impl Engine {
                     match published.filter(|document| document.is_of(&remote.endpoint)) {
                         Some(document) if document.is_usable(now) => {
                             remote.adopting = true;
+                            remote.missed = false;
                             remote.asked.store(false, Ordering::Relaxed);
                             self.send(Task::Adopt { id: remote.id.clone(), document: Arc::new(document) });
                         }
                         // Too old for anybody.
                         Some(_) => {}
-                        None => missed = true,
+                        None => remote.missed = true,
                     }
                 }
                 // The memory has forgotten, or has never known.
@@ -284,24 +289,17 @@ impl Engine {
                 remote.failure =
                     shared.get(&remote.key("_failure")).and_then(|json| serde_json::from_slice(&json).ok());
             }
-            self.fetch_if_due(remote, owner, shared, missed, now);
+            self.fetch_if_due(remote, owner, shared, now);
         }
     }
 
-    fn fetch_if_due(
-        &self,
-        remote: &mut Remote,
-        owner: &str,
-        shared: &mut dyn Shared,
-        missed: bool,
-        now: u64,
-    ) {
+    fn fetch_if_due(&self, remote: &mut Remote, owner: &str, shared: &mut dyn Shared, now: u64) {
         if remote.fetching || remote.adopting {
             return;
         }
         // A clock that was set back makes nothing younger.
         let is_fresh = |held: &Arc<Document>| (held.fetched_at..held.refresh_at).contains(&now);
-        let due = missed || !remote.held.as_ref().is_some_and(is_fresh);
+        let due = remote.missed || !remote.held.as_ref().is_some_and(is_fresh);
         let unknown = remote.key("_unknown");
         if !due {
             if !remote.asked.load(Ordering::Relaxed) {

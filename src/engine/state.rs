@@ -4,7 +4,7 @@ use crate::policy::store;
 use crate::token::digest::sha256_hex;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The first line of a kept policy.
@@ -40,6 +40,12 @@ pub(super) fn read_private(file: &Path) -> Result<Option<Vec<u8>>, String> {
         Err(error) => return Err(words(&error)),
         Ok(metadata) if metadata.permissions().mode() & 0o022 != 0 => {
             return Err("others than its owner may write it".to_owned());
+        }
+        // The process's own entry belongs to the user it runs as.
+        Ok(metadata)
+            if ![0, fs::metadata("/proc/self").map_or(0, |own| own.uid())].contains(&metadata.uid()) =>
+        {
+            return Err("it belongs to another user".to_owned());
         }
         Ok(_) => {}
     }

@@ -13,6 +13,9 @@ use crate::decision::{AccessRequest, Caller, Decision, GrantOutcome, decide, exp
 use crate::reason::Reason;
 use std::fmt::{self, Write as _};
 
+/// Failing tests of which it is told what decided.
+const MAX_EXPLAINED: usize = 20;
+
 /// One test of a policy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
@@ -112,6 +115,7 @@ pub fn read(file: &str, text: &[u8]) -> (Vec<Case>, Vec<Diagnostic>) {
 ///
 /// `now`: Unix seconds. Returns how each went, parallel to `cases`.
 pub fn run(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problems) -> Vec<Outcome> {
+    let mut failures = 0;
     cases
         .iter()
         .map(|case| {
@@ -128,7 +132,18 @@ pub fn run(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problem
                         )
                         .help("remove it, or write in `now` the time that it is about");
                 }
+                // To say which rule decided takes a look at all of them: the first failures are enough to go by.
+                Outcome::Failed if failures >= MAX_EXPLAINED => {
+                    problems
+                        .error(
+                            case.place,
+                            &Path::Root.key(&case.path),
+                            format!("the test `{}` fails", case.name),
+                        )
+                        .help("`tenantauth explain` shows every rule that took part");
+                }
                 Outcome::Failed => {
+                    failures += 1;
                     let path = Path::Root.key(&case.path);
                     let message = case.complaint(snapshot, case.now.unwrap_or(now));
                     problems.error(case.place, &path, message).help(case.help(snapshot));

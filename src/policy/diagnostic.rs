@@ -205,12 +205,18 @@ impl fmt::Display for Path<'_> {
 pub struct Problems {
     file: Arc<str>,
     found: Vec<Diagnostic>,
+    /// Beyond the most that are kept: only the last one, and whether any of them was an error.
+    further: Option<Diagnostic>,
+    further_errors: bool,
 }
+
+/// A document with more problems than this is not read by anybody line by line; telling all would fill the memory.
+const MAX_KEPT: usize = 1000;
 
 impl Problems {
     /// An empty collection for the document read from `file`.
     pub fn of(file: &str) -> Self {
-        Self { file: file.into(), found: Vec::new() }
+        Self { file: file.into(), found: Vec::new(), further: None, further_errors: false }
     }
 
     /// Adds an error; give it a help line with [`Diagnostic::help`].
@@ -231,31 +237,37 @@ impl Problems {
 
     /// An empty collection for the same document.
     pub(super) fn of_same_file(&self) -> Self {
-        Self { file: Arc::clone(&self.file), found: Vec::new() }
+        Self { file: Arc::clone(&self.file), found: Vec::new(), further: None, further_errors: false }
     }
 
     /// Adds what was found elsewhere.
     pub(super) fn append(&mut self, mut other: Self) {
+        self.further_errors |= other.further_errors;
         self.found.append(&mut other.found);
     }
 
     fn add(&mut self, severity: Severity, place: Place, path: &Path<'_>, message: String) -> &mut Diagnostic {
         let at = self.found.len();
-        self.found.push(Diagnostic {
+        let diagnostic = Diagnostic {
             severity,
             file: Arc::clone(&self.file),
             place,
             path: on_one_line(path.to_string()),
             message: on_one_line(message),
             help: None,
-        });
+        };
+        if at >= MAX_KEPT {
+            self.further_errors |= severity == Severity::Error;
+            return self.further.insert(diagnostic);
+        }
+        self.found.push(diagnostic);
         #[expect(clippy::indexing_slicing, reason = "the element was pushed two lines above")]
         &mut self.found[at]
     }
 
     /// Whether any of them refuses the document.
     pub fn any_error(&self) -> bool {
-        self.found.iter().any(Diagnostic::is_error)
+        self.further_errors || self.found.iter().any(Diagnostic::is_error)
     }
 
     /// All of them, in the order of their places.

@@ -228,6 +228,11 @@ impl GroupTable {
         self.ids.contains_key(name) || given().unwrap_or(false)
     }
 
+    /// The groups that are revoked, as the policy names them.
+    pub fn revoked(&self) -> &HashSet<Box<str>> {
+        &self.revoked
+    }
+
     /// Whether the policy revokes the group of this name.
     pub fn is_revoked(&self, name: &str) -> bool {
         self.revoked.contains(name)

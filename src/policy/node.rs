@@ -184,6 +184,8 @@ struct BareStar {
 
 /// Each such `*` costs another reading of the document: at most this many bytes are read for them.
 const STARS_BUDGET: usize = 32 << 20;
+/// Nor are more of them than this read past: whoever forgot the quotes forgot them everywhere.
+const MAX_STARS: usize = 50;
 
 /// The way to the node that is being read, as diagnostics print it.
 fn path_of(open: &[Open]) -> String {
@@ -214,7 +216,10 @@ fn build(text: &str, stars: &[usize], problems: &mut Problems) -> Result<Option<
             Ok(event) => event,
             Err(error) => {
                 return match bare_star(text, &error) {
-                    Some(index) if stars.len().saturating_mul(text.len()) < STARS_BUDGET => {
+                    Some(index)
+                        if stars.len() < MAX_STARS
+                            && stars.len().saturating_mul(text.len()) < STARS_BUDGET =>
+                    {
                         Err(BareStar { index })
                     }
                     star => {

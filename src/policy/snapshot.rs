@@ -11,6 +11,7 @@ use crate::tenant::{TenantList, TenantPattern};
 use crate::token::claims::{Identity, IssuerRules};
 use crate::token::digest::Sha256;
 use crate::token::service::Credentials;
+use crate::token::twin::twin;
 use hashbrown::HashSet;
 
 /// One compiled policy.
@@ -180,7 +181,7 @@ pub struct ServiceAccount {
 }
 
 /// Who is no longer let in, although the signature of their token is good.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Revocations {
     /// `sub` and `oid`, by the issuer's position.
     pub(super) principals: HashSet<(usize, Box<str>)>,
@@ -203,7 +204,8 @@ impl Revocations {
     /// Whether a token is revoked, a user's or a service account's, `Bearer` left off. Hashes it only where the policy
     /// revokes any token.
     pub fn has_token(&self, token: &[u8]) -> bool {
-        !self.tokens.is_empty() && self.tokens.contains(&Sha256::of(token))
+        let revoked = |token: &[u8]| self.tokens.contains(&Sha256::of(token));
+        !self.tokens.is_empty() && (revoked(token) || twin(token).is_some_and(|twin| revoked(&twin)))
     }
 }
 

@@ -10,14 +10,19 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// `O_NONBLOCK` of Linux, the same on every architecture that is served (`fcntl.h`).
+const O_NONBLOCK: i32 = 0o4000;
 /// No document or file named by one is read beyond this.
 const MAX_BYTES: u64 = 64 << 20;
 
 /// The largest document of an owner, in bytes.
 const MAX_OWNER_BYTES: usize = 1 << 20;
+/// The platform's document in a directory.
+const DOCUMENT: &str = "policy.yaml";
 /// Where owners' documents lie, beside the platform's.
 const OWNERS: &str = "owners.d";
 
@@ -37,7 +42,7 @@ pub struct Fingerprint {
 /// What is not as it was.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// The platform's document, a file it names, or which documents of owners there are.
+    /// The platform's document, or a file it names.
     pub platform: bool,
     /// Documents of owners.
     pub owners: BTreeSet<PathBuf>,
@@ -55,8 +60,7 @@ impl Fingerprint {
     pub fn changes(&self) -> Changes {
         let digest = |path: &Path| read(path).map(|content| digest_of(&content));
         Changes {
-            platform: self.files.iter().any(|(path, before)| digest(path) != *before)
-                || self.directory.as_deref().is_some_and(|directory| listing(directory) != self.listing),
+            platform: self.files.iter().any(|(path, before)| digest(path) != *before),
             owners: self
                 .owners
                 .iter()
@@ -71,7 +75,10 @@ impl Fingerprint {
     /// Whether nothing has changed, and nothing was changing.
     pub fn is_current(&self) -> bool {
         let changes = self.changes();
-        !self.unsettled && !changes.platform && changes.owners.is_empty()
+        // Files of nobody are worth a word, but nothing waits for them.
+        let same_files =
+            || self.directory.as_deref().is_none_or(|directory| listing(directory) == self.listing);
+        !self.unsettled && !changes.platform && changes.owners.is_empty() && same_files()
     }
 
     /// Whether nothing else is different but these documents of owners.
@@ -80,7 +87,7 @@ impl Fingerprint {
             let settled = print.owners.iter().filter(|(path, _)| !owners.contains(*path));
             settled.map(|(path, read)| (path.clone(), read.clone())).collect()
         };
-        self.files == other.files && self.listing == other.listing && rest(self) == rest(other)
+        self.files == other.files && rest(self) == rest(other)
     }
 }
 
@@ -156,7 +163,9 @@ impl Bundle {
 
     /// Whether it was made from the policy at `path`, and not from another one.
     pub fn is_of(&self, path: &Path) -> bool {
-        self.0.first().is_some_and(|(document, _)| *document == document_of(path).0)
+        // Whether the policy is a directory cannot be asked while it is missing.
+        let is_it = |document: &PathBuf| *document == path || *document == path.join(DOCUMENT);
+        self.0.first().is_some_and(|(document, _)| is_it(document))
     }
 
     /// Takes one file's content from a newer bundle.
@@ -303,7 +312,9 @@ pub fn refresh_keys(
     client_ip: &mut Option<Source>,
     bundle: &mut Bundle,
 ) -> (Fingerprint, Vec<String>) {
-    let mut files = Reader::beside(&document_of(path).0);
+    // Beside the document that is in force, wherever `path` leads meanwhile.
+    let document = bundle.0.first().map_or_else(|| document_of(path).0, |(document, _)| document.clone());
+    let mut files = Reader::beside(&document);
     let (good, wrong) = compiled.refresh_keys(keys, client_ip, &mut files);
     for file in good {
         bundle.replace(&files.base.join(file), &files.bundle);
@@ -313,7 +324,7 @@ pub fn refresh_keys(
 
 /// The document of a policy, and whether the policy is a directory.
 fn document_of(path: &Path) -> (PathBuf, bool) {
-    if path.is_dir() { (path.join("policy.yaml"), true) } else { (path.into(), false) }
+    if path.is_dir() { (path.join(DOCUMENT), true) } else { (path.into(), false) }
 }
 
 fn base_of(document: &Path) -> PathBuf {
@@ -406,12 +417,12 @@ fn words(error: std::io::Error) -> String {
 /// # Errors
 /// The reason in words.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = fs::metadata(path).map_err(words)?;
-    if !metadata.is_file() {
+    // What is opened may be another thing than what lay there a moment ago: a FIFO would block until somebody writes.
+    let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(words)?;
+    if !file.metadata().map_err(words)?.is_file() {
         return Err("not a regular file".to_owned());
     }
     let mut content = Vec::new();
-    let file = fs::File::open(path).map_err(words)?;
     file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(words)?;
     if u64::try_from(content.len()).unwrap_or(u64::MAX) > MAX_BYTES {
         return Err(format!("larger than {} MiB", MAX_BYTES >> 20));

@@ -94,12 +94,29 @@ impl KeySet {
             let mut report = describe(jwk);
             match read {
                 Ok(key) => keys.push(key),
-                Err(why) => report.refused = Some(why),
+                Err(why) => report.refused = Some(told(&why)),
             }
             reports.push(report);
         }
         Ok((Self::new(keys), reports))
     }
+}
+
+/// What a provider may have written, on one line and not too long: it stands in logs and in the shared memory.
+pub(crate) fn told(text: &str) -> String {
+    const MOST: usize = 500;
+    let mut line = String::new();
+    for letter in text.chars().take(MOST) {
+        if letter.is_control() {
+            line.extend(letter.escape_default());
+        } else {
+            line.push(letter);
+        }
+    }
+    if text.chars().nth(MOST).is_some() {
+        line.push_str("...");
+    }
+    line
 }
 
 fn kid_of<'a, 'b>(jwk: &'b Json<'a>) -> Option<&'b Json<'a>> {

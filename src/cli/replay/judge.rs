@@ -7,7 +7,7 @@ use super::record::Record;
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::policy::sample::{Action, Sample};
-use crate::policy::snapshot::{EVERYONE, GroupId, Restriction, Snapshot};
+use crate::policy::snapshot::{EVERYONE, GroupId, Restriction, SERVICE, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
 use crate::tenant::TenantList;
@@ -149,6 +149,12 @@ impl<'s> Judge<'s> {
             None => None,
         };
         let names: Vec<&str> = groups.iter().map(|group| &*group.0).collect();
+        if record.issuer.as_deref() == Some(SERVICE)
+            && names.first().is_none_or(|name| self.snapshot.service_account(name).is_none())
+        {
+            let decision = Decision::denied(Reason::TokenUnknown);
+            return Ok(if allowed { Fate::Changed(decision) } else { Fate::OtherReason(decision) });
+        }
         let account = names.first().and_then(|name| self.snapshot.service_account(name));
         // Without a principal that the policy knows it is a question of what it would say to another.
         let (held, known) = match self.snapshot.groups.of_names(&names) {

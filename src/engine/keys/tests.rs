@@ -407,3 +407,45 @@ mod on_disk {
         fs::remove_dir_all(&directory).unwrap();
     }
 }
+
+/// A dict that is too small for the key set, and has room for everything else.
+struct Small(Local);
+
+impl Shared for Small {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.get(key)
+    }
+    fn number(&self, key: &str) -> Option<u64> {
+        self.0.number(key)
+    }
+    fn add(&mut self, key: &str, value: &[u8], lifetime: Duration) -> bool {
+        self.0.add(key, value, lifetime)
+    }
+    fn set(&mut self, key: &str, value: &[u8], lifetime: Option<Duration>) -> bool {
+        !key.starts_with("jwks:") && self.0.set(key, value, lifetime)
+    }
+    fn increment(&mut self, key: &str) -> Option<u64> {
+        self.0.increment(key)
+    }
+    fn delete(&mut self, key: &str) {
+        self.0.delete(key);
+    }
+}
+
+#[test]
+fn a_set_that_cannot_be_shared_is_fetched_once_by_each_worker() {
+    let mut shared = Small(Local::default());
+    let workers = [Worker::new(None), Worker::new(None)];
+    let mut fetches = 0;
+    for round in 0..40 {
+        for worker in &workers {
+            worker.engine.exchange(Some(&mut shared), NOW + round / 4);
+            let tasks: Vec<Task> = worker.inbox.try_iter().collect();
+            if tasks.iter().any(|task| matches!(task, Task::Fetch { .. })) {
+                fetches += 1;
+                worker.finish(Ok(document("k", NOW + round / 4)));
+            }
+        }
+    }
+    assert!(fetches <= 2, "{fetches} fetches in 10 s");
+}

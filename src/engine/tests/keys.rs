@@ -160,3 +160,29 @@ fn the_keys_of_cookies_follow_their_file() {
     site.wait_for("the end of the old key", |_| of(&by_old) == Reason::IpSignature);
     assert_eq!(of(&by_new), Reason::Granted);
 }
+
+#[test]
+fn a_revoked_token_stays_revoked_however_its_signature_is_written() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let revoked = signed("e", &claims());
+    let sum = crate::token::digest::sha256_hex(revoked.as_bytes());
+    let site = Site::start(&format!("{TAIL}revoked: {{ tokens_sha256: [{sum}] }}\n"));
+    assert_eq!(site.reason(&query(&revoked)), Reason::TokenRevoked);
+    // (r, n - s) verifies wherever (r, s) does.
+    const N: [u8; 32] = [
+        0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+        0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    ];
+    let (signed_part, signature) = revoked.rsplit_once('.').unwrap();
+    let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    let mut borrow = 0i16;
+    for at in (0..32).rev() {
+        let mut digit = i16::from(N[at]) - i16::from(bytes[32 + at]) - borrow;
+        borrow = i16::from(digit < 0);
+        digit += 256 * borrow;
+        bytes[32 + at] = u8::try_from(digit).unwrap();
+    }
+    let twin = format!("{signed_part}.{}", URL_SAFE_NO_PAD.encode(&bytes));
+    assert_eq!(site.reason(&query(&twin)), Reason::TokenRevoked);
+}

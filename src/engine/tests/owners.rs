@@ -233,3 +233,121 @@ fn kubernetes_flips_all_documents_at_once() {
     assert!(took < PROMISED, "{took:?}");
     assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
 }
+
+#[test]
+fn a_directory_that_is_swapped_does_not_bring_withdrawn_keys_of_its_parent() {
+    let site = start(directory(), Inherited::default());
+    let (r, e) = (signed("r", &claims()), signed("e", &claims()));
+    assert_eq!(site.reason_of(&r, "t"), Reason::Granted);
+    assert_eq!(site.reason_of(&e, "t"), Reason::TokenKeyUnknown);
+    // A leftover of the time when the policy was one file: a key that was withdrawn long ago.
+    site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    fs::rename(site.scratch.path("policy"), site.scratch.path("policy.old")).unwrap();
+    thread::sleep(Duration::from_secs(2));
+    assert_eq!(site.reason_of(&e, "t"), Reason::TokenKeyUnknown, "{:?}", site.messages());
+    assert_eq!(site.reason_of(&r, "t"), Reason::Granted);
+}
+
+#[test]
+fn a_successor_survives_a_directory_that_is_missing() {
+    let site = start(directory(), Inherited::default());
+    let bundle = site.engine.take_last_good().unwrap();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    fs::rename(scratch.path("policy"), scratch.path("policy.old")).unwrap();
+    let inherited = Inherited { policy: Some(bundle), ..Inherited::default() };
+    let engine =
+        Engine::start_settling(scratch.options("policy"), inherited, Duration::from_millis(100)).unwrap();
+    while engine.readiness() == Readiness::Loading {
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(engine.readiness(), Readiness::Ready);
+}
+
+#[test]
+fn files_that_come_and_go_keep_nobody_waiting() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    let dir = site.scratch.path("policy/owners.d");
+    let file = dir.join("upload.tmp");
+    let stop = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            fs::write(&file, "x").unwrap();
+            let mut last = file.clone();
+            for number in 0.. {
+                if stop.load(Ordering::Relaxed) == 1 {
+                    return;
+                }
+                let next = dir.join(format!("upload-{number}.tmp"));
+                fs::rename(&last, &next).unwrap();
+                last = next;
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let platform = policy(OWNERS).replace("tenants: [t]", "tenants: [t2]");
+        site.scratch.write("policy/policy.yaml", &platform);
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_secs(8)
+            && site.reason_of(&good, "t") != Reason::TenantForbidden
+        {
+            thread::sleep(Duration::from_millis(20));
+        }
+        let took = started.elapsed();
+        stop.store(1, Ordering::Relaxed);
+        assert!(took < PROMISED, "{took:?}");
+    });
+}
+
+#[test]
+fn a_fifo_that_takes_a_files_place_hangs_nobody() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    let dir = site.scratch.path("policy/owners.d");
+    let (file, fifo, plain) = (dir.join("team-a.yaml"), dir.join(".fifo"), dir.join(".plain"));
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    fs::write(&plain, grant("u")).unwrap();
+    let stop = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while stop.load(Ordering::Relaxed) == 0 {
+                for kind in [&fifo, &plain] {
+                    let draft = dir.join(".draft");
+                    _ = fs::remove_file(&draft);
+                    _ = fs::hard_link(kind, &draft);
+                    _ = fs::rename(&draft, &file);
+                }
+            }
+        });
+        thread::sleep(Duration::from_secs(6));
+        stop.store(1, Ordering::Relaxed);
+    });
+    _ = fs::remove_file(&file);
+    fs::write(&file, grant("u")).unwrap();
+    let platform = policy(OWNERS).replace("tenants: [t]", "tenants: [t2]");
+    site.scratch.write("policy/policy.yaml", &platform);
+    thread::sleep(PROMISED);
+    assert_eq!(site.reason_of(&good, "t"), Reason::TenantForbidden, "the thread hangs");
+}
+
+#[test]
+fn a_change_of_issuers_does_not_lift_an_owners_restriction() {
+    let scratch = directory();
+    let platform = policy(&format!("client_ip: {{ source: remote_addr }}\n{OWNERS}"));
+    scratch.write("policy/policy.yaml", &platform);
+    scratch.write(
+        "policy/owners.d/team-a.yaml",
+        "grants: [{ groups: ['*'], tenants: [u] }, { groups: [a], tenants: [u] }]\n\
+         restrictions: [{ groups: [a], networks: [198.51.100.0/24] }]\n",
+    );
+    let site = start(scratch, Inherited::default());
+    let good = signed("r", &claims());
+    assert_eq!(site.reason_of(&good, "u"), Reason::IpForbidden);
+    let before = site.engine.revision();
+    // The platform adds an issuer: with two, `a` is nobody's group.
+    let second = "issuers:\n- name: kc\n  issuer: https://kc.example\n  audiences: [grafana]\n  jwks_file: jwks.json\n";
+    site.scratch.write("policy/policy.yaml", &platform.replace("issuers:\n", second));
+    site.wait_for("the change", |site| site.engine.revision() != before);
+    let state = site.owner_state(0);
+    assert_ne!(site.reason_of(&good, "u"), Reason::Granted, "{state} {:?}", site.messages());
+}

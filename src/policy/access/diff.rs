@@ -135,11 +135,43 @@ fn settings(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
         ("token_headers", a.token_headers == b.token_headers),
         ("client_ip", a.client_ip == b.client_ip),
         ("audit", a.audit_query == b.audit_query),
+        ("mode", a.shadow_until == b.shadow_until),
+        ("service_accounts", accounts(a) == accounts(b)),
+        ("revoked", a.revoked == b.revoked && a.groups.revoked() == b.groups.revoked()),
     ]
     .into_iter()
     .filter(|(_, same)| !same)
     .map(|(name, _)| name)
     .collect()
+}
+
+/// Everything that is said of service accounts: restrictions do not bind them, so that lines about people do not tell
+/// what they may do.
+fn accounts(snapshot: &Snapshot) -> Vec<String> {
+    let mut said: Vec<String> = snapshot
+        .service_accounts
+        .iter()
+        .map(|account| {
+            let granted = snapshot
+                .grants
+                .iter()
+                .filter(|grant| grant.groups.iter().any(|group| account.groups.contains(group)));
+            let granted: Vec<String> = granted
+                .map(|grant| {
+                    format!(
+                        "{:?} {:?} {:?} {:?}",
+                        grant.tenants, grant.except_tenants, grant.scopes, grant.expires
+                    )
+                })
+                .collect();
+            format!(
+                "{} {:?} {:?} {} {granted:?}",
+                account.name, account.token_sha256, account.network_names, account.revoked
+            )
+        })
+        .collect();
+    said.sort_unstable();
+    said
 }
 
 /// The raw groups that rules of either policy name, and what else tells people apart.

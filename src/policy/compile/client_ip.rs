@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// How many known names a complaint lists.
+const MOST_NAMED: usize = 20;
+
 /// The networks that a policy names, and a complaint for each name that leads nowhere.
 pub(super) struct NamedNetworks<'d> {
     named: HashMap<&'d str, Box<[Network]>>,
@@ -71,7 +74,9 @@ impl<'d> NamedNetworks<'d> {
                         problem.help(if known.is_empty() {
                             format!("define it: `networks: {{ {name}: [203.0.113.0/24] }}`")
                         } else {
-                            format!("defined networks: {}", known.join(", "))
+                            let more = if known.len() > MOST_NAMED { ", ..." } else { "" };
+                            known.truncate(MOST_NAMED);
+                            format!("defined networks: {}{more}", known.join(", "))
                         });
                     }
                 },

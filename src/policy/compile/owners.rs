@@ -14,7 +14,7 @@ use super::{
 use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
 use crate::policy::document::{Document, RestrictionEntry};
 use crate::policy::snapshot::{Grant, Owner, Restriction, Snapshot};
-use crate::scope::ScopeSet;
+use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::token::digest::sha256_hex;
 
 /// The rules of one owner.
@@ -166,10 +166,11 @@ impl Adder<'_> {
         let mut document = read_document(&root, &mut problems);
         if judged == Judged::New {
             self.check_bounds(&document, &mut problems);
-            // Of a former version only what the platform has taken away since can be wrong, and that grants nothing.
+            // An account that the platform has taken away since is granted nothing.
             refuse_unknown_accounts(&document, self.platform, &mut problems);
-            check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
         }
+        // Of a former version too: a restriction on a group that nobody gives any more would bind nobody.
+        check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
         self.check_references(&document, &mut problems);
         let mut rules = self.compile(&document, &mut problems);
         rules.revision = {
@@ -256,6 +257,24 @@ impl Adder<'_> {
                             bounds.join(", ")
                         ));
                 }
+            }
+        }
+        for rule in &document.restrictions {
+            let meets = Scope::ALL
+                .into_iter()
+                .any(|scope| self.entry.scopes.contains(scope) && rule.scopes.cover(scope, BackendSet::ALL));
+            if !meets {
+                problems
+                    .error(
+                        rule.place,
+                        &Path::Root.key(&rule.path).key("scopes"),
+                        "none of its scopes is within the owner's: it would bind nothing",
+                    )
+                    .help(format!(
+                        "the platform gives `{}` {}",
+                        self.entry.name.value,
+                        names(self.entry.scopes)
+                    ));
             }
         }
         for grant in &document.grants {

@@ -15,6 +15,9 @@ pub(in crate::policy) const DOCUMENT: [&str; 5] = ["version", "grants", "network
 /// The most grants, restrictions, networks and tests that an owner's document holds together.
 const MAX_ENTRIES: usize = 10_000;
 
+/// The most pairs of a group and a tenant that its rules name together.
+const MAX_PAIRS: usize = 100_000;
+
 /// Somebody to whom tenants were given, as the platform's document says.
 #[derive(Debug)]
 pub(in crate::policy) struct OwnerEntry {
@@ -83,5 +86,18 @@ pub(in crate::policy) fn read_document(root: &Node, problems: &mut Problems) -> 
     document.networks = super::read_networks(&fields, problems);
     document.restrictions = super::read_restrictions(&fields, problems);
     document.cases = super::read_cases(&fields, problems);
+    // What rules are found by holds each tenant with each group.
+    let grants = document.grants.iter().map(|rule| rule.groups.len().saturating_mul(rule.tenants.len()));
+    let bound = document.restrictions.iter().map(|rule| rule.groups.len().saturating_mul(rule.tenants.len()));
+    let pairs = grants.chain(bound).fold(0_usize, usize::saturating_add);
+    if pairs > MAX_PAIRS {
+        problems
+            .error(
+                root.place,
+                &Path::Root,
+                format!("{pairs} pairs of group and tenant in its rules are more than {MAX_PAIRS}"),
+            )
+            .help("name the tenants by patterns, or the groups by one of the platform's `group_names`");
+    }
     document
 }

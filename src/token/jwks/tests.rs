@@ -259,3 +259,13 @@ fn keys_of_the_broken_generator_are_told() {
     assert!(set.is_empty());
     assert!(reports[0].refused.as_ref().is_some_and(|why| why.contains("CVE-2017-15361")), "{reports:?}");
 }
+
+#[test]
+fn what_a_provider_writes_is_quoted_and_short() {
+    let alg = format!("x\n2026/11/23 00:00:00 [emerg] 1#1: forged {}", "y".repeat(500_000));
+    let json = serde_json::json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "k", "alg": alg,
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]});
+    let (_, reports) = KeySet::from_jwks(json.to_string().as_bytes(), AlgorithmSet::all()).unwrap();
+    let why = reports[0].refused.as_deref().unwrap();
+    assert!(!why.contains('\n') && why.len() < 1000, "{} bytes, newline {}", why.len(), why.contains('\n'));
+}
