@@ -436,10 +436,17 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
                 engine().map_or_else(|| serde_json::json!({"serving": false}), |engine| engine.status());
             let workers: Vec<_> = workers
                 .lines()
-                .filter_map(|line| line.split_once(' '))
-                .map(|(pid, revision)| {
-                    let revision = (!revision.is_empty()).then_some(revision);
-                    serde_json::json!({"pid": pid.parse::<u32>().ok(), "revision": revision})
+                .map(|line| {
+                    let mut parts = line.splitn(4, ' ');
+                    let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok());
+                    let (pid, entries, uptime) = (number(), number(), number());
+                    let revision = parts.next().filter(|revision| !revision.is_empty());
+                    serde_json::json!({
+                        "pid": pid,
+                        "revision": revision,
+                        "uptime_seconds": uptime,
+                        "token_cache_entries": entries,
+                    })
                 })
                 .collect();
             if let Some(status) = status.as_object_mut() {

@@ -52,7 +52,8 @@ function _M.status()
     end
     local workers = {}
     for pid, revision in pairs(worker.workers()) do
-        workers[#workers + 1] = pid .. " " .. revision
+        local entries, uptime = worker.facts(pid)
+        workers[#workers + 1] = string.format("%d %d %d %s", pid, entries, uptime, revision)
     end
     table.sort(workers)
     ngx.status = ready and 200 or 503

@@ -27,6 +27,8 @@ local _M = {
 local attached = false
 local ready = false
 local local_counters = {}
+-- Seconds since 1970 of this worker's start.
+local started = 0
 
 
 local function attach_dict(name)
@@ -112,6 +114,16 @@ function _M.workers()
 end
 
 
+-- Cached tokens and uptime in seconds of a worker that workers() told.
+function _M.facts(pid)
+    local dict = _M.dict
+    if not dict then
+        return native.cache_entries(), ngx.time() - started
+    end
+    return dict:get("entries:" .. pid) or 0, ngx.time() - (dict:get("started:" .. pid) or ngx.time())
+end
+
+
 -- Keeps what the policy in force was made of for workers that start while the one on disk is unusable. Never at the
 -- price of counters: what does not fit is not kept.
 local function store_last_good(bytes)
@@ -162,6 +174,10 @@ function _M.report()
         local pid = ngx.worker.pid()
         dict:set("worker:" .. pid, native.revision() or "", WORKER_TTL)
         dict:set("entries:" .. pid, native.cache_entries(), WORKER_TTL)
+        -- 0 in a Lua state that did not start the engine: under `lua_code_cache off` every request has its own.
+        if started > 0 then
+            dict:set("started:" .. pid, started, WORKER_TTL)
+        end
     end
 end
 
@@ -179,6 +195,7 @@ local function tick(premature)
         local pid = ngx.worker.pid()
         dict:delete("worker:" .. pid)
         dict:delete("entries:" .. pid)
+        dict:delete("started:" .. pid)
     end
 end
 
@@ -207,6 +224,7 @@ local function start(policy, dict_name, reload_interval, state_dir)
     attached = true
     -- Once a process: under `lua_code_cache off` every request has a Lua state of its own and comes by here.
     if native.claim_timers(dict_name) then
+        started = ngx.time()
         if not _M.dict then
             ngx_log(ngx.WARN, "tenantauth: no shared dict `", dict_name,
                 "`: each worker counts for itself; help: add `lua_shared_dict ", dict_name, " 10m;` to http {}")

@@ -152,6 +152,14 @@ fn status_follows_the_policy() {
     assert_eq!(good.status, 200, "{}", good.text());
     assert!(good.header("Content-Type").is_some_and(|kind| kind.starts_with("application/json")), "{good:?}");
     assert_eq!(good.json()["problems"], serde_json::json!([]));
+    let status = good.json();
+    let [worker] = &status["workers"].as_array().expect("workers")[..] else {
+        panic!("one worker: {status}")
+    };
+    assert_eq!(worker["pid"].as_u64(), site.nginx().workers().first().map(|pid| u64::from(*pid)), "{status}");
+    assert_eq!(worker["revision"], status["revision"], "{status}");
+    assert_eq!(worker["token_cache_entries"], 1, "{status}");
+    assert!(worker["uptime_seconds"].as_u64().is_some_and(|seconds| seconds < 60), "{status}");
     let ready = Request::get("/status?ready").send(site.port("admin"));
     assert_eq!((ready.status, ready.text().split_whitespace().count()), (200, 1), "{}", ready.text());
 

@@ -351,3 +351,60 @@ fn a_change_of_issuers_does_not_lift_an_owners_restriction() {
     let state = site.owner_state(0);
     assert_ne!(site.reason_of(&good, "u"), Reason::Granted, "{state} {:?}", site.messages());
 }
+
+#[test]
+fn what_is_odd_about_an_owners_document_is_a_warning_everywhere() {
+    let scratch = directory();
+    let platform = policy(&format!("client_ip: {{ source: remote_addr }}\n{OWNERS}"));
+    scratch.write("policy/policy.yaml", &platform);
+    let shadow = format!("{}restrictions: [{{ networks: [192.0.2.1], mode: shadow }}]\n", grant("u"));
+    scratch.write("policy/owners.d/team-a.yaml", &shadow);
+    let site = start(scratch, Inherited::default());
+    assert_eq!(site.engine.gauges().warnings.get("shadow_restriction"), Some(&1));
+    let warnings = site.engine.status()["warnings"].to_string();
+    assert!(warnings.contains("team-a.yaml") && warnings.contains("recorded only"), "{warnings}");
+}
+
+#[test]
+fn a_directory_that_is_missing_at_a_start_is_made_up_for_by_what_was_kept() {
+    let scratch = directory();
+    fs::create_dir_all(scratch.path("state")).unwrap();
+    let options =
+        |scratch: &Scratch| Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy") };
+    let settling = Duration::from_millis(100);
+    let engine = Engine::start_settling(options(&scratch), Inherited::default(), settling).unwrap();
+    while engine.readiness() == Readiness::Loading {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let revision = engine.revision();
+    assert!(revision.is_some());
+    drop(engine);
+    fs::remove_dir_all(scratch.path("policy")).unwrap();
+    let engine = Engine::start_settling(options(&scratch), Inherited::default(), settling).unwrap();
+    while engine.readiness() == Readiness::Loading {
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(engine.revision(), revision);
+}
+
+#[test]
+fn a_document_cannot_fill_the_memory() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    let many =
+        |prefix: &str| (0..400).map(|number| format!("{prefix}{number}")).collect::<Vec<_>>().join(", ");
+    let product = format!("grants: [{{ groups: [{}], tenants: [{}] }}]\n", many("g"), many("u"));
+    site.scratch.write("policy/owners.d/team-a.yaml", &product.replace("u0,", "u,"));
+    site.wait_for_state(0, OwnerState::LastGood);
+    let problems = site.engine.status()["owners"][0]["problems"].clone();
+    assert!(problems.to_string().contains("160000 pairs of group and tenant"), "{problems}");
+    // Nor can what is said about it.
+    let unknown: String = (0..5000).map(|number| format!("k{number}: 1\n")).collect();
+    site.scratch.write("policy/owners.d/team-a.yaml", &unknown);
+    site.wait_for("the other complaints", |site| {
+        site.engine.status()["owners"][0]["problems"].to_string().contains("unknown key `k1`")
+    });
+    let told = site.engine.status()["owners"][0]["problems"].as_array().unwrap().len();
+    assert_eq!(told, 1000);
+    assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+}

@@ -174,6 +174,12 @@ fn what_an_owner_may_not_say() {
             "group_names: {}\n",
             "1:1: group_names: unknown key `group_names`\n  help: known keys: version, grants, networks, restrictions, tests",
         ),
+        (
+            "restrictions: [{ scopes: ['metrics:write'], networks: [office] }]\n",
+            "1:16: restrictions[0].scopes: none of its scopes is within the owner's: it would bind nothing\n  \
+             help: the platform gives `team-a` `metrics:read`, `logs:read`, `logs:write`, `traces:read`, \
+             `profiles:read`, `rules:read`, `alerts:read`",
+        ),
         ("", "1:1: the document is empty\n  help: a policy begins with `version: 1`"),
         (
             "grants: [{ groups: [a], tenants: [team-a] }]\n\
