@@ -243,11 +243,11 @@ fn each_owner_is_named_where_somebody_looks() {
         (ask(&site, "team-a", "team-a-hr"), restricted, json!("team-a"), Value::Null, json!("hr-at-home")),
         (ask(&site, "group1", "tenant1"), "", Value::Null, json!("authorizations.group1"), Value::Null),
         (ask(&site, "group1", "team-a"), "tenant_forbidden", Value::Null, Value::Null, Value::Null),
-        (ask(&site, "group1", "team-b-1"), "policy_unavailable", Value::Null, Value::Null, Value::Null),
+        (ask(&site, "group1", "team-b-1"), "policy_unavailable", json!("team-b"), Value::Null, Value::Null),
         (
             site.send(Request::get("/loki/api/v1/labels").tenant("tenant1|team-b")),
             "policy_unavailable",
-            Value::Null,
+            json!("team-b"),
             Value::Null,
             Value::Null,
         ),
