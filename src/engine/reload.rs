@@ -53,7 +53,8 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
     let mut settling = FIRST_SETTLING;
     loop {
         let Some(strong) = engine.upgrade() else { return };
-        let mut settled = false;
+        // A panic is not looked at again at once: it would be told twice a second.
+        let mut settled = true;
         guarded(&strong, "the policy was read", || settled = reloader.look(&strong, settling));
         let wait = if settled {
             settling = later;

@@ -408,33 +408,9 @@ mod on_disk {
     }
 }
 
-/// A dict that is too small for the key set, and has room for everything else.
-struct Small(Local);
-
-impl Shared for Small {
-    fn get(&self, key: &str) -> Option<Vec<u8>> {
-        self.0.get(key)
-    }
-    fn number(&self, key: &str) -> Option<u64> {
-        self.0.number(key)
-    }
-    fn add(&mut self, key: &str, value: &[u8], lifetime: Duration) -> bool {
-        self.0.add(key, value, lifetime)
-    }
-    fn set(&mut self, key: &str, value: &[u8], lifetime: Option<Duration>) -> bool {
-        !key.starts_with("jwks:") && self.0.set(key, value, lifetime)
-    }
-    fn increment(&mut self, key: &str) -> Option<u64> {
-        self.0.increment(key)
-    }
-    fn delete(&mut self, key: &str) {
-        self.0.delete(key);
-    }
-}
-
 #[test]
 fn a_set_that_cannot_be_shared_is_fetched_once_by_each_worker() {
-    let mut shared = Small(Local::default());
+    let mut shared = Full(Local::default());
     let workers = [Worker::new(None), Worker::new(None)];
     let mut fetches = 0;
     for round in 0..40 {
