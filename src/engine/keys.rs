@@ -314,6 +314,11 @@ impl Engine {
         if !shared.add(&lock, owner.as_bytes(), LOCK) {
             return;
         }
+        // Whoever had the lock may have published between our look at the version and now: that is taken over first.
+        if shared.number(&remote.key("_version")).is_some_and(|newest| remote.version != Some(newest)) {
+            shared.delete(&lock);
+            return;
+        }
         if !due && !shared.add(&unknown, b"1", UNKNOWN_KID) {
             shared.delete(&lock);
             return;

@@ -255,6 +255,53 @@ fn a_memory_that_forgets_is_told_again() {
     }
 }
 
+/// A memory in which another worker acts at the last moment before a lock is taken.
+struct Contended<'a> {
+    memory: Local,
+    other: Option<&'a Worker>,
+}
+
+impl Shared for Contended<'_> {
+    fn get(&self, key: &str) -> Option<Vec<u8>> {
+        self.memory.get(key)
+    }
+    fn number(&self, key: &str) -> Option<u64> {
+        self.memory.number(key)
+    }
+    fn add(&mut self, key: &str, value: &[u8], lifetime: Duration) -> bool {
+        if let Some(other) = self.other.take() {
+            other.tick(&mut self.memory, NOW);
+        }
+        self.memory.add(key, value, lifetime)
+    }
+    fn set(&mut self, key: &str, value: &[u8], lifetime: Option<Duration>) -> bool {
+        self.memory.set(key, value, lifetime)
+    }
+    fn increment(&mut self, key: &str) -> Option<u64> {
+        self.memory.increment(key)
+    }
+    fn delete(&mut self, key: &str) {
+        self.memory.delete(key);
+    }
+}
+
+#[test]
+fn what_was_published_just_before_the_lock_is_not_fetched_again() {
+    let [first, second] = [Worker::new(None), Worker::new(None)];
+    let mut shared = Contended { memory: Local::default(), other: None };
+    assert_eq!(first.tick(&mut shared.memory, NOW), ["fetch"]);
+    let keys = document("k", NOW);
+    first.finish(Ok(Arc::clone(&keys)));
+    shared.other = Some(&first);
+    second.engine.exchange(Some(&mut shared), NOW);
+    assert!(shared.other.is_none() && second.inbox.try_iter().next().is_none());
+    assert_eq!(second.tick(&mut shared.memory, NOW), ["adopt"]);
+    assert_eq!(second.held(), Some(keys));
+    // A request that meets an unknown key now is asked, and not taken for one that the second fetch answered.
+    second.asked.store(true, Ordering::Relaxed);
+    assert_eq!(second.tick(&mut shared.memory, NOW), ["fetch"]);
+}
+
 /// A memory without room for a key set.
 struct Full(Local);
 
