@@ -5,15 +5,16 @@
 //! released by the engine's own thread (`reload`).
 
 mod fetched;
+mod headers;
 mod keys;
 mod reload;
 mod request;
 mod state;
 
 pub use keys::Shared;
-pub use request::{Request, Server, Verdict, undecided};
+pub use request::{Incoming, NeedsRemoteAddr, Request, Server, Verdict, undecided};
 
-use crate::audit::Clock;
+use crate::audit::{Clock, Text};
 use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
@@ -24,6 +25,7 @@ use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
 use crate::token::service::ServiceTokenCache;
 use arc_swap::{ArcSwapOption, Guard};
+use headers::HeaderNames;
 use keys::Exchange;
 use reload::Task;
 use std::collections::VecDeque;
@@ -91,6 +93,8 @@ pub(crate) struct Live {
     asked: Vec<Option<Arc<AtomicBool>>>,
     /// The source of client addresses, likewise with its newest keys.
     client_ip: Option<Source>,
+    /// Which headers it makes the worker look for.
+    header_names: Arc<HeaderNames>,
     /// Different for every policy that was ever in force in this worker.
     pub(crate) serial: u32,
     /// Different whenever issuers or keys are: what was verified before has to be verified again.
@@ -123,24 +127,12 @@ impl Live {
             keys,
             asked: self.asked.clone(),
             client_ip: self.client_ip.clone(),
+            header_names: Arc::clone(&self.header_names),
             warnings: self.warnings.clone(),
             owners: Arc::clone(&self.owners),
             ..*self
         }
     }
-}
-
-/// Which headers a policy makes a worker look for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderPlan {
-    /// Different for every policy; 0 where none is in force.
-    pub serial: u32,
-    /// Lower-case names, in the order in which they count.
-    pub token_headers: Vec<String>,
-    /// The lower-case name of the header that carries the client's address, if one does.
-    pub ip_header: Option<String>,
-    /// The client's address is that of the connection.
-    pub needs_remote_addr: bool,
 }
 
 /// What a verified token means in one snapshot.
@@ -168,7 +160,7 @@ struct Worker {
     tokens: TokenCache<Resolved>,
     services: ServiceTokenCache<ResolvedService>,
     cookies: VerifiedCookieCache,
-    record: String,
+    record: Text,
     clock: Clock,
 }
 
@@ -223,7 +215,7 @@ pub fn unix_now() -> u64 {
 }
 
 /// The clock, since the Unix epoch; zero where it stands before that.
-fn since_epoch() -> Duration {
+pub(crate) fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
@@ -258,7 +250,7 @@ impl Engine {
                 tokens: TokenCache::new(MAX_TOKENS, MAX_TOKEN_BYTES),
                 services: ServiceTokenCache::default(),
                 cookies: VerifiedCookieCache::default(),
-                record: String::new(),
+                record: Text::default(),
                 clock: Clock::default(),
             }),
             messages: Mutex::default(),
@@ -298,28 +290,6 @@ impl Engine {
 
     pub(crate) fn live(&self) -> Guard<Option<Arc<Live>>> {
         self.live.load()
-    }
-
-    /// Which headers a worker has to look for under the policy in force.
-    pub fn header_plan(&self) -> HeaderPlan {
-        let live = self.live();
-        let Some(live) = live.as_deref() else { return HeaderPlan::default() };
-        let source = live.client_ip.as_ref();
-        HeaderPlan {
-            serial: live.serial,
-            token_headers: live
-                .compiled
-                .snapshot
-                .token_headers
-                .iter()
-                .map(|name| name.to_ascii_lowercase())
-                .collect(),
-            ip_header: match source {
-                Some(Source::Header { name, .. }) => Some(name.to_ascii_lowercase()),
-                _ => None,
-            },
-            needs_remote_addr: matches!(source, Some(Source::RemoteAddr)),
-        }
     }
 
     /// Keeps a message until the worker logs it.

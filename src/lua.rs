@@ -2,25 +2,22 @@
 //!
 //! Denials are return values. An `Err` from here is a mistake of our own Lua code, and costs a traceback.
 
+mod decide;
+mod ffi;
 mod gateway;
 mod shared_dict;
 
-use crate::audit::GrafanaContext;
-use crate::client_ip::cookie::Remaining;
-use crate::engine::{Engine, Inherited, Level, Options, Request, Server, Shared, undecided, unix_now};
-use crate::metrics::{bucket_of, exposition};
+use crate::engine::{Engine, Incoming, Inherited, Level, Options, Server, Shared, undecided, unix_now};
+use crate::metrics::exposition;
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
-use crate::token::service::Credentials;
+use decide::{Outcome, decide, number_of, server, time_of};
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The embedded Lua code, by the names under which its parts import each other.
 const CHUNKS: [(&str, &str); 8] = [
@@ -29,8 +26,8 @@ const CHUNKS: [(&str, &str); 8] = [
     ("environment", include_str!("../lua/tenantauth/environment.lua")),
     ("exposition", include_str!("../lua/tenantauth/exposition.lua")),
     ("grafana_gateway", include_str!("../lua/tenantauth/grafana_gateway.lua")),
-    ("headers", include_str!("../lua/tenantauth/headers.lua")),
     ("options", include_str!("../lua/tenantauth/options.lua")),
+    ("request", include_str!("../lua/tenantauth/request.lua")),
     ("worker", include_str!("../lua/tenantauth/worker.lua")),
 ];
 const INIT: &str = include_str!("../lua/tenantauth/init.lua");
@@ -44,19 +41,6 @@ static TIMERS_STARTED: AtomicBool = AtomicBool::new(false);
 static WARNED: AtomicBool = AtomicBool::new(false);
 /// init_worker was called and failed: its mistake must not be answered by deciding with some other policy.
 static INIT_FAILED: AtomicBool = AtomicBool::new(false);
-
-/// The code that says: the policy has changed since the headers were planned for.
-const STALE_PLAN: i64 = -1;
-/// The flags, as `enforce.lua` sets them.
-const HEADERS_TRUNCATED: u64 = 1;
-const TENANT_REPEATED: u64 = 2;
-const TOKEN_REPEATED: u64 = 4;
-const IP_HEADER_REPEATED: u64 = 8;
-const TOKEN_IS_AUTHORIZATION: u64 = 16;
-const TOKEN_IS_SERVICE: u64 = 32;
-const TOKEN_IS_ATTENDED: u64 = 64;
-/// How many values the flags take; the number of the plan stands above them.
-const FLAGS: u64 = 128;
 
 /// What `require "tenantauth"` gives.
 ///
@@ -205,91 +189,55 @@ fn start(options: Options, dict: String, inherited: Inherited) -> (Option<bool>,
     }
 }
 
-/// The values of one `native.enforce`, in their order. Copies on purpose: mlua's handles to Lua strings cost several
-/// times as much as copying even a whole token.
-type EnforceArguments = (
-    usize,
-    u64,
-    BString,
-    BString,
-    BString,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-    Option<BString>,
-);
+/// The values of `native.decide`, in their order: server, header names and values in turns (nil where they were
+/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer, time in seconds since the Unix epoch.
+type DecideArguments =
+    (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString, f64);
 
-/// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set.
-type EnforceAnswer = (i64, u64, usize, Option<String>, Option<String>, u8, Option<LuaString>);
-
-/// What to do with the Cookie header of an allowed request.
-const KEEP_COOKIES: u8 = 0;
-const REMOVE_COOKIES: u8 = 1;
-const SET_COOKIES: u8 = 2;
-/// The request goes on as it came: no header is changed or removed.
-const LEAVE_ALL: u8 = 3;
+/// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set, lines to remove.
+type DecideAnswer = (i64, u64, usize, BString, Option<String>, u8, BString, Vec<u16>);
 
 fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
-    let servers: Rc<RefCell<Vec<Server>>> = Rc::default();
     native
         .set("is_backend", lua.create_function(|_, name: String| Ok(Backend::from_name(&name).is_some()))?)?;
-    let known = Rc::clone(&servers);
     native.set(
         "server",
         lua.create_function(
-            move |_, (backends, path_prefix, client_is_remote_addr): (String, String, bool)| {
+            |_, (backends, path_prefix, client_is_remote_addr, forwarded): (String, String, bool, String)| {
                 let backends = backends
                     .split(',')
                     .filter_map(Backend::from_name)
                     .fold(BackendSet::EMPTY, |all, backend| all.union(BackendSet::of(backend)));
-                let mut known = known.borrow_mut();
-                known.push(Server { backends, path_prefix, client_is_remote_addr });
-                Ok(known.len() - 1)
+                let forward_headers = forwarded
+                    .split(',')
+                    .filter(|name| !name.is_empty())
+                    .map(|name| name.to_ascii_lowercase().into_bytes().into())
+                    .collect();
+                Ok(number_of(Server { backends, path_prefix, client_is_remote_addr, forward_headers }))
             },
         )?,
     )?;
+    native.set("address", ffi::address())?;
+    native.set("max_headers", ffi::MAX_HEADERS)?;
     native.set(
-        "header_plan",
-        lua.create_function(|_, ()| {
-            Ok(engine().map_or((0, false, None, String::new()), |engine| {
-                let plan = engine.header_plan();
-                (plan.serial, plan.needs_remote_addr, plan.ip_header, plan.token_headers.join(","))
-            }))
-        })?,
-    )?;
-    native.set(
-        "is_service",
-        lua.create_function(|_, header: LuaString| Ok(Credentials::read(&header.as_bytes()).is_some()))?,
-    )?;
-    let known = Rc::clone(&servers);
-    native.set(
-        "enforce",
-        lua.create_function(move |lua, arguments: EnforceArguments| {
-            enforce(lua, &known.borrow(), &arguments)
-        })?,
+        "decide",
+        lua.create_function(|_, arguments: DecideArguments| Ok(decide_by_value(&arguments)))?,
     )?;
     native.set(
         "internal_error",
         lua.create_function(
-            move |_, (server, method, request_uri, peer): (usize, LuaString, LuaString, LuaString)| {
-                let known = servers.borrow();
-                let backends = known.get(server).map_or(BackendSet::ALL, |server| server.backends);
+            |_, (number, method, request_uri, peer): (usize, LuaString, LuaString, LuaString)| {
+                let backends = server(number).map_or(BackendSet::ALL, |server| server.backends);
                 let (method, uri, peer) = (method.as_bytes(), request_uri.as_bytes(), peer.as_bytes());
-                Ok(match engine() {
+                let (code, record, passes) = match engine() {
                     Some(engine) => engine.internal_error(backends, &method, &uri, &peer),
                     None => {
                         let reason = Reason::InternalError;
                         let (code, record) = undecided(reason, false, backends, &method, &uri, &peer);
                         (code, record, false)
                     }
-                })
+                };
+                Ok((code, BString::from(record.as_bytes()), passes))
             },
         )?,
     )?;
@@ -306,103 +254,27 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     )
 }
 
-fn bytes(text: &Option<BString>) -> Option<&[u8]> {
-    text.as_ref().map(|text| text.as_slice())
-}
-
-/// One request. A panic is a denial: the worker goes on.
-fn enforce(lua: &Lua, servers: &[Server], arguments: &EnforceArguments) -> Result<EnforceAnswer> {
-    let started = Instant::now();
-    let (
-        server,
-        plan_and_flags,
-        method,
-        request_uri,
-        uri,
-        tenant,
-        token,
-        cookies,
-        ip_header,
-        remote_addr,
-        peer,
-        upgrade,
-        dashboard,
-        panel,
-        rule,
-        org,
-    ) = arguments;
-    let Some(server) = servers.get(*server) else { return Err(mlua::Error::runtime("no such server")) };
-    let (plan, flags) = (plan_and_flags / FLAGS, plan_and_flags % FLAGS);
-    let flag = |bit: u64| flags & bit != 0;
-    let unjudged = |code, record, todo| Ok((code, 0, 0, Some(record), None, todo, None));
-    let request = Request {
-        method,
-        request_uri,
-        uri,
-        tenant: bytes(tenant),
-        token: bytes(token),
-        token_is_authorization: flag(TOKEN_IS_AUTHORIZATION),
-        token_is_service: flag(TOKEN_IS_SERVICE),
-        token_is_attended: flag(TOKEN_IS_ATTENDED),
-        cookies: bytes(cookies),
-        ip_header: bytes(ip_header),
-        remote_addr: bytes(remote_addr).unwrap_or_default(),
-        peer: bytes(peer).unwrap_or_default(),
-        upgrade: bytes(upgrade),
-        grafana: GrafanaContext {
-            dashboard: bytes(dashboard),
-            panel: bytes(panel),
-            rule: bytes(rule),
-            org: bytes(org),
-        },
-        headers_truncated: flag(HEADERS_TRUNCATED),
-        tenant_repeated: flag(TENANT_REPEATED),
-        token_repeated: flag(TOKEN_REPEATED),
-        ip_header_repeated: flag(IP_HEADER_REPEATED),
-    };
-    let Some(engine) = engine() else {
-        let reason = Reason::PolicyUnavailable;
-        let (code, record) = undecided(reason, false, server.backends, method, request_uri, request.peer);
-        return unjudged(code, record, KEEP_COOKIES);
-    };
-    let answered = guarded(|| {
-        #[cfg(test)]
-        tests_panic(request_uri);
-        engine.enforce(server, plan, &request, |verdict| -> Result<EnforceAnswer> {
-            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let code = i64::try_from(verdict.tally.to_code()).unwrap_or(STALE_PLAN);
-            let set_tenants = verdict.tenants_rewritten || !verdict.passes();
-            let tenants = verdict.tenants.filter(|_| set_tenants).map(ToString::to_string);
-            let (cookies, rest) = match &verdict.cookies {
-                _ if verdict.shadow_mode => (LEAVE_ALL, None),
-                Remaining::Unchanged => (KEEP_COOKIES, None),
-                Remaining::Nothing => (REMOVE_COOKIES, None),
-                Remaining::Rewritten(rest) => (SET_COOKIES, Some(lua.create_string(rest)?)),
-            };
-            let record = Some(verdict.record.to_owned());
-            Ok((code, nanoseconds, bucket_of(nanoseconds), record, tenants, cookies, rest))
-        })
+/// One request by value: what [`ffi`] does by pointer. The reference that its tests agree with; nginx takes the other
+/// way, which makes no Lua strings.
+fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
+    let (server, headers, method, request_uri, uri, remote_addr, peer, now) = arguments;
+    let lines = headers.as_ref().map(|headers| {
+        let (lines, _) = headers.as_chunks::<2>();
+        lines.iter().map(|[name, value]| (name.as_slice(), value.as_slice()))
     });
-    match answered {
-        Some(Some(answer)) => answer,
-        Some(None) => Ok((STALE_PLAN, 0, 0, None, None, KEEP_COOKIES, None)),
-        None => {
-            let (code, record, passes) =
-                engine.internal_error(server.backends, method, request_uri, request.peer);
-            unjudged(code, record, if passes { LEAVE_ALL } else { KEEP_COOKIES })
-        }
-    }
-}
-
-/// Stands for a mistake of ours that only one request meets.
-#[cfg(test)]
-fn tests_panic(request_uri: &[u8]) {
-    assert_ne!(request_uri, b"/panic", "deliberate, in a test");
-}
-
-/// What `decide` returns, or `None` where it panicked: a denial for one request, never the end of a worker.
-fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(decide)).ok()
+    let incoming = Incoming {
+        method: method.as_slice(),
+        request_uri: request_uri.as_slice(),
+        uri: uri.as_slice(),
+        remote_addr: remote_addr.as_ref().map(|address| address.as_slice()),
+        peer: peer.as_slice(),
+        headers: lines,
+        now: time_of(*now),
+    };
+    let mut outcome = Outcome::default();
+    decide(*server, incoming, &mut outcome);
+    let Outcome { code, nanoseconds, bucket, record, tenants, cookies_to, cookies, removed } = outcome;
+    (code, nanoseconds, bucket, record.into(), tenants, cookies_to as u8, cookies.into(), removed)
 }
 
 fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {

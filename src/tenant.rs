@@ -177,6 +177,14 @@ impl TenantPattern {
 
     /// Whether the tenant matches. Greedy with one point to return to, so at most `tenant * wildcards` steps.
     pub fn matches(&self, tenant: &str) -> bool {
+        // Nearly all are literal, or end in their only star.
+        match self.0.as_bytes().iter().position(|byte| *byte == b'*') {
+            None => return *self.0 == *tenant,
+            Some(star) if star + 1 == self.0.len() => {
+                return self.0.as_bytes().get(..star).is_some_and(|head| tenant.as_bytes().starts_with(head));
+            }
+            Some(_) => {}
+        }
         let mut pieces = self.0.split('*');
         let Some(mut rest) = tenant.strip_prefix(pieces.next().unwrap_or_default()) else { return false };
         let Some(last) = pieces.next_back() else { return rest.is_empty() };

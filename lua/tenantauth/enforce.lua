@@ -3,7 +3,7 @@
 local native, import = ...
 
 local options_of = import("options")
-local headers = import("headers")
+local request = import("request")
 local worker = import("worker")
 local denial = import("denial")
 local base = require "resty.core.base"
@@ -17,49 +17,21 @@ local clear_header = ngx.req.clear_header
 local get_phase = ngx.get_phase
 local is_internal = ngx.req.is_internal
 local get_request = base.get_request
-local bor = require("bit").bor
 local match = string.match
 local pcall = pcall
-local native_enforce = native.enforce
-local is_service = native.is_service
 local reason_of = native.reason_of
 local ensure = worker.ensure
 local add = worker.add
-local read_headers = headers.read
-local role_of = headers.role
-local value_of = headers.value
-local service_scheme = headers.service_scheme
-local BASIC = headers.BASIC
+local decide = request.decide
+local answer = request.answer
+local removed = request.removed
+local text_of = request.string
+local set_variable = request.set_variable
 
--- Roles of headers. Token headers are TOKEN + their place in the policy's list.
-local TENANT, COOKIE, UPGRADE, IP, DASHBOARD, PANEL, RULE, ORG, STRIP, TOKEN = 1, 2, 3, 4, 5, 6, 7, 8, 9, 100
--- Authorization, where it is no token header; and what tells that a person is behind a request.
-local AUTHORIZATION, PERSON = 10, 11
-
-local CONTEXT = {
-    ["x-dashboard-uid"] = DASHBOARD,
-    ["x-panel-id"] = PANEL,
-    ["x-rule-uid"] = RULE,
-    ["x-grafana-org-id"] = ORG,
-}
-
-local SPELLINGS = { "x_scope_orgid", "x-scope_orgid", "x_scope-orgid" }
-
--- Removed before the request goes on, beside the token headers and everything that tunes Loki or Mimir. Authorization
--- is looked at too.
-local STRIPPED = {
-    "authorization", "x-grafana-id", "x-ds-authorization", "x-prom-label-policy", "x-scope-userid",
-    "x-query-tags", "http2-settings",
-}
-
--- Bits of the number of flags that goes to the engine, and of the one that comes back.
-local TRUNCATED, TENANT_TWICE, TOKEN_TWICE, IP_TWICE, TOKEN_IS_AUTHORIZATION = 1, 2, 4, 8, 16
-local TOKEN_IS_SERVICE, TOKEN_IS_ATTENDED = 32, 64
--- How many values the flags take; the number of the plan stands above them.
-local FLAGS = 128
-local STALE_PLAN = -1
 -- A code's lowest part is the reason; the first of the list is `granted`.
 local REASONS, GRANTED = 128, 0
+-- Instead of a code: come again with $remote_addr.
+local NEEDS_REMOTE_ADDR = -1
 -- What to do with the cookies; 0 is to leave them.
 local REMOVE_COOKIES, SET_COOKIES = 1, 2
 -- The whole gateway only records: the request goes on as it came.
@@ -72,9 +44,7 @@ local _M = {}
 local servers = {}
 -- Those of configurations that name one backend and nothing else: nearly all.
 local servers_of_backend = {}
-local plan_number = -1
-local token_names, needs_remote_addr = {}, false
-local strip = {}
+local needs_remote_addr = false
 local slot_keys = {}
 local warned_of_http_conf = false
 
@@ -149,19 +119,12 @@ local function new_server(options)
     if type(backends) == "string" then
         backends = { backends }
     end
-    local forwarded = {}
-    for _, name in ipairs(options.forward_headers or {}) do
-        forwarded[name:lower()] = true
-    end
     local prefix = (options.path_prefix or ""):gsub("/+$", "")
     return {
-        number = native.server(table.concat(backends, ","), prefix, options.client_ip == "remote_addr"),
+        number = native.server(table.concat(backends, ","), prefix, options.client_ip == "remote_addr",
+            table.concat(options.forward_headers or {}, ",")),
         json = #backends == 1 and backends[1] == "mimir",
         prefix = prefix,
-        client_is_remote_addr = options.client_ip == "remote_addr",
-        forwarded = forwarded,
-        plan = nil,
-        plan_number = nil,
     }
 end
 
@@ -216,79 +179,31 @@ local function server_of(options)
 end
 
 
--- === The headers of a request
-
-
-local function make_plan(server)
-    local number, ip_header_name, tokens
-    number, needs_remote_addr, ip_header_name, tokens = native.header_plan()
-    token_names = {}
-    for name in tokens:gmatch("[^,]+") do
-        token_names[#token_names + 1] = name
-    end
-    plan_number = number
-    local roles = {
-        ["x-scope-orgid"] = TENANT, ["cookie"] = COOKIE, ["upgrade"] = UPGRADE, ["x-grafana-user"] = PERSON,
-    }
-    for name, role in pairs(CONTEXT) do
-        roles[name] = role
-    end
-    -- With `underscores_in_headers on` these reach nginx's $http_x_scope_orgid, which http.conf reads; no backend
-    -- knows them.
-    for _, name in ipairs(SPELLINGS) do
-        roles[name] = STRIP
-    end
-    for _, name in ipairs(STRIPPED) do
-        if not server.forwarded[name] then
-            roles[name] = STRIP
-        end
-    end
-    roles["authorization"] = AUTHORIZATION
-    if ip_header_name then
-        roles[ip_header_name] = IP
-    end
-    for place, name in ipairs(token_names) do
-        roles[name] = TOKEN + place
-    end
-    server.plan = headers.plan(roles)
-    server.plan_number = number
-    return server.plan
-end
-
-
 -- === Applying a decision
 
 
-local function assign_record(record)
-    ngx_var.tenantauth_record = record
-end
-
-
-local function assign_denied_tenants(tenants)
-    ngx_var.tenantauth_denied_tenants = tenants
-end
-
-
--- Hands the record to nginx. False where http.conf, which declares the variables, is not included.
-local function set_record(record)
-    if pcall(assign_record, record) then
-        return true
-    end
+local function warn_of_http_conf()
     if not warned_of_http_conf then
         warned_of_http_conf = true
         if native.claim_warning() then
             ngx_log(ngx.WARN, "tenantauth: http.conf is not included: no audit record is written")
         end
     end
+end
+
+
+-- Hands the record of the answer to nginx. False where http.conf, which declares the variables, is not included.
+local function set_record(r)
+    if set_variable(r, "tenantauth_record", answer.record) then
+        return true
+    end
+    warn_of_http_conf()
     return false
 end
 
 
--- The tenants of a request that goes no further; of an allowed one they are in its header.
-local function set_denied_tenants(tenants)
-    if tenants then
-        pcall(assign_denied_tenants, tenants)
-    end
+local function assign_record(record)
+    ngx_var.tenantauth_record = record
 end
 
 
@@ -333,7 +248,13 @@ local function deny_internal(server, why)
     local code, record, passes = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
     -- A subrequest shares the variables of its main request, whose record stays.
-    local audited = not ngx.is_subrequest and set_record(record)
+    local audited = false
+    if not ngx.is_subrequest then
+        audited = pcall(assign_record, record)
+        if not audited then
+            warn_of_http_conf()
+        end
+    end
     count(code, 0, 0, audited)
     if not passes then
         return deny(server, "internal_error")
@@ -341,148 +262,29 @@ local function deny_internal(server, why)
 end
 
 
--- What was seen of the token headers of the request being read. One table for all requests: nothing yields
--- between its filling and its use.
-local token_values = {}
-
-
--- Reads the headers and asks the engine. Returns the engine's answer (a code, the time it took, the bucket of that
--- time, the audit record, the tenants where they are to be set, what to do with the cookies and what remains of
--- them), and how many names stand in `strip`.
-local function ask(server, r)
-    local plan = server.plan
-    if plan == nil or server.plan_number ~= plan_number then
-        plan = make_plan(server)
+-- Asks the engine. Returns its code, the time it took and the bucket of that time; the rest stands in `answer`.
+local function ask(r, number)
+    local code, nanoseconds, bucket = decide(r, number, needs_remote_addr)
+    if code == NEEDS_REMOTE_ADDR then
+        -- From now on it is given at once.
+        needs_remote_addr = true
+        return decide(r, number, true)
     end
-    local tokens = #token_names
-    for place = 1, tokens do
-        token_values[place] = false
-    end
-    local flags = 0
-    local tenant, cookies, ip, upgrade, dashboard, panel, rule, org
-    -- The value of Authorization where it may be a service token, its scheme, and how many lines there are.
-    local authorization, scheme
-    local authorizations, person = 0, false
-    local stripped = 0
-    local forwarded = server.forwarded
-    local elements, total = read_headers(r)
-    if elements == nil then
-        flags, total = TRUNCATED, 0
-    end
-    for index = 0, total - 1 do
-        local role, name = role_of(plan, elements, index)
-        if role == nil then
-            if name and not forwarded[name] then
-                stripped = stripped + 1
-                strip[stripped] = name
-            end
-        elseif role == STRIP then
-            stripped = stripped + 1
-            strip[stripped] = name
-        elseif role > TOKEN then
-            local place = role - TOKEN
-            if token_values[place] then
-                flags = bor(flags, TOKEN_TWICE)
-            end
-            token_values[place] = value_of(elements, index)
-            if name == "authorization" then
-                authorizations = authorizations + 1
-                local found = service_scheme(elements, index)
-                if found then
-                    authorization, scheme = token_values[place], found
-                end
-            end
-            if not forwarded[name] then
-                stripped = stripped + 1
-                strip[stripped] = name
-            end
-        elseif role == AUTHORIZATION then
-            authorizations = authorizations + 1
-            local found = service_scheme(elements, index)
-            if found then
-                authorization, scheme = value_of(elements, index), found
-            end
-            if not forwarded[name] then
-                stripped = stripped + 1
-                strip[stripped] = name
-            end
-        elseif role == PERSON then
-            person = true
-        else
-            local value = value_of(elements, index)
-            if role == TENANT then
-                if tenant then
-                    flags = bor(flags, TENANT_TWICE)
-                end
-                tenant = value
-            elseif role == COOKIE then
-                cookies = cookies and cookies .. "\n" .. value or value
-            elseif role == IP then
-                if ip then
-                    flags = bor(flags, IP_TWICE)
-                end
-                ip = value
-            elseif role == UPGRADE then
-                -- A second line makes it something that no route knows.
-                upgrade = upgrade and upgrade .. "," .. value or value
-            elseif role == DASHBOARD then
-                dashboard = dashboard or value
-            elseif role == PANEL then
-                panel = panel or value
-            elseif role == RULE then
-                rule = rule or value
-            else
-                org = org or value
-            end
-        end
-    end
-    local token
-    -- A token header that is not the Authorization of a service token.
-    local others = false
-    for place = 1, tokens do
-        local value = token_values[place]
-        if value then
-            local is_authorization = token_names[place] == "authorization"
-            if not token then
-                token = value
-                if is_authorization then
-                    flags = bor(flags, TOKEN_IS_AUTHORIZATION)
-                end
-            end
-            others = others or not is_authorization
-        end
-    end
-    -- `Basic` beside a token header may be anything: Grafana can be told to send its own. Alone it is for the engine
-    -- to say what it is.
-    if authorization and (scheme ~= BASIC or not others or is_service(authorization)) then
-        token = authorization
-        flags = bor(flags, TOKEN_IS_SERVICE)
-        if others or person then
-            flags = bor(flags, TOKEN_IS_ATTENDED)
-        end
-        if authorizations > 1 then
-            flags = bor(flags, TOKEN_TWICE)
-        end
-        -- It is ours: no backend ever sees it, whatever is forwarded.
-        if forwarded["authorization"] then
-            stripped = stripped + 1
-            strip[stripped] = "authorization"
-        end
-    end
-    local remote_addr = (needs_remote_addr or server.client_is_remote_addr) and ngx_var.remote_addr or nil
-    -- The realip module, where it is compiled in, knows who really connected.
-    local peer = ngx_var.realip_remote_addr or ngx_var.remote_addr
-    local code, nanoseconds, bucket, record, tenants, cookies_to, rest = native_enforce(server.number,
-        plan_number * FLAGS + flags, get_method(), ngx_var.request_uri, ngx_var.uri, tenant, token, cookies,
-        ip, remote_addr, peer, upgrade, dashboard, panel, rule, org)
-    return code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped
+    return code, nanoseconds, bucket
 end
 
 
 -- Lets an allowed request go on as it was authorised: canonical tenants, no credentials.
-local function apply(tenants, cookies_to, rest, stripped)
+local function apply()
+    local cookies_to = answer.cookies_to
     if cookies_to == LEAVE_ALL then
         return
+    end
+    -- Before anything is changed: these names stand where nginx keeps its headers.
+    local count = answer.removed_count
+    local tenants = text_of(answer.tenants)
+    for index = 0, count - 1 do
+        clear_header(removed(index))
     end
     if tenants then
         set_header("X-Scope-OrgID", tenants)
@@ -490,10 +292,7 @@ local function apply(tenants, cookies_to, rest, stripped)
     if cookies_to == REMOVE_COOKIES then
         clear_header("Cookie")
     elseif cookies_to == SET_COOKIES then
-        set_header("Cookie", rest)
-    end
-    for i = 1, stripped do
-        clear_header(strip[i])
+        set_header("Cookie", text_of(answer.cookies))
     end
 end
 
@@ -534,24 +333,23 @@ function _M.enforce(options)
             return refuse_again(server, earlier)
         end
     end
-    local ok, code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped =
-        pcall(ask, server, get_request())
-    if ok and code == STALE_PLAN then
-        -- The policy changed since the headers were planned for.
-        plan_number = -1
-        ok, code, nanoseconds, bucket, record, tenants, cookies_to, rest, stripped =
-            pcall(ask, server, get_request())
-    end
-    if not ok or code == STALE_PLAN then
+    local r = get_request()
+    local ok, code, nanoseconds, bucket = pcall(ask, r, server.number)
+    -- Anything but a number of a decision: what was wrong is in the code, or in a panic's message.
+    if not ok or not (code >= 0) then
         return deny_internal(server, "the decision failed: " .. tostring(code))
     end
     local allowed = code % REASONS == GRANTED
-    count(code, nanoseconds, bucket, set_record(record))
+    count(code, nanoseconds, bucket, set_record(r))
     if not allowed then
-        set_denied_tenants(tenants)
+        -- Of an allowed request they are in its header.
+        local tenants = text_of(answer.tenants)
+        if tenants then
+            set_variable(r, "tenantauth_denied_tenants", answer.tenants)
+        end
         return deny(server, reason_of(code % REASONS))
     end
-    return apply(tenants, cookies_to, rest, stripped)
+    return apply()
 end
 
 

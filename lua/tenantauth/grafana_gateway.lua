@@ -4,7 +4,7 @@
 local native, import = ...
 
 local options_of = import("options")
-local headers = import("headers")
+local cookie_lines = import("request").cookie_lines
 local denial = import("denial")
 local base = require "resty.core.base"
 
@@ -15,7 +15,6 @@ local ngx_var = ngx.var
 local _M = {}
 
 local FIRST_LOAD_WAIT = 2
-local COOKIE_PLAN = headers.plan({ cookie = 1 })
 local stampers = {}
 
 
@@ -70,23 +69,6 @@ local function stamper_of(options)
         stampers[key] = stamper
     end
     return stamper
-end
-
-
--- All Cookie lines joined by newlines; nil where the headers cannot be read whole.
-local function cookie_lines(r)
-    local elements, total = headers.read(r)
-    if elements == nil then
-        return nil
-    end
-    local lines = ""
-    for index = 0, total - 1 do
-        if headers.role(COOKIE_PLAN, elements, index) then
-            local value = headers.value(elements, index)
-            lines = lines == "" and value or lines .. "\n" .. value
-        end
-    end
-    return lines
 end
 
 

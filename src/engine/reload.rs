@@ -1,6 +1,7 @@
 //! The engine's thread: reads the policy, notices changes, compiles, swaps, releases. Touches no Lua.
 
 use super::fetched::Fetched;
+use super::headers::HeaderNames;
 use super::keys::Document;
 use super::state::KeptPolicy;
 use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
@@ -348,6 +349,7 @@ impl Reloader {
         let now = unix_now();
         let (mut keys, client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
         let asked = self.fetched.supply(engine, &compiled, &mut keys, now);
+        let header_names = Arc::new(HeaderNames::new(&compiled.snapshot.token_headers, client_ip.as_ref()));
         let compiled = Arc::new(compiled);
         self.put_in_force(
             engine,
@@ -356,6 +358,7 @@ impl Reloader {
                 keys,
                 asked,
                 client_ip,
+                header_names,
                 serial: 0,
                 keys_generation: 0,
                 loaded_at: now,

@@ -1,8 +1,9 @@
 //! One request: from what nginx knows about it to a verdict. Runs on the event loop.
 
+use super::headers::Headers;
 use super::reload::Task;
 use super::{Engine, Live, Resolved, ResolvedService, Worker, lock, since_epoch};
-use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record};
+use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record, Text};
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
 use crate::decision::{AccessRequest, Caller, Decision, decide};
@@ -15,9 +16,10 @@ use crate::token::cache::TokenCache;
 use crate::token::service::ServiceTokenCache;
 use crate::token::{self, VerifiedClaims};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What the configuration of one `enforce` says, the same for all its requests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// The route tables to consult.
     pub backends: BackendSet,
@@ -25,9 +27,34 @@ pub struct Server {
     pub path_prefix: String,
     /// The clients of this server connect directly: their address is the connection's.
     pub client_is_remote_addr: bool,
+    /// Lower-case names of headers that are otherwise removed and go on here.
+    pub forward_headers: Vec<Box<[u8]>>,
 }
 
-/// What nginx knows of one request. Header values are those of the only line; where there were several, the flag
+/// What nginx knows of one request, as it came. `H` gives the header lines in their order, names in lower case.
+#[derive(Clone, Copy)]
+#[expect(missing_docs, reason = "the fields are what they are called")]
+pub struct Incoming<'a, H> {
+    pub method: &'a [u8],
+    /// `$request_uri`: undecoded, with the query.
+    pub request_uri: &'a [u8],
+    /// `$uri`: decoded, perhaps rewritten.
+    pub uri: &'a [u8],
+    /// `$remote_addr`; `None` where it was not asked for.
+    pub remote_addr: Option<&'a [u8]>,
+    /// The TCP peer: `$realip_remote_addr`.
+    pub peer: &'a [u8],
+    /// `None` where nginx's Lua interface did not show all.
+    pub headers: Option<H>,
+    /// The time since the Unix epoch.
+    pub now: Duration,
+}
+
+/// The policy in force looks at `$remote_addr`, which was not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedsRemoteAddr;
+
+/// What a decision asks of one request. Header values are those of the only line; where there were several, the flag
 /// says so.
 #[derive(Clone, Copy, Default)]
 #[expect(missing_docs, reason = "the fields are what they are called")]
@@ -71,13 +98,15 @@ pub struct Verdict<'v> {
     /// What it adds to the counters.
     pub tally: Tally,
     /// The members of the audit record.
-    pub record: &'v str,
+    pub record: &'v [u8],
     /// The tenants, where the request named any that are grammatical.
     pub tenants: Option<&'v TenantList<'v>>,
     /// The header that came is not their canonical form.
     pub tenants_rewritten: bool,
     /// What is left of the cookies without the client's address.
     pub cookies: cookie::Remaining,
+    /// Header lines that go no further, by their number, each standing for all lines of its name.
+    pub removed: &'v [u16],
     /// The whole gateway only records: the request goes on as it came, whatever `decision` says.
     pub shadow_mode: bool,
 }
@@ -99,26 +128,76 @@ struct Facts<'a> {
 }
 
 impl Engine {
-    /// Decides one request with the policy in force. Total: whatever goes wrong is a denial.
+    /// Reads the header lines of a request as the policy in force says, and decides it. Total: whatever goes wrong is
+    /// a denial.
     ///
-    /// `plan`: the serial of the header plan by which the request was read. `apply` is called once with the verdict,
-    /// and what it returns is returned; `None` where the policy is another by now, and the headers have to be read
-    /// again.
-    pub fn enforce<T>(
+    /// `apply` is called once with the verdict, and what it returns is returned.
+    ///
+    /// # Errors
+    /// Where the caller has to come again with `$remote_addr`, which few policies look at.
+    pub fn enforce<'a, T>(
         &self,
         server: &Server,
-        plan: u64,
-        request: &Request<'_>,
+        incoming: Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
         apply: impl FnOnce(&Verdict<'_>) -> T,
-    ) -> Option<T> {
+    ) -> Result<T, NeedsRemoteAddr> {
         let guard = self.live();
         let live = guard.as_deref();
-        if live.map_or(0, |live| u64::from(live.serial)) != plan {
-            return None;
+        let names = live.map(|live| &*live.header_names);
+        let looks_at_peer =
+            server.client_is_remote_addr || names.is_some_and(|names| names.needs_remote_addr);
+        if looks_at_peer && incoming.remote_addr.is_none() {
+            return Err(NeedsRemoteAddr);
         }
+        let headers_truncated = incoming.headers.is_none();
+        let read = match (names, incoming.headers) {
+            (Some(names), Some(lines)) => Headers::read(names, &server.forward_headers, lines),
+            _ => Headers::default(),
+        };
+        let joined;
+        let cookies = match &*read.cookies {
+            [] => None,
+            [line] => Some(*line),
+            lines => {
+                joined = lines.join(&b'\n');
+                Some(&*joined)
+            }
+        };
+        let request = Request {
+            method: incoming.method,
+            request_uri: incoming.request_uri,
+            uri: incoming.uri,
+            tenant: read.tenant,
+            token: read.token,
+            token_is_authorization: read.token_is_authorization,
+            token_is_service: read.token_is_service,
+            token_is_attended: read.token_is_attended,
+            cookies,
+            ip_header: read.client_ip,
+            remote_addr: incoming.remote_addr.unwrap_or_default(),
+            peer: incoming.peer,
+            upgrade: read.upgrade,
+            grafana: read.grafana,
+            headers_truncated,
+            tenant_repeated: read.tenant_repeated,
+            token_repeated: read.token_repeated,
+            ip_header_repeated: read.client_ip_repeated,
+        };
+        Ok(self.decide(live, server, &request, &read.removed, incoming.now, apply))
+    }
+
+    /// Decides one request that has been read, with this policy.
+    pub(super) fn decide<T>(
+        &self,
+        live: Option<&Live>,
+        server: &Server,
+        request: &Request<'_>,
+        removed: &[u16],
+        now: Duration,
+        apply: impl FnOnce(&Verdict<'_>) -> T,
+    ) -> T {
         let mut worker = lock(&self.worker);
         let Worker { tokens, services, cookies, record, clock } = &mut *worker;
-        let now = since_epoch();
         clock.set(now);
         let mut facts =
             Facts { tenants: None, route: None, members: None, client_ip: None, cache: CacheUse::Unused };
@@ -164,7 +243,7 @@ impl Engine {
         );
         let source = live.and_then(|live| live.client_ip.as_ref());
         let header = request.tenant.unwrap_or_default();
-        Some(apply(&Verdict {
+        apply(&Verdict {
             decision,
             tally: Tally {
                 backends,
@@ -173,7 +252,7 @@ impl Engine {
                 client_ip: facts.client_ip.map(|(source, found)| (source, found.err())),
                 ..Tally::of(&decision, shadow_mode)
             },
-            record,
+            record: record.as_bytes(),
             tenants: facts.tenants.as_ref(),
             tenants_rewritten: facts
                 .tenants
@@ -182,8 +261,9 @@ impl Engine {
             cookies: request
                 .cookies
                 .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
+            removed,
             shadow_mode,
-        }))
+        })
     }
 
     /// Code and record of a request that could not be decided because something failed, and whether it goes on all the
@@ -196,7 +276,7 @@ impl Engine {
         method: &[u8],
         request_uri: &[u8],
         peer: &[u8],
-    ) -> (i64, String, bool) {
+    ) -> (i64, Text, bool) {
         let now = since_epoch().as_secs();
         let shadow_mode = self.live().as_deref().is_some_and(|live| live.compiled.snapshot.is_shadow(now));
         let (code, record) =
@@ -215,10 +295,10 @@ pub fn undecided(
     method: &[u8],
     request_uri: &[u8],
     peer: &[u8],
-) -> (i64, String) {
+) -> (i64, Text) {
     let decision = Decision::denied(reason);
     let (path, _) = split_query(request_uri);
-    let mut record = String::new();
+    let mut record = Text::default();
     let mut clock = Clock::default();
     clock.set(since_epoch());
     audit::render(

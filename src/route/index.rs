@@ -122,7 +122,9 @@ impl<'i> Candidates<'i> {
 
 /// What stands between the first slash and the next.
 fn first_segment(path: &str) -> &str {
-    path.split('/').nth(1).unwrap_or_default()
+    let below = path.get(1..).unwrap_or_default();
+    let end = below.bytes().position(|byte| byte == b'/').unwrap_or(below.len());
+    below.get(..end).unwrap_or_default()
 }
 
 /// The backend's row of exactly this method (`HEAD` is not `GET`), else that of any method.

@@ -7,7 +7,9 @@
 use super::VerifiedClaims;
 use super::claims::MAX_LEEWAY;
 use crate::reason::Reason;
+use hashbrown::DefaultHashBuilder;
 use lru::LruCache;
+use std::hash::{BuildHasher, Hasher};
 
 /// What an entry costs besides its texts, in bytes: the cache's own nodes and the allocator's.
 const ENTRY_COST: usize = 256;
@@ -23,11 +25,46 @@ pub struct Entry<R> {
     pub resolved: R,
 }
 
+type Entries<R> = LruCache<Box<[u8]>, Entry<R>, HashOfTheEnd>;
+
+/// Hashes a token by its length and its last bytes under a key of the process: they belong to the signature, which no
+/// two tokens share but by chance, and only tokens whose signature was verified are ever put in. Three kilobytes would
+/// take longer than most of a decision.
+#[derive(Clone, Default)]
+struct HashOfTheEnd(DefaultHashBuilder);
+
+/// A part of any signature: the shortest, of EdDSA and ES256, have 86 characters.
+const HASHED: usize = 64;
+
+impl BuildHasher for HashOfTheEnd {
+    type Hasher = EndHasher<<DefaultHashBuilder as BuildHasher>::Hasher>;
+
+    fn build_hasher(&self) -> Self::Hasher {
+        EndHasher(self.0.build_hasher())
+    }
+}
+
+struct EndHasher<H>(H);
+
+impl<H: Hasher> Hasher for EndHasher<H> {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes.last_chunk::<HASHED>().map_or(bytes, |end| end));
+    }
+
+    fn write_usize(&mut self, length: usize) {
+        self.0.write_usize(length);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
 /// Verified tokens by their bytes.
 ///
 /// `R` is what the caller keeps with an entry; what it holds on the heap is not counted.
 pub struct TokenCache<R> {
-    entries: LruCache<Box<[u8]>, Entry<R>>,
+    entries: Entries<R>,
     generation: u64,
     max_entries: usize,
     max_bytes: usize,
@@ -37,7 +74,7 @@ pub struct TokenCache<R> {
 /// The entries of a former generation. Releasing many takes a while, which a thread other than the worker's can
 /// spend.
 #[must_use = "releasing many entries takes a while: drop it where nobody waits"]
-pub struct Retired<R>(LruCache<Box<[u8]>, Entry<R>>);
+pub struct Retired<R>(Entries<R>);
 
 impl<R> Retired<R> {
     /// How many entries there were.
@@ -54,7 +91,13 @@ impl<R> Retired<R> {
 impl<R> TokenCache<R> {
     /// An empty cache of at most so many entries and bytes.
     pub fn new(max_entries: usize, max_bytes: usize) -> Self {
-        Self { entries: LruCache::unbounded(), generation: 0, max_entries, max_bytes, bytes: 0 }
+        Self {
+            entries: LruCache::unbounded_with_hasher(HashOfTheEnd::default()),
+            generation: 0,
+            max_entries,
+            max_bytes,
+            bytes: 0,
+        }
     }
 
     /// Says which keys and issuers are in force: entries of another generation are gone at once, and returned only
@@ -65,7 +108,10 @@ impl<R> TokenCache<R> {
         }
         self.generation = generation;
         self.bytes = 0;
-        Some(Retired(std::mem::replace(&mut self.entries, LruCache::unbounded())))
+        Some(Retired(std::mem::replace(
+            &mut self.entries,
+            LruCache::unbounded_with_hasher(HashOfTheEnd::default()),
+        )))
     }
 
     /// The entry of exactly this token. The caller still compares the clock with its times: an entry is dropped

@@ -1,0 +1,151 @@
+-- A request as the engine wants it: pointers into nginx's memory, of which no Lua string is made. With 20 headers,
+-- ngx.req.get_headers() alone costs more than everything else here.
+--
+-- The functions beneath ngx.req and ngx.var are called as lua-resty-core calls them, which has declared them. The
+-- structures are those of `src/lua/ffi.rs`.
+
+local native = ...
+
+local ffi = require "ffi"
+local base = require "resty.core.base"
+require "resty.core.request"
+require "resty.core.var"
+
+local C = ffi.C
+local ffi_str = ffi.string
+local null = ffi.new("void *")
+local get_method = ngx.req.get_method
+local now = ngx.now
+
+-- More than what nginx's Lua interface shows by default is a denial: padding could hide a header from us that still
+-- goes upstream.
+local MAX_HEADERS = native.max_headers
+
+local text_type = ffi.typeof("struct { const unsigned char *data; size_t length; }")
+local request_type = ffi.typeof([[struct {
+    double now;
+    uint32_t server;
+    int32_t headers_count;
+    const ngx_http_lua_ffi_table_elt_t *headers;
+    $ method, request_uri, uri, remote_addr, peer;
+}]], text_type)
+local answer_type = ffi.typeof([[struct {
+    double code, nanoseconds;
+    uint32_t bucket, cookies_to;
+    $ record, tenants, cookies;
+    uint32_t removed_count;
+    uint16_t removed[$];
+}]], text_type, MAX_HEADERS)
+
+local decide = ffi.cast(ffi.typeof("void (*)(const $ *, $ *)", request_type, answer_type),
+    ffi.cast("uintptr_t", native.address))
+
+-- One of each for all requests: nothing yields between its filling and its use.
+local request, answer = request_type(), answer_type()
+local headers = ffi.new("ngx_http_lua_ffi_table_elt_t[?]", MAX_HEADERS)
+local truncated = ffi.new("int[1]")
+local value, length = ffi.new("char *[1]"), ffi.new("size_t[1]")
+local lower_case, problem = ffi.new("unsigned char[64]"), ffi.new("char *[1]")
+local PROBLEM_SIZE = 256
+local problem_text = ffi.new("unsigned char[?]", PROBLEM_SIZE)
+
+local _M = { answer = answer }
+
+
+-- Sets a text of the request to the value of a variable; false where nginx knows none of that name, or it has no value.
+local function take_variable(r, name, text)
+    if C.ngx_http_lua_ffi_var_get(r, name, #name, lower_case, 0, value, length, problem) ~= 0 then
+        text.data = nil
+        return false
+    end
+    text.data = value[0]
+    text.length = length[0]
+    return true
+end
+
+
+-- Reads the header lines of request `r` into `headers`, names in lower case. Returns how many there are, or -1 where
+-- they cannot be read whole.
+local function read_headers(r)
+    local count = C.ngx_http_lua_ffi_req_get_headers_count(r, MAX_HEADERS, truncated)
+    if count < 0 or count > MAX_HEADERS or truncated[0] ~= 0 then
+        return -1
+    end
+    -- 0: names in lower case.
+    if count ~= 0 and C.ngx_http_lua_ffi_req_get_headers(r, headers, count, 0) ~= 0 then
+        return -1
+    end
+    return count
+end
+
+
+-- Asks the engine about request `r`; the answer stands in `answer` until the next call. `with_remote_addr`: give
+-- $remote_addr as well.
+function _M.decide(r, server, with_remote_addr)
+    local method = get_method()
+    request.now = now()
+    request.server = server
+    request.headers = headers
+    request.headers_count = read_headers(r)
+    take_variable(r, "request_uri", request.request_uri)
+    take_variable(r, "uri", request.uri)
+    request.remote_addr.data = nil
+    if with_remote_addr then
+        take_variable(r, "remote_addr", request.remote_addr)
+    end
+    -- The realip module, where it is compiled in, knows who really connected.
+    if not take_variable(r, "realip_remote_addr", request.peer) then
+        take_variable(r, "remote_addr", request.peer)
+    end
+    request.method.data = method
+    request.method.length = #method
+    decide(request, answer)
+    -- A pointer into a Lua string is not kept longer than that string.
+    request.method.data = nil
+    return answer.code, answer.nanoseconds, answer.bucket
+end
+
+
+-- The lower-case name of the header line that is the `index`th of those to remove.
+function _M.removed(index)
+    local name = headers[answer.removed[index]].key
+    return ffi_str(name.data, name.len)
+end
+
+
+-- All Cookie lines joined by newlines; nil where the headers cannot be read whole.
+function _M.cookie_lines(r)
+    local count = read_headers(r)
+    if count < 0 then
+        return nil
+    end
+    local lines = ""
+    for index = 0, count - 1 do
+        local name = headers[index].key
+        if name.len == 6 and ffi_str(name.data, 6) == "cookie" then
+            local line = headers[index].value
+            line = ffi_str(line.data, line.len)
+            lines = lines == "" and line or lines .. "\n" .. line
+        end
+    end
+    return lines
+end
+
+
+-- A text of the answer as a string; nil for none.
+function _M.string(text)
+    if text.data == null then
+        return nil
+    end
+    return ffi_str(text.data, text.length)
+end
+
+
+-- Sets a variable to a text of the answer, of which nginx makes a copy; false where it has no such variable.
+function _M.set_variable(r, name, text)
+    length[0] = PROBLEM_SIZE
+    return C.ngx_http_lua_ffi_var_set(r, name, #name, lower_case, text.data, text.length, problem_text, length) == 0
+end
+
+
+return _M

@@ -1,0 +1,148 @@
+//! One request from Lua's side, whichever way it came: what nginx knows about it -> what Lua has to do.
+
+use crate::client_ip::cookie::Remaining;
+use crate::engine::{Incoming, Server, since_epoch, undecided};
+use crate::metrics::bucket_of;
+use crate::reason::Reason;
+use crate::scope::BackendSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// Every `enforce { ... }` of the configuration that was met so far. Of the process, like the engine: under
+/// `lua_code_cache off` every request has a Lua state of its own.
+static SERVERS: RwLock<Vec<Arc<Server>>> = RwLock::new(Vec::new());
+
+/// The code that says: come again, with `$remote_addr`.
+pub(super) const NEEDS_REMOTE_ADDR: i64 = -1;
+
+/// What to do with the Cookie header of an allowed request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Cookies {
+    #[default]
+    Keep = 0,
+    Remove = 1,
+    Set = 2,
+    /// The whole gateway only records: the request goes on as it came, no header is changed or removed.
+    LeaveAll = 3,
+}
+
+/// What Lua has to do. Kept from request to request, so that nothing is allocated.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// The tally of the decision, whose lowest part is the reason; or [`NEEDS_REMOTE_ADDR`].
+    pub(super) code: i64,
+    pub(super) nanoseconds: u64,
+    /// The bucket of that time.
+    pub(super) bucket: usize,
+    /// The members of the audit record.
+    pub(super) record: Vec<u8>,
+    /// The tenants in canonical form, where the header has to be set, or of a denied request.
+    pub(super) tenants: Option<String>,
+    pub(super) cookies_to: Cookies,
+    /// The Cookie header to set.
+    pub(super) cookies: Vec<u8>,
+    /// The numbers of the header lines to remove.
+    pub(super) removed: Vec<u16>,
+}
+
+impl Outcome {
+    fn clear(&mut self) {
+        let Self { code, nanoseconds, bucket, record, tenants, cookies_to, cookies, removed } = self;
+        (*code, *nanoseconds, *bucket) = (0, 0, 0);
+        record.clear();
+        *tenants = None;
+        *cookies_to = Cookies::Keep;
+        cookies.clear();
+        removed.clear();
+    }
+
+    fn set_unjudged(&mut self, (code, record): (i64, crate::audit::Text), cookies_to: Cookies) {
+        self.clear();
+        self.code = code;
+        self.record.extend_from_slice(record.as_bytes());
+        self.cookies_to = cookies_to;
+    }
+}
+
+/// The number by which [`decide`] knows a server of the configuration.
+pub(super) fn number_of(server: Server) -> usize {
+    let mut servers = SERVERS.write().unwrap_or_else(PoisonError::into_inner);
+    servers.iter().position(|known| **known == server).unwrap_or_else(|| {
+        servers.push(Arc::new(server));
+        servers.len() - 1
+    })
+}
+
+/// The server of this number; `None` for a number that [`number_of`] did not give.
+pub(super) fn server(number: usize) -> Option<Arc<Server>> {
+    SERVERS.read().unwrap_or_else(PoisonError::into_inner).get(number).cloned()
+}
+
+/// A time as Lua gives it, in seconds since the Unix epoch. What is no time is replaced by the clock's: under a time of
+/// zero no token would have expired.
+pub(super) fn time_of(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).unwrap_or_else(since_epoch)
+}
+
+/// Decides one request. A panic is a denial: the worker goes on.
+pub(super) fn decide<'a>(
+    number: usize,
+    incoming: Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
+    outcome: &mut Outcome,
+) {
+    let started = Instant::now();
+    let Incoming { method, request_uri, peer, .. } = incoming;
+    outcome.clear();
+    let server = server(number);
+    let backends = server.as_ref().map_or(BackendSet::ALL, |server| server.backends);
+    let Some(engine) = super::engine() else {
+        let undecided = undecided(Reason::PolicyUnavailable, false, backends, method, request_uri, peer);
+        return outcome.set_unjudged(undecided, Cookies::Keep);
+    };
+    let answered = server.and_then(|server| {
+        guarded(|| {
+            #[cfg(test)]
+            tests_panic(request_uri);
+            engine.enforce(&server, incoming, |verdict| {
+                outcome.code = i64::try_from(verdict.tally.to_code()).unwrap_or(i64::MAX);
+                outcome.record.extend_from_slice(verdict.record);
+                if verdict.tenants_rewritten || !verdict.passes() {
+                    outcome.tenants = verdict.tenants.map(ToString::to_string);
+                }
+                outcome.cookies_to = match &verdict.cookies {
+                    _ if verdict.shadow_mode => Cookies::LeaveAll,
+                    Remaining::Unchanged => Cookies::Keep,
+                    Remaining::Nothing => Cookies::Remove,
+                    Remaining::Rewritten(rest) => {
+                        outcome.cookies.extend_from_slice(rest);
+                        Cookies::Set
+                    }
+                };
+                outcome.removed.extend_from_slice(verdict.removed);
+                outcome.nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                outcome.bucket = bucket_of(outcome.nanoseconds);
+            })
+        })
+    });
+    match answered {
+        Some(Ok(())) => {}
+        Some(Err(_)) => outcome.code = NEEDS_REMOTE_ADDR,
+        None => {
+            let (code, record, passes) = engine.internal_error(backends, method, request_uri, peer);
+            outcome.set_unjudged((code, record), if passes { Cookies::LeaveAll } else { Cookies::Keep });
+        }
+    }
+}
+
+/// Stands for a mistake of ours that only one request meets.
+#[cfg(test)]
+fn tests_panic(request_uri: &[u8]) {
+    assert_ne!(request_uri, b"/panic", "deliberate, in a test");
+}
+
+/// What `decide` returns, or `None` where it panicked: a denial for one request, never the end of a worker.
+pub(super) fn guarded<T>(decide: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(decide)).ok()
+}
