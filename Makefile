@@ -79,6 +79,7 @@ lint:
 	$(CARGO) clippy --locked --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features vendored --all-targets -- -D warnings
 	@! grep -rlE 'mlua::|use mlua' src | grep -vE '^src/lua(\.rs|/)' || { echo "mlua is named outside src/lua*" >&2; exit 1; }
+	@! grep -rlwE 'unsafe|unsafe_code' src --include=*.rs | grep -vE '^src/lua/ffi(\.rs|/)' || { echo "unsafe code stands outside src/lua/ffi*" >&2; exit 1; }
 	@! grep -rlE 'aws_lc_rs|jsonwebtoken' src | grep -vE '^src/(token(\.rs|/)|client_ip/signature|fetch/(http|tests/server)\.rs)' || { echo "cryptography is named outside its rooms" >&2; exit 1; }
 	@! grep -rlE 'ureq|rustls' src | grep -vE '^src/fetch(\.rs|/)' || { echo "the HTTP client or TLS is named outside src/fetch*" >&2; exit 1; }
 	@! grep -rlE 'ipnet' src | grep -v '^src/network.rs$$' || { echo "ipnet is named outside src/network.rs" >&2; exit 1; }

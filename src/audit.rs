@@ -49,6 +49,12 @@ impl Text {
     }
 }
 
+impl std::fmt::Display for Text {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.push_str(text);

@@ -61,10 +61,11 @@ fn record<'a>(decision: &'a Decision) -> Record<'a> {
 
 /// The record as nginx completes it, read by a strict reader.
 fn rendered(record: &Record<'_>, key: &[u8]) -> Value {
-    let mut line = String::new();
+    let mut line = Text::default();
     let mut clock = Clock::default();
     clock.set(Duration::from_millis(1_800_000_000_042));
     render(&mut line, record, &mut clock, key);
+    let line = line.to_string();
     assert!(line.chars().all(|c| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')), "{line:?}");
     let whole = format!("{{{line}}}");
     let value: Value = serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"));
@@ -306,10 +307,10 @@ proptest! {
 fn a_second_is_formatted_once_and_its_milliseconds_each_time() {
     let mut clock = Clock::default();
     let mut at = |milliseconds: u64| {
-        let mut out = String::new();
+        let mut out = Text::default();
         clock.set(Duration::from_millis(milliseconds));
         clock.push_to(&mut out);
-        out
+        out.to_string()
     };
     assert_eq!(at(0), "1970-01-01T00:00:00.000Z");
     assert_eq!(at(999), "1970-01-01T00:00:00.999Z");

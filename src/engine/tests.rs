@@ -134,13 +134,7 @@ impl Site {
     }
 
     fn seen<T>(&self, server: &Server, request: &Request<'_>, look: impl Fn(&Verdict<'_>) -> T) -> T {
-        loop {
-            let plan = u64::from(self.engine.header_plan().serial);
-            // Between the two calls the policy may change: then the headers are read again.
-            if let Some(seen) = self.engine.enforce(server, plan, request, &look) {
-                return seen;
-            }
-        }
+        decided(&self.engine, server, request, look)
     }
 
     fn reason(&self, request: &Request<'_>) -> Reason {
@@ -167,12 +161,27 @@ impl Site {
     }
 }
 
+/// What the policy in force says of a request whose headers have been read.
+fn decided<T>(
+    engine: &Engine,
+    server: &Server,
+    request: &Request<'_>,
+    look: impl Fn(&Verdict<'_>) -> T,
+) -> T {
+    engine.decide(engine.live().as_deref(), server, request, &[], since_epoch(), look)
+}
+
 fn loki() -> Server {
     Server {
         backends: BackendSet::of(Backend::Loki),
         path_prefix: String::new(),
         client_is_remote_addr: false,
+        forward_headers: Vec::new(),
     }
+}
+
+fn record_of(verdict: &Verdict<'_>) -> String {
+    String::from_utf8(verdict.record.to_vec()).unwrap()
 }
 
 fn claims() -> Value {

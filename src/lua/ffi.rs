@@ -200,3 +200,7 @@ impl Answer {
         answer
     }
 }
+
+#[cfg(test)]
+#[cfg(feature = "vendored")]
+pub(super) mod tests;

@@ -125,7 +125,7 @@ fn groups_are_resolved_in_the_policy_that_decides() {
     let good = signed("r", &with(claims(), "groups", json!(["a", "b"])));
     assert_eq!(site.reason(&query(&good)), Reason::Granted);
     let record = |site: &Site| {
-        let record = site.seen(&loki(), &query(&good), |verdict| verdict.record.to_owned());
+        let record = site.seen(&loki(), &query(&good), record_of);
         serde_json::from_str::<Value>(&format!("{{{record}}}")).unwrap()
     };
     assert_eq!(record(&site)["groups"], json!(["a"]));

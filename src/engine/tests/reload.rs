@@ -48,7 +48,6 @@ fn a_broken_policy_changes_nothing_and_is_told_with_its_place() {
 fn a_worker_waits_for_a_policy_that_is_not_there_yet() {
     let site = Site::start_in(Scratch::new(), "policy.yaml");
     site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
-    assert_eq!(site.engine.header_plan(), HeaderPlan::default());
     let errors = site.errors();
     let file = site.scratch.path("policy.yaml");
     assert!(
@@ -103,18 +102,53 @@ fn a_policy_is_not_read_while_it_is_written() {
 }
 
 #[test]
-fn a_request_that_was_read_under_another_policy_is_read_again() {
+fn the_policy_in_force_says_which_headers_are_read() {
     let site = Site::start(TAIL);
     let good = signed("r", &claims());
-    let plan = u64::from(site.engine.header_plan().serial);
-    let decide =
-        |plan| site.engine.enforce(&loki(), plan, &query(&good), |verdict| verdict.decision.reason());
-    assert_eq!(decide(plan), Some(Reason::Granted));
+    let decide = |name: &str| {
+        let lines = [(b"x-scope-orgid".as_slice(), b"t".as_slice()), (name.as_bytes(), good.as_bytes())];
+        let incoming = Incoming {
+            method: b"GET",
+            request_uri: b"/loki/api/v1/query",
+            uri: b"/loki/api/v1/query",
+            remote_addr: None,
+            peer: b"192.0.2.1",
+            headers: Some(lines.into_iter()),
+            now: since_epoch(),
+        };
+        let answer = |verdict: &Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
+        site.engine.enforce(&loki(), incoming, answer).unwrap()
+    };
+    assert_eq!(decide("x-id-token"), (Reason::Granted, vec![1]));
+    assert_eq!(decide("x-other"), (Reason::TokenMissing, vec![]));
     site.change("grants: [{ groups: [a], tenants: ['t*'] }]\ntoken_headers: [X-Other]\n");
-    assert_eq!([decide(plan), decide(0)], [None, None]);
-    let plan = site.engine.header_plan();
-    assert_eq!(plan.token_headers, ["x-other"]);
-    assert_eq!(decide(u64::from(plan.serial)), Some(Reason::Granted));
+    assert_eq!(decide("x-other"), (Reason::Granted, vec![1]));
+    assert_eq!(decide("x-id-token"), (Reason::TokenMissing, vec![]));
+}
+
+#[test]
+fn an_address_that_is_needed_is_asked_for() {
+    let tail = "networks: { office: [192.0.2.0/24] }\nclient_ip: { source: remote_addr }\n\
+                restrictions: [{ name: o, networks: [office] }]\n";
+    let site = Site::start(&(tail.to_owned() + TAIL));
+    let good = signed("r", &claims());
+    let decide = |remote_addr| {
+        let lines =
+            [(b"x-scope-orgid".as_slice(), b"t".as_slice()), (b"x-id-token".as_slice(), good.as_bytes())];
+        let incoming = Incoming {
+            method: b"GET",
+            request_uri: b"/loki/api/v1/query",
+            uri: b"/loki/api/v1/query",
+            remote_addr,
+            peer: b"198.51.100.1",
+            headers: Some(lines.into_iter()),
+            now: since_epoch(),
+        };
+        site.engine.enforce(&loki(), incoming, |verdict| verdict.decision.reason())
+    };
+    assert_eq!(decide(None), Err(NeedsRemoteAddr));
+    assert_eq!(decide(Some(b"192.0.2.7")), Ok(Reason::Granted));
+    assert_eq!(decide(Some(b"198.51.100.1")), Ok(Reason::IpForbidden));
 }
 
 #[test]
@@ -170,12 +204,10 @@ fn a_withdrawn_key_does_not_come_back_with_a_successor() {
             thread::sleep(Duration::from_millis(1));
         }
         // From the first moment on.
-        let reason = |token: &str| {
-            let plan = u64::from(engine.header_plan().serial);
-            engine.enforce(&loki(), plan, &query(token), |verdict| verdict.decision.reason())
-        };
-        assert_eq!(reason(&gone), Some(Reason::TokenKeyUnknown));
-        assert_eq!(reason(&stays), Some(Reason::Granted));
+        let reason =
+            |token: &str| decided(&engine, &loki(), &query(token), |verdict| verdict.decision.reason());
+        assert_eq!(reason(&gone), Reason::TokenKeyUnknown);
+        assert_eq!(reason(&stays), Reason::Granted);
     }
 }
 
@@ -277,10 +309,8 @@ fn the_last_good_policy_survives_a_restart_in_the_state_directory() {
         assert!(!engine.gauges().last_reload_successful);
         let messages: Vec<_> = std::iter::from_fn(|| engine.next_message()).collect();
         assert!(messages.iter().any(|(_, text)| text.contains("stays in force")), "{messages:?}");
-        let plan = u64::from(engine.header_plan().serial);
-        let request = query(&good);
-        let reason = engine.enforce(&loki(), plan, &request, |verdict| verdict.decision.reason());
-        assert_eq!(reason, Some(Reason::Granted));
+        let reason = decided(&engine, &loki(), &query(&good), |verdict| verdict.decision.reason());
+        assert_eq!(reason, Reason::Granted);
     }
     // Repaired, it is read from its place again.
     scratch.write("policy.yaml", &policy(TAIL));

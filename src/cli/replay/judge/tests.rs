@@ -46,7 +46,7 @@ fn recorded_by(
     let members = PrincipalMembers::of_user("entra", &identity, names);
     let mut clock = Clock::default();
     clock.set(Duration::from_secs(NOW));
-    let mut line = String::from("{\"schema\":1,\"request_id\":\"x\",");
+    let mut line = audit::Text::default();
     let record = audit::Record {
         decision: &decision,
         shadow_mode: false,
@@ -65,8 +65,7 @@ fn recorded_by(
         grafana: GrafanaContext::default(),
     };
     audit::render(&mut line, &record, &mut clock, &[]);
-    line.push('}');
-    (decision, line)
+    (decision, format!("{{\"schema\":1,\"request_id\":\"x\",{line}}}"))
 }
 
 fn fate(judge: &Judge<'_>, line: &str) -> Fate {

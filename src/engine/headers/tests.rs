@@ -1,0 +1,224 @@
+//! Header lines against what contract section 4 says of them, and against a slow reading of it.
+
+use super::*;
+use proptest::prelude::*;
+
+type Line<'a> = (&'a str, &'a str);
+
+fn names(tokens: &[&str], source: Option<&Source>) -> HeaderNames {
+    let tokens: Vec<Box<str>> = tokens.iter().map(|name| (*name).into()).collect();
+    HeaderNames::new(&tokens, source)
+}
+
+fn usual() -> HeaderNames {
+    names(&["X-Id-Token"], None)
+}
+
+fn read<'a>(names: &HeaderNames, forwarded: &[&str], lines: &[Line<'a>]) -> Headers<'a> {
+    let forwarded: Vec<Box<[u8]>> = forwarded.iter().map(|name| name.as_bytes().into()).collect();
+    Headers::read(names, &forwarded, lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+}
+
+/// The names that go no further.
+fn removed<'a>(names: &HeaderNames, forwarded: &[&str], lines: &[Line<'a>]) -> Vec<&'a str> {
+    let read = read(names, forwarded, lines);
+    read.removed.iter().map(|number| lines[usize::from(*number)].0).collect()
+}
+
+fn service_token() -> String {
+    format!("tas_{}", "A".repeat(43))
+}
+
+#[test]
+fn credentials_and_what_tunes_a_backend_are_removed_unless_forwarded() {
+    let lines: Vec<Line<'_>> = [
+        "host",
+        "x-id-token",
+        "authorization",
+        "x-grafana-id",
+        "x-ds-authorization",
+        "x-prom-label-policy",
+        "x-scope-userid",
+        "x-query-tags",
+        "http2-settings",
+        "x-loki-anything",
+        "x-mimir-anything",
+        "x-scope-orgid",
+        "cookie",
+        "upgrade",
+        "x-grafana-user",
+        "x-dashboard-uid",
+        "x-lokiless",
+        "x-mimi",
+        "x-",
+        "x_scope_orgid",
+        "x-scope_orgid",
+        "x_scope-orgid",
+        "",
+        "user-agent",
+    ]
+    .map(|name| (name, "v"))
+    .to_vec();
+    let all = [
+        "x-id-token",
+        "authorization",
+        "x-grafana-id",
+        "x-ds-authorization",
+        "x-prom-label-policy",
+        "x-scope-userid",
+        "x-query-tags",
+        "http2-settings",
+        "x-loki-anything",
+        "x-mimir-anything",
+        "x_scope_orgid",
+        "x-scope_orgid",
+        "x_scope-orgid",
+    ];
+    assert_eq!(removed(&usual(), &[], &lines), all);
+    for kept in all {
+        let rest: Vec<_> = all.into_iter().filter(|name| *name != kept || name.contains('_')).collect();
+        assert_eq!(removed(&usual(), &[kept], &lines), rest, "{kept} is forwarded");
+    }
+}
+
+#[test]
+fn the_first_token_header_that_is_present_counts_even_if_empty() {
+    let names = names(&["X-First", "Authorization", "X-Last"], None);
+    let token = |lines: &[Line<'static>]| {
+        let read = read(&names, &[], lines);
+        (read.token, read.token_is_authorization)
+    };
+    assert_eq!(token(&[("x-last", "c"), ("authorization", "b"), ("x-first", "a")]), (Some(&b"a"[..]), false));
+    assert_eq!(token(&[("x-last", "c"), ("authorization", "b")]), (Some(&b"b"[..]), true));
+    assert_eq!(token(&[("x-last", "c"), ("x-first", "")]), (Some(&b""[..]), false));
+    assert_eq!(token(&[("x-id-token", "c")]), (None, false));
+    // In which line it came makes no difference; two lines of one name do.
+    assert!(read(&names, &[], &[("x-last", "c"), ("x-first", "a"), ("x-last", "d")]).token_repeated);
+    assert!(!read(&names, &[], &[("x-last", "c"), ("x-first", "a")]).token_repeated);
+}
+
+#[test]
+fn repeated_lines_are_noticed() {
+    let header = Source::Header { name: "X-Real-Ip".into(), trusted_peers: Default::default() };
+    let names = names(&["X-Id-Token"], Some(&header));
+    let one =
+        read(&names, &[], &[("x-scope-orgid", "a"), ("x-real-ip", "192.0.2.1"), ("upgrade", "websocket")]);
+    assert!(!one.tenant_repeated && !one.client_ip_repeated && one.upgrade == Some(b"websocket"));
+    assert_eq!((one.tenant, one.client_ip), (Some(&b"a"[..]), Some(&b"192.0.2.1"[..])));
+    let two = [("x-scope-orgid", "a"), ("x-scope-orgid", ""), ("x-real-ip", ""), ("x-real-ip", "")];
+    let two = read(&names, &[], &two);
+    assert!(two.tenant_repeated && two.client_ip_repeated);
+    assert_ne!(
+        read(&names, &[], &[("upgrade", "websocket"), ("upgrade", "")]).upgrade,
+        Some(&b"websocket"[..])
+    );
+    let cookies = read(&names, &[], &[("cookie", "a=b"), ("cookie", "c=d")]).cookies;
+    assert_eq!(&*cookies, [b"a=b", b"c=d"]);
+}
+
+#[test]
+fn a_service_token_is_known_by_its_beginning_however_long_it_is() {
+    let good = service_token();
+    let long = format!("{good}{}", "A".repeat(5000));
+    for value in [
+        format!("Bearer {good}"),
+        format!("bEARER \t {good}"),
+        format!("Bearer {long}"),
+        "Basic anything".to_owned(),
+        "basic ".to_owned(),
+    ] {
+        let lines = [("authorization", value.as_str())];
+        let read = read(&usual(), &["authorization"], &lines);
+        assert!(read.token_is_service && !read.token_is_attended, "{value}");
+        assert_eq!(read.removed.len(), 1, "no backend sees it: {value}");
+    }
+    for value in ["Bearer eyJ", "Bearer", "Bearer\ttas_x", "Basic", "tas_x", "Digest tas_x", ""] {
+        let lines = [("authorization", value)];
+        let read = read(&usual(), &["authorization"], &lines);
+        assert!(!read.token_is_service && read.removed.is_empty(), "{value}");
+    }
+}
+
+#[test]
+fn somebody_behind_a_service_token_is_noticed() {
+    let bearer = format!("Bearer {}", service_token());
+    let service = ("authorization", bearer.as_str());
+    assert!(read(&usual(), &[], &[service, ("x-id-token", "")]).token_is_attended);
+    assert!(read(&usual(), &[], &[service, ("x-grafana-user", "")]).token_is_attended);
+    assert!(read(&usual(), &[], &[service, service]).token_repeated);
+    // `Basic` beside a token is Grafana's own, unless a service token is in it.
+    use base64::Engine as _;
+    let of = |text: &str| format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text));
+    let (theirs, ours) = (of("grafana:secret"), of(&format!("name:{}", service_token())));
+    let beside = read(&usual(), &[], &[("authorization", &theirs), ("x-id-token", "t")]);
+    assert!(!beside.token_is_service && beside.token == Some(b"t"));
+    let beside = read(&usual(), &[], &[("authorization", &ours), ("x-id-token", "t")]);
+    assert!(beside.token_is_service && beside.token_is_attended);
+}
+
+/// Every name that means something to some policy, and some that come close.
+const SOME_NAMES: [&str; 24] = [
+    "x-scope-orgid",
+    "cookie",
+    "upgrade",
+    "x-grafana-user",
+    "x-dashboard-uid",
+    "x-panel-id",
+    "x-rule-uid",
+    "x-grafana-org-id",
+    "authorization",
+    "x-grafana-id",
+    "x-ds-authorization",
+    "x-prom-label-policy",
+    "x-scope-userid",
+    "x-query-tags",
+    "http2-settings",
+    "x_scope_orgid",
+    "x-loki-a",
+    "x-mimir-b",
+    "x-id-token",
+    "x-real-ip",
+    "x-lokia",
+    "x-other",
+    "x-id-tokem",
+    "cookif",
+];
+
+proptest! {
+    /// The shapes hide no line from the reading that compares every name with every other.
+    #[test]
+    fn no_line_that_matters_is_passed_over(
+        picks in proptest::collection::vec((0..SOME_NAMES.len(), "[ -~]{0,12}"), 0..30),
+        forward in proptest::collection::vec(0..SOME_NAMES.len(), 0..3),
+    ) {
+        let header = Source::Header { name: "X-Real-IP".into(), trusted_peers: Default::default() };
+        let plan = names(&["X-Id-Token", "X-Other"], Some(&header));
+        let lines: Vec<Line<'_>> = picks.iter().map(|(name, value)| (SOME_NAMES[*name], value.as_str())).collect();
+        let forwarded: Vec<&str> = forward.iter().map(|name| SOME_NAMES[*name]).collect();
+        let read = read(&plan, &forwarded, &lines);
+
+        let of = |wanted: &'static str| {
+            lines.iter().filter(move |(name, _)| *name == wanted).map(|(_, value)| value.as_bytes())
+        };
+        prop_assert_eq!(read.tenant, of("x-scope-orgid").last());
+        prop_assert_eq!(read.tenant_repeated, of("x-scope-orgid").count() > 1);
+        prop_assert_eq!(read.client_ip_repeated, of("x-real-ip").count() > 1);
+        prop_assert_eq!(&*read.cookies, &*of("cookie").collect::<Vec<_>>());
+        prop_assert_eq!(read.grafana.dashboard, of("x-dashboard-uid").next());
+        prop_assert_eq!(read.grafana.panel, of("x-panel-id").next());
+        prop_assert_eq!(read.grafana.rule, of("x-rule-uid").next());
+        prop_assert_eq!(read.grafana.org, of("x-grafana-org-id").next());
+        if !read.token_is_service {
+            prop_assert_eq!(read.token, of("x-id-token").last().or(of("x-other").last()));
+            prop_assert_eq!(read.token_repeated, of("x-id-token").count() > 1 || of("x-other").count() > 1);
+        }
+        for (number, (name, _)) in lines.iter().enumerate() {
+            let credentials = ["x-id-token", "x-other", "authorization", "x-grafana-id", "x-ds-authorization",
+                "x-prom-label-policy", "x-scope-userid", "x-query-tags", "http2-settings"];
+            let goes = credentials.contains(name) || name.starts_with("x-loki-") || name.starts_with("x-mimir-");
+            let goes = goes && !forwarded.contains(name) || *name == "x_scope_orgid";
+            let gone = read.removed.iter().any(|removed| usize::from(*removed) == number);
+            prop_assert!(gone == goes || (gone && *name == "authorization" && read.token_is_service), "{name}");
+        }
+    }
+}
