@@ -33,6 +33,8 @@ pub(super) enum Task {
     Adopt { id: String, document: Arc<Document> },
     /// Use keys no longer: they have become too old.
     Forget { id: String },
+    /// Look at what another worker's policy was made of.
+    Consider(Vec<u8>),
 }
 
 pub(super) fn spawn(
@@ -73,6 +75,9 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
                 Ok(task) => {
                     let Some(strong) = engine.upgrade() else { return };
                     guarded(&strong, "keys were taken over", || reloader.work(&strong, task));
+                    if std::mem::take(&mut reloader.is_overdue) {
+                        break;
+                    }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -100,6 +105,8 @@ pub(super) fn guarded(engine: &Engine, what: &str, work: impl FnOnce()) {
 pub(super) struct Reloader {
     /// What the policy last taken or refused was made of.
     judged: Option<Fingerprint>,
+    /// The files are to be looked at without waiting.
+    is_overdue: bool,
     /// It was refused, and another one is in force.
     refused: bool,
     /// The keys of that other one, which follow their files all the same: what a policy's author did wrong must not
@@ -114,6 +121,8 @@ pub(super) struct Reloader {
     fetched: Fetched,
     /// What a former worker left.
     inherited: Option<Vec<u8>>,
+    /// What another worker's policy was made of, where that is newer than what this one knows.
+    kept: Option<Bundle>,
     /// Where `bundle` came from, until this worker has a policy of its own.
     legacy: Option<Legacy>,
     /// What was said about each owner whose document is not as it should be.
@@ -132,7 +141,10 @@ impl Reloader {
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
         if !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
-            let former = self.former_bundle(engine).clone();
+            let mut former = self.former_bundle(engine).clone();
+            if let Some(kept) = &self.kept {
+                former.take_newer_owners(kept);
+            }
             let path = &engine.options.policy;
             let mut loaded = store::load_after(path, unix_now(), &former, &BTreeSet::new());
             thread::sleep(settling);
@@ -188,8 +200,11 @@ impl Reloader {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
                 engine.tell(Level::Error, problem.one_line());
             }
-            if engine.live().is_none() {
-                self.fall_back(engine);
+            self.catch_up(engine);
+            if engine.live().is_none()
+                && let Some(legacy) = self.legacy
+            {
+                self.fall_back(engine, self.bundle.clone(), legacy);
             }
             let in_force = engine.revision();
             engine.tell(
@@ -244,8 +259,48 @@ impl Reloader {
             }
             self.not_kept = problem;
         }
-        *lock(&engine.last_good) = Some(bytes);
+        lock(&engine.sharing).offer(&bundle);
         self.bundle = bundle;
+    }
+
+    /// Looks at what another worker's policy was made of. Where it is newer than this worker's, and what is on disk
+    /// cannot be used, it takes the place of this worker's.
+    fn consider(&mut self, engine: &Engine, bytes: &[u8]) {
+        let kept = Bundle::from_bytes(bytes).filter(|bundle| bundle.is_of(&engine.options.policy));
+        let live = engine.live.load_full();
+        let any_newer = |kept: &Bundle, is_meant: fn(&OwnerOutcome) -> bool| {
+            let mut owners = live.iter().flat_map(|live| live.owners.iter()).filter(|owner| is_meant(owner));
+            owners.any(|owner| kept.has_newer_owner(&owner.name, &self.bundle))
+        };
+        let owner_waits =
+            kept.as_ref().is_some_and(|kept| any_newer(kept, |owner| owner.state != OwnerState::Current));
+        let is_newer =
+            kept.as_ref().is_some_and(|kept| kept.is_newer_than(&self.bundle) || any_newer(kept, |_| true));
+        // Workers of another policy may still be there while nginx is reloaded: theirs is left alone.
+        let is_older = |kept: &Bundle| live.is_some() && self.bundle.is_newer_than(kept);
+        let own = kept.as_ref().is_some_and(is_older).then_some(&self.bundle);
+        lock(&engine.sharing).considered(is_newer, own);
+        self.kept = kept.filter(|_| is_newer);
+        if self.refused {
+            self.catch_up(engine);
+        } else if owner_waits {
+            // Judged once more and at once, with what is newer at hand.
+            self.judged = None;
+            self.is_overdue = true;
+        }
+    }
+
+    /// What is on disk cannot be used: takes what another worker took before it broke, if that is newer than what this
+    /// worker has.
+    fn catch_up(&mut self, engine: &Engine) {
+        let Some(mut kept) = self.kept.take_if(|kept| kept.is_newer_than(&self.bundle)) else { return };
+        kept.take_newer_files(&self.bundle);
+        if self.fall_back(engine, kept, Legacy::SharedDict) {
+            engine.tell(
+                Level::Warn,
+                "another worker had taken a newer policy before it broke: this worker follows".to_owned(),
+            );
+        }
     }
 
     /// What the policy before was made of: this worker's, or its predecessors'.
@@ -269,7 +324,8 @@ impl Reloader {
         }
         let directory = engine.options.state_dir.as_deref()?;
         match KeptPolicy::new(directory, path).recall() {
-            Ok(kept) => Some((Legacy::StateDir, read(kept?)?)),
+            // By the clock of another start of the machine, perhaps.
+            Ok(kept) => Some((Legacy::StateDir, read(kept?)?.of_before())),
             Err(problem) => {
                 engine.tell(Level::Error, problem);
                 None
@@ -277,16 +333,16 @@ impl Reloader {
         }
     }
 
-    /// A worker that starts while what is on disk is unusable goes on with what its predecessors decided by, and with
-    /// the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
-    fn fall_back(&mut self, engine: &Engine) {
+    /// A worker that has nothing of its own while what is on disk is unusable goes on with what others decided by, and
+    /// with the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
+    ///
+    /// `bundle`: what that was made of. Returns whether it could be used.
+    fn fall_back(&mut self, engine: &Engine, mut bundle: Bundle, legacy: Legacy) -> bool {
         let path = &engine.options.policy;
-        let Some(legacy) = self.legacy else { return };
-        let mut bundle = self.bundle.clone();
         let Outcome { compiled: Some(mut compiled), diagnostics, owners } =
             bundle.clone().compile(unix_now())
         else {
-            return;
+            return false;
         };
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
         let (_, wrong) = store::refresh_keys(path, &compiled, &mut keys, &mut client_ip, &mut bundle);
@@ -296,7 +352,10 @@ impl Reloader {
         (compiled.keys, compiled.client_ip) = (keys, client_ip);
         self.remember(engine, bundle);
         lock(&engine.last_reload).fallen_back = Some(legacy);
+        // Its keys are looked at again like those of the policy before it.
+        self.keys = None;
         self.take(engine, compiled, diagnostics, owners);
+        true
     }
 
     /// Says once what is wrong with an owner's document, and what follows from it.
@@ -385,9 +444,13 @@ impl Reloader {
 
     /// Does one task that has to do with fetched keys.
     fn work(&mut self, engine: &Engine, task: Task) {
+        if let Task::Consider(bytes) = task {
+            return self.consider(engine, &bytes);
+        }
         let Some(live) = engine.live.load_full() else { return };
         let keys = match task {
             Task::Release(thing) => return drop(thing),
+            Task::Consider(_) => return,
             Task::Fetch { id, endpoint } => return super::fetched::fetch(engine, id, endpoint),
             Task::Fetched { id, endpoint, answer } => {
                 self.fetched.take_answer(engine, &live, &id, &endpoint, answer, unix_now())

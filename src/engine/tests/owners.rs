@@ -155,7 +155,7 @@ fn owners_keep_their_last_good_version_through_successors() {
     let site = start(directory(), Inherited::default());
     let good = signed("r", &claims());
     assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let Site { scratch, engine } = site;
     drop(engine);
     scratch.write("policy/owners.d/team-a.yaml", "broken\n");
@@ -251,7 +251,7 @@ fn a_directory_that_is_swapped_does_not_bring_withdrawn_keys_of_its_parent() {
 #[test]
 fn a_successor_survives_a_directory_that_is_missing() {
     let site = start(directory(), Inherited::default());
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let Site { scratch, engine } = site;
     drop(engine);
     fs::rename(scratch.path("policy"), scratch.path("policy.old")).unwrap();
