@@ -425,7 +425,12 @@ impl Engine {
                     .map(|owner| serde_json::json!({
                         "name": owner.name,
                         "contact": owner.contact,
-                        "state": owner.state.name(),
+                        // While the platform's document is refused, what owners write is not looked at: theirs is
+                        // kept like everything else.
+                        "state": match owner.state {
+                            OwnerState::Current if !last.successful => OwnerState::LastGood.name(),
+                            state => state.name(),
+                        },
                         "revision": owner.revision,
                         "problems": owner
                             .diagnostics

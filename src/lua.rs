@@ -272,6 +272,10 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
         "is_service",
         lua.create_function(|_, header: LuaString| Ok(Credentials::read(&header.as_bytes()).is_some()))?,
     )?;
+    native.set(
+        "holds_service_token",
+        lua.create_function(|_, header: LuaString| Ok(token::service::holds_token(&header.as_bytes())))?,
+    )?;
     let known = Rc::clone(&servers);
     native.set(
         "enforce",

@@ -22,6 +22,7 @@ local match = string.match
 local pcall = pcall
 local native_enforce = native.enforce
 local is_service = native.is_service
+local holds_service_token = native.holds_service_token
 local reason_of = native.reason_of
 local ensure = worker.ensure
 local add = worker.add
@@ -392,7 +393,7 @@ local function ask(server, r)
                     authorization, scheme = token_values[place], found
                 end
             end
-            if not forwarded[name] then
+            if not forwarded[name] or holds_service_token(token_values[place]) then
                 stripped = stripped + 1
                 strip[stripped] = name
             end
@@ -402,7 +403,8 @@ local function ask(server, r)
             if found then
                 authorization, scheme = value_of(elements, index), found
             end
-            if not forwarded[name] then
+            -- Too long for an account, or beside a user's token: no backend sees it all the same.
+            if not forwarded[name] or holds_service_token(value_of(elements, index)) then
                 stripped = stripped + 1
                 strip[stripped] = name
             end

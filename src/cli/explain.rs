@@ -163,7 +163,7 @@ impl Explain {
             now,
         };
         let trace = sample
-            .reach(|request| explain(snapshot, request))
+            .reach(snapshot, |request| explain(snapshot, request))
             .unwrap_or_else(|reason| Trace { decision: Decision::denied(reason), tenants: Vec::new() });
         let decision = trace.decision;
         Explanation {

@@ -21,6 +21,9 @@ const FIRST_SETTLING: Duration = Duration::from_millis(50);
 /// Files are not looked at more often, whatever is configured.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Looks at the files after which a failed write into the state directory is tried again: 20 s with the defaults.
+const LOOKS_BETWEEN_WRITES: u32 = 10;
+
 /// What the thread is given to do between its looks at the policy.
 pub(super) enum Task {
     /// Release something, which may take a while.
@@ -52,6 +55,9 @@ pub(super) fn spawn(
 
 fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited, later: Duration) {
     let mut reloader = Reloader::new(inherited);
+    if let Some(directory) = engine.upgrade().and_then(|engine| engine.options.state_dir.clone()) {
+        super::state::remove_drafts(&directory);
+    }
     let mut settling = FIRST_SETTLING;
     loop {
         let Some(strong) = engine.upgrade() else { return };
@@ -84,6 +90,9 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
             }
         }
         reloader.release();
+        if let Some(strong) = engine.upgrade() {
+            reloader.keep_again(&strong);
+        }
         if let Some(strong) = engine.upgrade() {
             reloader.tell_end_of_shadow(&strong, unix_now());
         }
@@ -129,8 +138,8 @@ pub(super) struct Reloader {
     told: HashMap<Box<str>, Vec<String>>,
     /// The whole gateway only records, or did so when it was last looked at.
     shadow: bool,
-    /// Why the policy could not be kept in the state directory: told once.
-    not_kept: Option<String>,
+    /// Why the policy could not be kept in the state directory, told once, and when that was tried last.
+    not_kept: Option<(String, Instant)>,
 }
 
 impl Reloader {
@@ -245,22 +254,39 @@ impl Reloader {
 
     /// Keeps what the policy in force was made of, for this worker and for those that come after it.
     fn remember(&mut self, engine: &Engine, bundle: Bundle) {
-        let bytes = bundle.to_bytes();
-        if let Some(directory) = engine.options.state_dir.as_deref()
-            && self.bundle != bundle
-        {
-            let taken_at = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
-            let kept = KeptPolicy::new(directory, &engine.options.policy).keep(&bytes, taken_at);
-            let problem = kept.err();
-            if let Some(problem) = &problem
-                && self.not_kept != Some(problem.clone())
-            {
-                engine.tell(Level::Error, format!("the policy is not kept for a restart: {problem}"));
-            }
-            self.not_kept = problem;
+        if self.bundle != bundle {
+            self.keep(engine, &bundle);
         }
         lock(&engine.sharing).offer(&bundle);
         self.bundle = bundle;
+    }
+
+    /// Writes what the policy in force was made of into the state directory.
+    fn keep(&mut self, engine: &Engine, bundle: &Bundle) {
+        let Some(directory) = engine.options.state_dir.as_deref() else { return };
+        let taken_at = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
+        let kept = KeptPolicy::new(directory, &engine.options.policy).keep(&bundle.to_bytes(), taken_at);
+        match (kept, self.not_kept.take()) {
+            (Ok(()), Some(_)) => {
+                engine.tell(Level::Notice, "the policy is kept for a restart again".to_owned());
+            }
+            (Ok(()), None) => {}
+            (Err(problem), before) => {
+                if before.is_none_or(|(told, _)| told != problem) {
+                    engine.tell(Level::Error, format!("the policy is not kept for a restart: {problem}"));
+                }
+                self.not_kept = Some((problem, Instant::now()));
+            }
+        }
+    }
+
+    /// Tries again what failed a while ago: a disk that was full is not full for ever.
+    fn keep_again(&mut self, engine: &Engine) {
+        let pause = engine.options.reload_interval.saturating_mul(LOOKS_BETWEEN_WRITES);
+        if self.not_kept.as_ref().is_some_and(|(_, tried)| tried.elapsed() >= pause) {
+            let bundle = self.bundle.clone();
+            self.keep(engine, &bundle);
+        }
     }
 
     /// Looks at what another worker's policy was made of. Where it is newer than this worker's, and what is on disk

@@ -172,6 +172,9 @@ fn owners_keep_their_last_good_version_through_successors() {
         assert_eq!(site.reason_of(&good, tenant), Reason::Granted, "{tenant}");
     }
     assert_eq!(site.engine.status()["policy_source"], "shared_dict");
+    // Theirs is kept, and nobody complains of them.
+    assert_eq!([site.owner_state(0), site.owner_state(1)], ["last_good", "last_good"]);
+    assert!(site.engine.gauges().owners.iter().all(|(_, is_good)| *is_good));
     // Without anything kept, only the broken owner's tenants are closed, for everybody, before any token is read.
     let Site { scratch, engine } = site;
     drop(engine);

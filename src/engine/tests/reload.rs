@@ -1,6 +1,7 @@
 //! Policies come, change, break and are repaired.
 
 use super::*;
+use std::process::Command;
 
 #[test]
 fn a_broken_policy_changes_nothing_and_is_told_with_its_place() {
@@ -324,4 +325,56 @@ fn a_state_directory_that_cannot_be_written_is_told_once_and_harms_nothing() {
     site.let_it_look();
     let told = site.errors().into_iter().filter(|text| text.starts_with("the policy is not kept")).count();
     assert_eq!(told, 1);
+}
+
+#[test]
+fn a_write_that_failed_is_tried_again_and_drafts_of_the_dead_go() {
+    let scratch = Scratch::new();
+    scratch.write("policy.yaml", &policy(TAIL));
+    scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    scratch.write("state", "a file");
+    let options = Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy.yaml") };
+    let start = || {
+        let options = options.clone();
+        Engine::start_settling(options, Inherited::default(), Duration::from_millis(100)).unwrap()
+    };
+    let site = Site { engine: start(), scratch };
+    site.wait_for("the complaint", |site| {
+        site.errors().iter().any(|text| text.starts_with("the policy is not kept for a restart"))
+    });
+    fs::remove_file(site.scratch.path("state")).unwrap();
+    fs::create_dir(site.scratch.path("state")).unwrap();
+    // Nothing has changed but the disk.
+    let took = site.wait_for("the word", |site| {
+        site.messages().iter().any(|(_, text)| text == "the policy is kept for a restart again")
+    });
+    assert!(took < PROMISED, "{took:?}");
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(site.scratch.path("state")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    };
+    let kept = names();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    // Of a process that is no more, of this one, of one that writes; and what only looks so.
+    let running = format!("policy-a.{}.new", child.id());
+    let dead = format!("policy-a.{}.new", u32::MAX);
+    for name in
+        [&*dead, &format!("jwks-a.{}.new", std::process::id()), &running, "mine.5.new", "policy-a.new"]
+    {
+        site.scratch.write(&format!("state/{name}"), "secret");
+    }
+    let second = start();
+    while second.readiness() != Readiness::Ready {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut stay = vec![kept[0].clone(), running, "mine.5.new".to_owned(), "policy-a.new".to_owned()];
+    stay.sort_unstable();
+    let found = names();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found, stay);
 }
