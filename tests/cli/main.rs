@@ -18,6 +18,7 @@ mod diff;
 mod explain;
 mod keygen;
 mod keys;
+mod owners;
 mod replay;
 mod test;
 
