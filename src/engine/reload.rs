@@ -134,8 +134,8 @@ pub(super) struct Reloader {
     kept: Option<Bundle>,
     /// Where `bundle` came from, until this worker has a policy of its own.
     legacy: Option<Legacy>,
-    /// What was said about each owner whose document is not as it should be.
-    told: HashMap<Box<str>, Vec<String>>,
+    /// What was said about each owner whose document is not as it should be, and whether it was refused.
+    told: HashMap<Box<str>, (bool, Vec<String>)>,
     /// The whole gateway only records, or did so when it was last looked at.
     shadow: bool,
     /// Why the policy could not be kept in the state directory, told once, and when that was tried last.
@@ -389,8 +389,8 @@ impl Reloader {
         let mut told = HashMap::new();
         for OwnerOutcome { name, contact, state, diagnostics, .. } in owners {
             let problems: Vec<String> = diagnostics.iter().map(Diagnostic::one_line).collect();
-            let known = self.told.remove(name);
-            let was_told = known.is_some();
+            let (was_refused, known) = self.told.remove(name).unzip();
+            let was_refused = was_refused.unwrap_or(false);
             if known.as_ref() != Some(&problems) {
                 let contact = contact.as_deref().map(|contact| format!(" ({contact})")).unwrap_or_default();
                 for problem in diagnostics {
@@ -398,7 +398,7 @@ impl Reloader {
                     engine.tell(level, format!("owner `{name}`{contact}: {}", problem.one_line()));
                 }
                 match state {
-                    OwnerState::Current if was_told => {
+                    OwnerState::Current if was_refused => {
                         engine.tell(Level::Notice, format!("owner `{name}`: its document is in force again"));
                     }
                     OwnerState::Current => {}
@@ -416,7 +416,7 @@ impl Reloader {
                 }
             }
             if *state != OwnerState::Current || !problems.is_empty() {
-                told.insert(name.clone(), problems);
+                told.insert(name.clone(), (*state != OwnerState::Current, problems));
             }
         }
         self.told = told;

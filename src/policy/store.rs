@@ -200,6 +200,23 @@ fn load_with(
     (outcome, seen, bundle)
 }
 
+/// What is wrong with the documents of owners by themselves, by owner, where the platform's document cannot say who the
+/// owners are: every file in their directory that is called like one.
+pub fn shapes_of_owners(directory: &Path) -> Vec<(String, Vec<Diagnostic>)> {
+    let names = listing(directory).into_iter().filter_map(|name| name.into_string().ok());
+    let owners = names.filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned));
+    let shape = |owner: String| {
+        let path = owner_path(directory, &owner);
+        let file = path.display().to_string();
+        let found = match read_owner(&path, Some(directory)) {
+            Ok(text) => super::shape_of_owner(&file, &text),
+            Err(error) => failed(&file, &format!("cannot read the document: {error}")).diagnostics,
+        };
+        (owner, found)
+    };
+    owners.map(shape).collect()
+}
+
 /// Files beside the owners' documents that nobody has declared: they have no effect, which somebody may not know.
 fn undeclared(directory: &Path, seen: &Fingerprint) -> Vec<Diagnostic> {
     let mut found = Vec::new();

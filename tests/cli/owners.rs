@@ -288,3 +288,56 @@ fn replay_names_the_owner_of_what_decides_now() {
         ["team-b", "team-z"]
     );
 }
+
+/// Everything that is wrong is told at once, whoever wrote it.
+#[test]
+fn check_looks_at_owners_behind_a_broken_platform() {
+    let room = Room::new();
+    let broken = platform().replace("logs:*", "logs:raed");
+    directory(&room, "dir", &broken, "grants:\n  - { groups: [team-b], colour: red, tenants: [team-b] }\n");
+    let run = room.run(&["check", "dir"]);
+    assert_eq!(run.status, 3, "{}{}", run.out, run.err);
+    for part in [
+        "dir/policy.yaml:19:",
+        "unknown scope `logs:raed`",
+        "dir/owners.d/team-b.yaml:2:25: grants[0].colour: unknown key `colour`",
+    ] {
+        assert!(run.err.contains(part), "{part}\n{}", run.err);
+    }
+    let found = rows(&run.out);
+    assert!(found.contains(&"owner team-b: invalid".to_owned()), "{}", run.out);
+    assert!(run.out.contains("owner team-c: nothing wrong in itself, not judged further"), "{}", run.out);
+    // Missing altogether: not checked, and the owners' documents all the same.
+    fs::remove_file(room.path("dir/policy.yaml")).unwrap();
+    fs::create_dir(room.path("dir/owners.d/team-d.yaml")).unwrap();
+    let run = room.run(&["check", "dir", "--format", "json"]);
+    assert_eq!(run.status, 1, "{}", run.out);
+    let owners = &run.json()["policies"][0]["owners"];
+    let valid: Vec<_> =
+        owners.as_array().unwrap().iter().map(|owner| (&owner["name"], &owner["valid"])).collect();
+    assert_eq!(
+        valid,
+        [
+            (&json!("team-b"), &json!(false)),
+            (&json!("team-c"), &Value::Null),
+            (&json!("team-d"), &json!(false))
+        ]
+    );
+    assert!(run.out.contains("not a regular file"), "{}", run.out);
+}
+
+#[test]
+fn check_warns_of_owners_rules_in_their_files() {
+    let room = Room::new();
+    directory(
+        &room,
+        "dir",
+        &platform(),
+        "grants:\n  - { groups: [team-b], tenants: [team-b], except_tenants: [\"team-*\"] }\n",
+    );
+    let run = room.run(&["check", "dir"]);
+    run.says(0, &["dir: valid, revision ", "owner team-b: valid"]);
+    let told =
+        "dir/owners.d/team-b.yaml:2:5: warning: grants[0]: every tenant that it names is excepted as well";
+    assert!(run.err.contains(told), "{}", run.err);
+}
