@@ -298,7 +298,7 @@ fn check_looks_at_owners_behind_a_broken_platform() {
     let run = room.run(&["check", "dir"]);
     assert_eq!(run.status, 3, "{}{}", run.out, run.err);
     for part in [
-        "dir/policy.yaml:19:",
+        "dir/policy.yaml:22:14: grants[0].scopes[0]",
         "unknown scope `logs:raed`",
         "dir/owners.d/team-b.yaml:2:25: grants[0].colour: unknown key `colour`",
     ] {
