@@ -37,7 +37,7 @@ install:
 	mv -f $(LIB)/.tenantauth.so.new $(LIB)/tenantauth.so
 	install -m 0755 $(COMMAND) $(BIN)/.tenantauth.new
 	mv -f $(BIN)/.tenantauth.new $(BIN)/tenantauth
-	for file in nginx/http.conf nginx/policy.schema.json lua/auth.lua; do \
+	for file in nginx/http.conf nginx/policy.schema.json nginx/owner.schema.json lua/auth.lua; do \
 	  install -m 0644 $$file $(SHARE)/.new && mv -f $(SHARE)/.new $(SHARE)/$$(basename $$file) || exit 1; \
 	done
 	for file in nginx/examples/*; do \

@@ -191,6 +191,11 @@ fn refused_owners(owners: &[OwnerOutcome]) -> String {
     problems.map(|problem| format!("{problem}\n")).collect()
 }
 
+/// Where a rule stands, for people: its line, and whose document that is in unless it is the platform's.
+fn place_of(owner: Option<&str>, line: u32) -> String {
+    owner.map_or_else(|| format!("line {line}"), |owner| format!("owner {owner}, line {line}"))
+}
+
 /// Rows under their headings, in columns of equal width; the last one is as long as it is.
 fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = headings.map(|heading| heading.chars().count());

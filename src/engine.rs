@@ -9,10 +9,12 @@ mod headers;
 mod keys;
 mod reload;
 mod request;
+mod sharing;
 mod state;
 
 pub use keys::Shared;
 pub use request::{Incoming, NeedsRemoteAddr, Request, Server, Verdict, undecided};
+pub use sharing::LAST_GOOD;
 
 use crate::audit::{Clock, Text};
 use crate::client_ip::Source;
@@ -54,7 +56,7 @@ pub struct Options {
 /// What an engine takes over from those before it. Holds secrets.
 #[derive(Clone, Default)]
 pub struct Inherited {
-    /// What [`Engine::take_last_good`] gave, to go on with where the policy on disk is unusable.
+    /// What [`Engine::share_policy`] put under [`LAST_GOOD`], to go on with where the policy on disk is unusable.
     pub policy: Option<Vec<u8>>,
     /// Fetched keys, as [`Engine::exchange`] published them under `jwks:`.
     pub keys: Vec<Vec<u8>>,
@@ -193,8 +195,8 @@ pub struct Engine {
     messages: Mutex<VecDeque<(Level, String)>>,
     last_reload: Mutex<LastReload>,
     hash_key: Mutex<Box<[u8]>>,
-    /// What the policy in force was made of, until it has been stored for the workers that come after this one.
-    last_good: Mutex<Option<Vec<u8>>>,
+    /// What the policy in force was made of, on its way to other workers and to those that come after this one.
+    sharing: Mutex<sharing::Sharing>,
     /// Issuers whose keys are fetched.
     exchange: Mutex<Exchange>,
     /// What stands in for the shared dict where there is none.
@@ -257,7 +259,7 @@ impl Engine {
             last_reload: Mutex::default(),
             // Until the workers have agreed on one.
             hash_key: Mutex::new(random().into()),
-            last_good: Mutex::default(),
+            sharing: Mutex::default(),
             exchange: Mutex::new(Exchange::new(crate::token::digest::sha256_hex(&random()))),
             alone: Mutex::default(),
             inbox: sender,
@@ -309,12 +311,6 @@ impl Engine {
     /// The revision of the policy in force.
     pub fn revision(&self) -> Option<String> {
         self.live().as_deref().map(|live| live.compiled.snapshot.revision.to_string())
-    }
-
-    /// Once after each good policy: what it was made of, to be stored where workers that come later find it. It holds
-    /// secrets.
-    pub fn take_last_good(&self) -> Option<Vec<u8>> {
-        lock(&self.last_good).take()
     }
 
     /// How many changed policies were taken and how many refused since the last call.
@@ -399,7 +395,12 @@ impl Engine {
                     .map(|owner| serde_json::json!({
                         "name": owner.name,
                         "contact": owner.contact,
-                        "state": owner.state.name(),
+                        // While the platform's document is refused, what owners write is not looked at: theirs is
+                        // kept like everything else.
+                        "state": match owner.state {
+                            OwnerState::Current if !last.successful => OwnerState::LastGood.name(),
+                            state => state.name(),
+                        },
                         "revision": owner.revision,
                         "problems": owner
                             .diagnostics

@@ -15,6 +15,7 @@ pub use self::authorities::Authorities;
 pub use self::url::check_url;
 
 use self::http::Client;
+use self::url::Address;
 use self::words::quoted;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -102,16 +103,27 @@ impl Endpoint {
                 self.issuer
             ));
         }
-        // On another host as often as not; but no issuer far away makes this machine ask itself something.
-        let is_https = |url: &str| url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
-        match check_url(&metadata.jwks_uri) {
-            Ok(()) if is_https(&self.issuer) && !is_https(&metadata.jwks_uri) => {
-                Err(format!("`{url}` has a `jwks_uri` that is no https URL: {}", quoted(&metadata.jwks_uri)))
-            }
+        match check_discovered(&self.issuer, &metadata.jwks_uri) {
             Ok(()) => Ok(metadata.jwks_uri),
             Err(why) => Err(format!("`{url}` has a `jwks_uri` that {why}: {}", quoted(&metadata.jwks_uri))),
         }
     }
+}
+
+/// Whether an issuer may say that its keys are there. On another host as often as not; but no issuer far away makes
+/// this machine ask itself something, and none that is asked over TLS has its keys fetched without.
+///
+/// # Errors
+/// What is wrong, as the rest of a sentence that begins with the address.
+fn check_discovered(issuer: &str, jwks_uri: &str) -> Result<(), String> {
+    let (from, to) = (Address::parse(issuer)?, Address::parse(jwks_uri)?);
+    if from.is_secure() && !to.is_secure() {
+        return Err("is no https URL".to_owned());
+    }
+    if to.is_loopback() && !from.is_loopback() {
+        return Err("is this machine, which the issuer is not".to_owned());
+    }
+    Ok(())
 }
 
 /// Where an issuer's metadata is: one slash at its end is dropped first (OpenID Connect Discovery 1.0 section 4).

@@ -7,7 +7,9 @@ mod ffi;
 mod gateway;
 mod shared_dict;
 
-use crate::engine::{Engine, Incoming, Inherited, Level, Options, Server, Shared, undecided, unix_now};
+use crate::engine::{
+    Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Server, Shared, undecided, unix_now,
+};
 use crate::metrics::exposition;
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
@@ -117,13 +119,15 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
             }))
         })?,
     )?;
+    native.set("LAST_GOOD", LAST_GOOD)?;
     native.set(
-        "take_last_good",
-        lua.create_function(|lua, ()| {
-            engine()
-                .and_then(|engine| engine.take_last_good())
-                .map(|bytes| lua.create_string(bytes))
-                .transpose()
+        "share_policy",
+        lua.create_function(|_, dict: Option<Table>| {
+            if let Some(engine) = engine() {
+                let mut dict = dict.map(SharedDict);
+                engine.share_policy(dict.as_mut().map(|dict| dict as &mut dyn Shared));
+            }
+            Ok(())
         })?,
     )?;
     native.set(

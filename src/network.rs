@@ -93,6 +93,15 @@ impl NetworkSet {
         Self { v4: common(&self.v4, &other.v4).into(), v6: common(&self.v6, &other.v6).into() }
     }
 
+    /// Its first and last addresses, range by range.
+    pub fn ranges(&self) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+        let v4 =
+            self.v4.iter().map(|(first, last)| (IpAddr::V4((*first).into()), IpAddr::V4((*last).into())));
+        v4.chain(
+            self.v6.iter().map(|(first, last)| (IpAddr::V6((*first).into()), IpAddr::V6((*last).into()))),
+        )
+    }
+
     /// Whether the address lies in any of the networks. An IPv4-mapped address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {

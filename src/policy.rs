@@ -100,6 +100,18 @@ pub fn compile_untested(
     build(file, text, files, now, false)
 }
 
+/// What is wrong with an owner's document by itself: its syntax and its shape. For when there is no platform's document
+/// to judge it by.
+///
+/// `file`: what diagnostics call it. `text`: its content.
+pub fn shape_of_owner(file: &str, text: &[u8]) -> Vec<Diagnostic> {
+    let mut problems = Problems::of(file);
+    if let Some(root) = node::parse(text, &mut problems) {
+        document::owners::read_document(&root, &mut problems);
+    }
+    problems.into_sorted()
+}
+
 fn build(
     file: &str,
     text: &[u8],
@@ -121,9 +133,22 @@ fn build(
             // On the platform's rules alone: what owners do cannot refuse the platform's document.
             cases::run(&compiled.snapshot, &cases, now, &mut problems);
         }
+        let mut documents = Vec::new();
         if !document.owners.is_empty() && !problems.any_error() {
             let snapshot = &mut compiled.snapshot;
-            owners = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
+            (owners, documents) = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
+        }
+        let platform = lints::Source::new(&document, file, 0, 0);
+        let of_owners = documents
+            .iter()
+            .map(|one| lints::Source::new(&one.document, &one.file, one.grants, one.restrictions));
+        let (odd, odd_of_owners) = lints::lint(platform, of_owners.collect(), &compiled.snapshot, now);
+        problems.append(odd);
+        for (one, odd) in documents.iter().zip(odd_of_owners) {
+            if let Some(owner) = owners.get_mut(one.owner) {
+                owner.diagnostics.extend(odd);
+                owner.diagnostics.sort_by_key(|problem| problem.place);
+            }
         }
         (!problems.any_error()).then_some(compiled)
     });

@@ -8,11 +8,13 @@ make -s install DESTDIR="$root" PREFIX=/opt/ta
 examples=$(cd nginx && ls -d examples/*)
 for file in lib/tenantauth/tenantauth.so bin/tenantauth share/tenantauth/http.conf share/tenantauth/auth.lua \
     share/tenantauth/policy.schema.json \
+    share/tenantauth/owner.schema.json \
     $(printf 'share/tenantauth/%s ' $examples); do
     [ -f "$root/opt/ta/$file" ] || { echo "not installed: $file" >&2; exit 1; }
 done
 "$root/opt/ta/bin/tenantauth" --version | grep -q '^tenantauth 0\.'
 "$root/opt/ta/bin/tenantauth" schema | cmp - "$root/opt/ta/share/tenantauth/policy.schema.json"
+"$root/opt/ta/bin/tenantauth" schema --owner | cmp - "$root/opt/ta/share/tenantauth/owner.schema.json"
 
 # A file in use is replaced, not overwritten: the old inode lives on under another name.
 ln "$root/opt/ta/lib/tenantauth/tenantauth.so" "$root/old.so"

@@ -17,7 +17,6 @@ local TICK = 0.25
 -- A worker that has not been heard of for so long is not counted.
 local WORKER_TTL = 5
 local FIRST_LOAD_WAIT = 2
-local LAST_GOOD = "last_good"
 
 local _M = {
     -- The shared dictionary, or nil without one.
@@ -124,37 +123,12 @@ function _M.facts(pid)
 end
 
 
--- Keeps what the policy in force was made of for workers that start while the one on disk is unusable. Never at the
--- price of counters: what does not fit is not kept.
-local function store_last_good(bytes)
-    local dict = _M.dict
-    if not dict then
-        return
-    end
-    local ok, problem
-    if #bytes * 4 <= dict:capacity() then
-        ok, problem = dict:safe_set(LAST_GOOD, bytes)
-    else
-        ok, problem = nil, "it is larger than a quarter of the shared dict"
-    end
-    if not ok then
-        -- Better none than one that is older than what was in force: its grants may have been withdrawn since.
-        dict:delete(LAST_GOOD)
-        ngx_log(ngx.WARN, "tenantauth: the last good policy cannot be kept for later workers: ", problem)
-    end
-end
-
-
 -- Logs what the engine's thread has to say and writes down what other workers may want to know.
 function _M.report()
     local level, message = native.next_message()
     while level do
         ngx_log(LEVELS[level] or ngx.ERR, "tenantauth: ", message)
         level, message = native.next_message()
-    end
-    local last_good = native.take_last_good()
-    if last_good then
-        store_last_good(last_good)
     end
     local accepted, rejected = native.take_reload_counts()
     if accepted > 0 then
@@ -164,6 +138,7 @@ function _M.report()
         _M.add('tenantauth_policy_reloads_total{result="failure"}', rejected)
     end
     local dict = _M.dict
+    native.share_policy(dict)
     native.exchange(dict)
     local sample, by = native.take_counter()
     while sample do
@@ -186,12 +161,9 @@ local function tick(premature)
     if not premature then
         return _M.report()
     end
-    local last_good = native.take_last_good()
-    if last_good then
-        store_last_good(last_good)
-    end
     local dict = _M.dict
     if dict then
+        native.share_policy(dict)
         local pid = ngx.worker.pid()
         dict:delete("worker:" .. pid)
         dict:delete("entries:" .. pid)
@@ -215,7 +187,7 @@ end
 local function start(policy, dict_name, reload_interval, state_dir)
     local shared = ngx.shared[dict_name]
     local ok, problem = native.start(policy, dict_name, reload_interval, state_dir,
-        shared and shared:get(LAST_GOOD), fetched_keys(shared))
+        shared and shared:get(native.LAST_GOOD), fetched_keys(shared))
     if not ok then
         ngx_log(ngx.ERR, "tenantauth: ", problem)
         return nil, problem

@@ -1,11 +1,13 @@
 //! `tenantauth access`: who may reach a tenant, or what a group may reach; for the quarterly review.
 
-use super::{Answer, Failure, Format, columns, json, load, plain, refused, refused_owners, timestamp};
+use super::{
+    Answer, Failure, Format, columns, json, load, place_of, plain, refused, refused_owners, timestamp,
+};
 use crate::engine::unix_now;
 use crate::policy::access::cells::Universe;
 use crate::policy::access::merge::merge;
 use crate::policy::access::{Bound, Rules, RulesOfCell, Unit, Until, units};
-use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Snapshot};
+use crate::policy::snapshot::{EVERYONE, Grant, GroupId, ServiceAccount, Snapshot};
 use crate::scope::{Scope, ScopeSet};
 use crate::tenant::{TenantPattern, is_tenant};
 use clap::{ArgGroup, Args};
@@ -78,18 +80,23 @@ struct Row {
 #[derive(Serialize)]
 struct Named {
     name: String,
+    /// Whose document it stands in; null for the platform's.
+    owner: Option<String>,
     line: u32,
 }
 
 /// A restriction that binds, and the networks that satisfy it.
 #[derive(Serialize)]
 pub(super) struct Demand {
-    restriction: String,
+    /// Null for the networks of a service account.
+    restriction: Option<String>,
+    /// Whose document it stands in; null for the platform's.
+    owner: Option<String>,
     networks: Vec<String>,
 }
 
 /// What is true of a group on a set of tenants for some units.
-type Truth = (Option<Until>, Vec<Bound>, Vec<Bound>, Vec<(u32, String)>);
+type Truth = (Option<Until>, Vec<Bound>, Vec<Bound>, Vec<(Option<String>, u32, String)>);
 
 impl Access {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
@@ -128,7 +135,7 @@ fn failure(error: impl std::fmt::Display) -> Failure {
     Failure(error.to_string())
 }
 
-/// Every group that a grant gives the tenant to.
+/// Every group that a grant gives the tenant to, those of service accounts included.
 fn of_tenant(snapshot: &Snapshot, tenant: &str, now: u64) -> Result<Vec<Row>, Failure> {
     let written = TenantPattern::parse(tenant).map_err(failure)?;
     let rules = Rules::of(snapshot);
@@ -141,10 +148,11 @@ fn of_tenant(snapshot: &Snapshot, tenant: &str, now: u64) -> Result<Vec<Row>, Fa
             found.grants.iter().flat_map(|grant| grant.groups.iter().copied()).collect();
         for group in groups {
             let name = snapshot.groups.name(group);
+            let account = snapshot.service_account(name);
             let ids = ids_of(snapshot, name);
             let entries = units().iter().filter_map(|unit| {
                 let own = |grant: &&Grant| grant.groups.contains(&group);
-                let truth = truth(&found, &ids, *unit, now, own)?;
+                let truth = truth(snapshot, account, &found, (&ids, *unit, now), own)?;
                 Some((truth, cell.clone(), *unit))
             });
             rows.extend(merge(entries, &cells).into_iter().map(|merged| {
@@ -169,11 +177,12 @@ fn of_group(snapshot: &Snapshot, group: &str, now: u64) -> Result<Vec<Row>, Fail
     let targets = granting().flat_map(|rule| rule.tenants.iter());
     let cells = Universe::of(patterns).cells(targets).map_err(failure)?;
     let rules = Rules::of(snapshot);
+    let account = snapshot.service_account(group);
     let mut entries = Vec::new();
     for cell in &cells {
         let found = rules.in_cell(cell);
         for unit in units() {
-            if let Some(truth) = truth(&found, &ids, *unit, now, |_| true) {
+            if let Some(truth) = truth(snapshot, account, &found, (&ids, *unit, now), |_| true) {
                 entries.push((truth, cell.clone(), *unit));
             }
         }
@@ -196,19 +205,29 @@ fn ids_of(snapshot: &Snapshot, group: &str) -> Box<[GroupId]> {
     snapshot.groups.of_names(&own).map_or_else(|_| Box::default(), |(_, held)| held.groups)
 }
 
-/// `None` where no grant that is `meant` gives it.
+/// `None` where no grant that is `meant` gives it, or to a service account that is revoked.
 fn truth(
+    snapshot: &Snapshot,
+    account: Option<&ServiceAccount>,
     rules: &RulesOfCell<'_>,
-    ids: &[GroupId],
-    unit: Unit,
-    now: u64,
+    (ids, unit, now): (&[GroupId], Unit, u64),
     meant: impl Fn(&&Grant) -> bool,
 ) -> Option<Truth> {
     let grants: Vec<&Grant> = rules.granting(ids, unit, now).filter(meant).collect();
     let until = grants.iter().map(|grant| grant.expires.map_or(Until::Always, Until::Time)).max()?;
-    let bound = |shadow| rules.binding(ids, unit, shadow).into_iter().map(Bound::of).collect();
-    let by = grants.iter().map(|grant| (grant.line, grant.name.to_string())).collect();
-    Some((Some(until), bound(false), bound(true), by))
+    let bound = |shadow| {
+        let binding = rules.binding(ids, unit, shadow).into_iter();
+        binding.map(|rule| Bound::of(rule, snapshot)).collect()
+    };
+    let (from, watched) = match account {
+        Some(account) if account.revoked => return None,
+        // No restriction binds it.
+        Some(account) => (Bound::of_account(account).into_iter().collect(), Vec::new()),
+        None => (bound(false), bound(true)),
+    };
+    let owner = |grant: &Grant| snapshot.owner_name(grant.owner).map(str::to_owned);
+    let by = grants.iter().map(|grant| (owner(grant), grant.line, grant.name.to_string())).collect();
+    Some((Some(until), from, watched, by))
 }
 
 impl Row {
@@ -238,7 +257,7 @@ impl Row {
                 Some(Until::Time(time)) => Some(timestamp(time)),
                 _ => None,
             },
-            grants: grants.into_iter().map(|(line, name)| Named { name, line }).collect(),
+            grants: grants.into_iter().map(|(owner, line, name)| Named { name, owner, line }).collect(),
             shown_from: from_where(&from, &watched),
         }
     }
@@ -247,7 +266,11 @@ impl Row {
 pub(super) fn demands(bound: &[Bound]) -> Vec<Demand> {
     bound
         .iter()
-        .map(|bound| Demand { restriction: bound.restriction.clone(), networks: bound.networks.clone() })
+        .map(|bound| Demand {
+            restriction: bound.restriction.clone(),
+            owner: bound.owner.clone(),
+            networks: bound.networks.clone(),
+        })
         .collect()
 }
 
@@ -325,7 +348,9 @@ fn human(report: &Report) -> String {
             let grants: Vec<_> = row
                 .grants
                 .iter()
-                .map(|grant| format!("{} (line {})", plain(&grant.name), grant.line))
+                .map(|grant| {
+                    format!("{} ({})", plain(&grant.name), place_of(grant.owner.as_deref(), grant.line))
+                })
                 .collect();
             [
                 first,

@@ -4,7 +4,7 @@ use super::accounts::User;
 use super::{Answer, Failure, Format, Status, counted, json, load, readable};
 use crate::engine::unix_now;
 use crate::policy::diagnostic::{Diagnostic, Place, Severity};
-use crate::policy::{Outcome, OwnerState};
+use crate::policy::{Outcome, OwnerState, store};
 use clap::Args;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 /// Validates policies and prints every problem with its place, and the revision of each that is valid.
 ///
-/// A directory stands for the `policy.yaml` in it. All policies are checked; the highest exit status counts: 3 where
+/// A directory stands for the `policy.yaml` in it and the owners' documents in `owners.d`. Where `policy.yaml` is
+/// invalid, those are looked at as far as they can be without it: syntax and shape. All policies are checked; the highest exit status counts: 3 where
 /// one is invalid (a file that it names cannot be read: also 3), 1 where a policy itself cannot be read, so that
 /// nothing was checked. Warnings do not fail.
 #[derive(Args)]
@@ -54,7 +55,8 @@ struct Checked {
 struct Owner {
     name: String,
     contact: Option<String>,
-    valid: bool,
+    /// Null where it could not be judged, since the platform's document is invalid; false where it is wrong by itself.
+    valid: Option<bool>,
     revision: Option<String>,
 }
 
@@ -87,7 +89,10 @@ impl Check {
                     _ = writeln!(out, "{}", policy.summary());
                     for owner in &policy.owners {
                         let state = match &owner.revision {
-                            Some(revision) if owner.valid => format!("valid, revision {revision}"),
+                            Some(revision) if owner.valid == Some(true) => format!("valid, revision {revision}"),
+                            _ if owner.valid.is_none() => {
+                                "nothing wrong in itself, not judged further: the platform's document is invalid".to_owned()
+                            }
                             _ => "invalid".to_owned(),
                         };
                         _ = writeln!(out, "  owner {}: {state}", owner.name);
@@ -102,6 +107,22 @@ impl Check {
 fn check(policy: &Path, user: Option<&User>) -> Checked {
     let (Outcome { compiled, diagnostics: mut found, owners }, fingerprint, read) = load(policy, unix_now());
     found.extend(owners.iter().flat_map(|owner| owner.diagnostics.iter().cloned()));
+    let mut told: Vec<Owner> = owners
+        .iter()
+        .map(|owner| Owner {
+            name: owner.name.to_string(),
+            contact: owner.contact.as_deref().map(str::to_owned),
+            valid: Some(owner.state == OwnerState::Current),
+            revision: owner.revision.as_deref().map(str::to_owned),
+        })
+        .collect();
+    if owners.is_empty() && compiled.is_none() && policy.is_dir() {
+        for (name, problems) in store::shapes_of_owners(policy) {
+            let wrong = problems.iter().any(Diagnostic::is_error);
+            told.push(Owner { name, contact: None, valid: wrong.then_some(false), revision: None });
+            found.extend(problems);
+        }
+    }
     if let Some(user) = user {
         // A file that could not be read here is told already.
         let readable_here = fingerprint.files().filter(|(_, error)| error.is_none());
@@ -124,15 +145,7 @@ fn check(policy: &Path, user: Option<&User>) -> Checked {
         valid,
         revision: compiled.filter(|_| valid).map(|compiled| compiled.snapshot.revision.to_string()),
         diagnostics: found.iter().map(Entry::of).collect(),
-        owners: owners
-            .iter()
-            .map(|owner| Owner {
-                name: owner.name.to_string(),
-                contact: owner.contact.as_deref().map(str::to_owned),
-                valid: owner.state == OwnerState::Current,
-                revision: owner.revision.as_deref().map(str::to_owned),
-            })
-            .collect(),
+        owners: told,
         status: match (valid, read) {
             (true, _) => Status::Ok,
             (false, false) => Status::Failed,

@@ -42,6 +42,20 @@ struct Report {
     changes: Vec<Changed>,
     /// Other sections that differ.
     settings: Vec<&'static str>,
+    /// What differs in them.
+    details: Vec<Detail>,
+}
+
+#[derive(Serialize)]
+struct Detail {
+    section: &'static str,
+    /// The issuer, service account, principal or group; null for the section itself.
+    name: Option<String>,
+    /// A key; null for all of it.
+    what: Option<&'static str>,
+    /// Null where there is none.
+    old: Option<String>,
+    new: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -54,11 +68,11 @@ struct Side {
 struct Changed {
     /// `gained`, `lost`, `until` or `places`.
     change: &'static str,
-    /// `everyone`, `any_group` or `groups`.
+    /// `everyone`, `any_group`, `groups` or `service_account`.
     who: &'static str,
     /// Of `groups`: whoever holds one raw group of each list.
     groups: Vec<Vec<String>>,
-    /// The same in the words of `group_names`.
+    /// The same in the words of `group_names`; `service:<name>` for a service account.
     label: String,
     /// The tenants that all of these patterns match.
     tenants: Vec<String>,
@@ -103,7 +117,22 @@ impl Diff {
             old: side(&self.old, &old),
             new: side(&self.new, &new),
             changes: found.lines.iter().map(|line| Changed::of(line, &labels)).collect(),
-            settings: found.settings.clone(),
+            settings: {
+                let mut sections: Vec<_> = found.settings.iter().map(|setting| setting.section).collect();
+                sections.dedup();
+                sections
+            },
+            details: found
+                .settings
+                .iter()
+                .map(|setting| Detail {
+                    section: setting.section,
+                    name: Some(setting.name.clone()).filter(|name| !name.is_empty()),
+                    what: Some(setting.what).filter(|what| !what.is_empty()),
+                    old: setting.old.clone(),
+                    new: setting.new.clone(),
+                })
+                .collect(),
         };
         let out = match format {
             Format::Json => json(&report)?,
@@ -153,6 +182,11 @@ impl Labels {
             }
         }
         for group in rest {
+            if self.aliases.contains_key(group) {
+                // Not the name of `group_names` that is written alike.
+                names.push(format!("{group} (the issuer's)"));
+                continue;
+            }
             let of = self.aliases.iter().find(|(_, members)| members.contains(group));
             names.push(of.map_or_else(|| group.to_owned(), |(alias, _)| format!("{group} (of {alias})")));
         }
@@ -163,6 +197,7 @@ impl Labels {
         match who {
             Who::Everyone => "everyone".to_owned(),
             Who::AnyGroup => "any group".to_owned(),
+            Who::Account(name) => format!("service:{name}"),
             Who::Holders(all) => {
                 all.iter().map(|any| self.any(any)).collect::<Vec<_>>().join(" who is also in ")
             }
@@ -175,6 +210,7 @@ impl Changed {
         let (who, groups) = match &line.who {
             Who::Everyone => ("everyone", Vec::new()),
             Who::AnyGroup => ("any_group", Vec::new()),
+            Who::Account(_) => ("service_account", Vec::new()),
             Who::Holders(groups) => ("groups", groups.clone()),
         };
         let access = |reach: &Reach| Access {
@@ -216,6 +252,22 @@ fn human(report: &Report, lines: &[Line]) -> String {
     }
     if !report.settings.is_empty() {
         _ = writeln!(out, "\nalso different: {}", report.settings.join(", "));
+        let text = |side: &Option<String>| side.as_deref().map_or_else(|| "-".to_owned(), plain);
+        let rows: Vec<_> = report
+            .details
+            .iter()
+            .map(|detail| {
+                let words = [Some(detail.section), detail.name.as_deref(), detail.what];
+                let what: Vec<_> = words.into_iter().flatten().map(plain).collect();
+                let change = match (&detail.old, &detail.new) {
+                    (None, _) => "gained",
+                    (_, None) => "lost",
+                    _ => "changed",
+                };
+                [change.to_owned(), what.join(" "), format!("{} -> {}", text(&detail.old), text(&detail.new))]
+            })
+            .collect();
+        out.push_str(&columns(["CHANGE", "SETTING", "OLD -> NEW"], &rows));
     }
     out
 }

@@ -163,7 +163,7 @@ impl Explain {
             now,
         };
         let trace = sample
-            .reach(|request| explain(snapshot, request))
+            .reach(snapshot, |request| explain(snapshot, request))
             .unwrap_or_else(|reason| Trace { decision: Decision::denied(reason), tenants: Vec::new() });
         let decision = trace.decision;
         Explanation {
@@ -205,10 +205,10 @@ impl Explain {
 
 fn grant_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {
     let grant = snapshot.grants.get(usize::try_from(number).ok()?)?;
-    Some(RuleName { name: grant.name.to_string(), line: grant.line })
+    Some(RuleName::of(&grant.name, grant.owner, grant.line, snapshot))
 }
 
 fn restriction_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {
     let restriction = snapshot.restrictions.get(usize::try_from(number).ok()?)?;
-    Some(RuleName { name: restriction.name.to_string(), line: restriction.line })
+    Some(RuleName::of(&restriction.name, restriction.owner, restriction.line, snapshot))
 }

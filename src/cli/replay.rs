@@ -102,6 +102,8 @@ struct Decided<'a> {
     reason: &'a str,
     grant: Option<&'a str>,
     restriction: Option<&'a str>,
+    /// Whose document the rule stands in; null for the platform's.
+    owner: Option<&'a str>,
 }
 
 /// The log, and how much of it there is.
@@ -297,7 +299,6 @@ impl Summary {
             _ => counts.unknown += 1,
         };
         let tenants: Vec<&str> = record.tenants.iter().flatten().map(|tenant| &*tenant.0).collect();
-        add(self.by_owner.entry(record.owner.as_deref().unwrap_or("-").to_owned()).or_default());
         for tenant in &tenants {
             add(self.by_tenant.entry((*tenant).to_owned()).or_default());
         }
@@ -310,6 +311,11 @@ impl Summary {
         let at = |number: u32| usize::try_from(number).ok();
         let grant = decision.grant.and_then(at).and_then(|at| snapshot.grants.get(at));
         let restriction = decision.restriction.and_then(at).and_then(|at| snapshot.restrictions.get(at));
+        let owners = [grant.map(|rule| rule.owner), restriction.map(|rule| rule.owner)];
+        let owner = owners.into_iter().flatten().find_map(|owner| snapshot.owner_name(owner));
+        // Whoever wrote the rule that decides now; where that is the platform, whoever wrote the one that decided.
+        let counted = owner.or(record.owner.as_deref()).unwrap_or("-");
+        add(self.by_owner.entry(counted.to_owned()).or_default());
         Some(Shown {
             change,
             line,
@@ -323,12 +329,19 @@ impl Summary {
             scope: record.scope.as_deref(),
             backend: record.backend.as_deref(),
             client_ip: record.client_ip.as_deref(),
-            old: Decided { decision: old, reason: old_reason, grant: None, restriction: None },
+            old: Decided {
+                decision: old,
+                reason: old_reason,
+                grant: None,
+                restriction: None,
+                owner: record.owner.as_deref(),
+            },
             new: Decided {
                 decision: decision.effect(),
                 reason: new_reason,
                 grant: grant.map(|grant| &*grant.name),
                 restriction: restriction.map(|restriction| &*restriction.name),
+                owner,
             },
         })
     }
@@ -352,9 +365,10 @@ impl Output<'_> {
             }
             Format::Human => {
                 let who = shown.user.or(shown.subject).unwrap_or("-");
+                let of = shown.new.owner.map_or_else(String::new, |owner| format!(" of {owner}"));
                 let by = match (shown.new.grant, shown.new.restriction) {
-                    (Some(grant), _) => format!(" by the grant {grant}"),
-                    (_, Some(restriction)) => format!(" by the restriction {restriction}"),
+                    (Some(grant), _) => format!(" by the grant {grant}{of}"),
+                    (_, Some(restriction)) => format!(" by the restriction {restriction}{of}"),
                     _ => String::new(),
                 };
                 let new = if shown.change == "unknown" {

@@ -10,10 +10,14 @@ use clap::Args;
 /// `# yaml-language-server: $schema=/usr/local/share/tenantauth/policy.schema.json` at the top of a policy.
 /// What a schema cannot see, `check` finds.
 #[derive(Args)]
-pub(super) struct Schema {}
+pub(super) struct Schema {
+    /// The schema of an owner's document instead, installed as `owner.schema.json`.
+    #[arg(long)]
+    owner: bool,
+}
 
 impl Schema {
     pub(super) fn run(&self) -> Result<Answer, Failure> {
-        Ok(Answer::ok(json(&schema::policy())?))
+        Ok(Answer::ok(json(&if self.owner { schema::owner() } else { schema::policy() })?))
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::audit::GrafanaContext;
 use crate::client_ip::Source;
-use crate::token::service::{Credentials, PREFIX};
+use crate::token::service::{Credentials, PREFIX, holds_token};
 use smallvec::SmallVec;
 
 /// Names that reach nginx's `$http_x_scope_orgid` with `underscores_in_headers on`, which http.conf reads; no backend
@@ -141,6 +141,8 @@ impl<'a> Headers<'a> {
             if !names.shapes.may_hold(name) && !tunes_a_backend(name) {
                 continue;
             }
+            // A service token is ours, however it is written: no backend ever sees it, whatever is forwarded.
+            let is_kept = |name: &[u8]| is_kept(name) && !(name == b"authorization" && holds_token(value));
             let place = names.tokens.iter().position(|token| **token == *name);
             if let Some(slot) = place.and_then(|place| tokens.get_mut(place)) {
                 read.token_repeated |= slot.is_some();

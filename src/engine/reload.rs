@@ -22,6 +22,9 @@ const FIRST_SETTLING: Duration = Duration::from_millis(50);
 /// Files are not looked at more often, whatever is configured.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Looks at the files after which a failed write into the state directory is tried again: 20 s with the defaults.
+const LOOKS_BETWEEN_WRITES: u32 = 10;
+
 /// What the thread is given to do between its looks at the policy.
 pub(super) enum Task {
     /// Release something, which may take a while.
@@ -34,6 +37,8 @@ pub(super) enum Task {
     Adopt { id: String, document: Arc<Document> },
     /// Use keys no longer: they have become too old.
     Forget { id: String },
+    /// Look at what another worker's policy was made of.
+    Consider(Vec<u8>),
 }
 
 pub(super) fn spawn(
@@ -51,6 +56,9 @@ pub(super) fn spawn(
 
 fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited, later: Duration) {
     let mut reloader = Reloader::new(inherited);
+    if let Some(directory) = engine.upgrade().and_then(|engine| engine.options.state_dir.clone()) {
+        super::state::remove_drafts(&directory);
+    }
     let mut settling = FIRST_SETTLING;
     loop {
         let Some(strong) = engine.upgrade() else { return };
@@ -74,12 +82,18 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
                 Ok(task) => {
                     let Some(strong) = engine.upgrade() else { return };
                     guarded(&strong, "keys were taken over", || reloader.work(&strong, task));
+                    if std::mem::take(&mut reloader.is_overdue) {
+                        break;
+                    }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
         reloader.release();
+        if let Some(strong) = engine.upgrade() {
+            reloader.keep_again(&strong);
+        }
         if let Some(strong) = engine.upgrade() {
             reloader.tell_end_of_shadow(&strong, unix_now());
         }
@@ -101,6 +115,8 @@ pub(super) fn guarded(engine: &Engine, what: &str, work: impl FnOnce()) {
 pub(super) struct Reloader {
     /// What the policy last taken or refused was made of.
     judged: Option<Fingerprint>,
+    /// The files are to be looked at without waiting.
+    is_overdue: bool,
     /// It was refused, and another one is in force.
     refused: bool,
     /// The keys of that other one, which follow their files all the same: what a policy's author did wrong must not
@@ -115,14 +131,16 @@ pub(super) struct Reloader {
     fetched: Fetched,
     /// What a former worker left.
     inherited: Option<Vec<u8>>,
+    /// What another worker's policy was made of, where that is newer than what this one knows.
+    kept: Option<Bundle>,
     /// Where `bundle` came from, until this worker has a policy of its own.
     legacy: Option<Legacy>,
-    /// What was said about each owner whose document is not as it should be.
-    told: HashMap<Box<str>, Vec<String>>,
+    /// What was said about each owner whose document is not as it should be, and whether it was refused.
+    told: HashMap<Box<str>, (bool, Vec<String>)>,
     /// The whole gateway only records, or did so when it was last looked at.
     shadow: bool,
-    /// Why the policy could not be kept in the state directory: told once.
-    not_kept: Option<String>,
+    /// Why the policy could not be kept in the state directory, told once, and when that was tried last.
+    not_kept: Option<(String, Instant)>,
 }
 
 impl Reloader {
@@ -133,7 +151,10 @@ impl Reloader {
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
         if !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
-            let former = self.former_bundle(engine).clone();
+            let mut former = self.former_bundle(engine).clone();
+            if let Some(kept) = &self.kept {
+                former.take_newer_owners(kept);
+            }
             let path = &engine.options.policy;
             let mut loaded = store::load_after(path, unix_now(), &former, &BTreeSet::new());
             thread::sleep(settling);
@@ -189,8 +210,11 @@ impl Reloader {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
                 engine.tell(Level::Error, problem.one_line());
             }
-            if engine.live().is_none() {
-                self.fall_back(engine);
+            self.catch_up(engine);
+            if engine.live().is_none()
+                && let Some(legacy) = self.legacy
+            {
+                self.fall_back(engine, self.bundle.clone(), legacy);
             }
             let in_force = engine.revision();
             engine.tell(
@@ -231,22 +255,79 @@ impl Reloader {
 
     /// Keeps what the policy in force was made of, for this worker and for those that come after it.
     fn remember(&mut self, engine: &Engine, bundle: Bundle) {
-        let bytes = bundle.to_bytes();
-        if let Some(directory) = engine.options.state_dir.as_deref()
-            && self.bundle != bundle
-        {
-            let taken_at = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
-            let kept = KeptPolicy::new(directory, &engine.options.policy).keep(&bytes, taken_at);
-            let problem = kept.err();
-            if let Some(problem) = &problem
-                && self.not_kept != Some(problem.clone())
-            {
-                engine.tell(Level::Error, format!("the policy is not kept for a restart: {problem}"));
-            }
-            self.not_kept = problem;
+        if self.bundle != bundle {
+            self.keep(engine, &bundle);
         }
-        *lock(&engine.last_good) = Some(bytes);
+        lock(&engine.sharing).offer(&bundle);
         self.bundle = bundle;
+    }
+
+    /// Writes what the policy in force was made of into the state directory.
+    fn keep(&mut self, engine: &Engine, bundle: &Bundle) {
+        let Some(directory) = engine.options.state_dir.as_deref() else { return };
+        let taken_at = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
+        let kept = KeptPolicy::new(directory, &engine.options.policy).keep(&bundle.to_bytes(), taken_at);
+        match (kept, self.not_kept.take()) {
+            (Ok(()), Some(_)) => {
+                engine.tell(Level::Notice, "the policy is kept for a restart again".to_owned());
+            }
+            (Ok(()), None) => {}
+            (Err(problem), before) => {
+                if before.is_none_or(|(told, _)| told != problem) {
+                    engine.tell(Level::Error, format!("the policy is not kept for a restart: {problem}"));
+                }
+                self.not_kept = Some((problem, Instant::now()));
+            }
+        }
+    }
+
+    /// Tries again what failed a while ago: a disk that was full is not full for ever.
+    fn keep_again(&mut self, engine: &Engine) {
+        let pause = engine.options.reload_interval.saturating_mul(LOOKS_BETWEEN_WRITES);
+        if self.not_kept.as_ref().is_some_and(|(_, tried)| tried.elapsed() >= pause) {
+            let bundle = self.bundle.clone();
+            self.keep(engine, &bundle);
+        }
+    }
+
+    /// Looks at what another worker's policy was made of. Where it is newer than this worker's, and what is on disk
+    /// cannot be used, it takes the place of this worker's.
+    fn consider(&mut self, engine: &Engine, bytes: &[u8]) {
+        let kept = Bundle::from_bytes(bytes).filter(|bundle| bundle.is_of(&engine.options.policy));
+        let live = engine.live.load_full();
+        let any_newer = |kept: &Bundle, is_meant: fn(&OwnerOutcome) -> bool| {
+            let mut owners = live.iter().flat_map(|live| live.owners.iter()).filter(|owner| is_meant(owner));
+            owners.any(|owner| kept.has_newer_owner(&owner.name, &self.bundle))
+        };
+        let owner_waits =
+            kept.as_ref().is_some_and(|kept| any_newer(kept, |owner| owner.state != OwnerState::Current));
+        let is_newer =
+            kept.as_ref().is_some_and(|kept| kept.is_newer_than(&self.bundle) || any_newer(kept, |_| true));
+        // Workers of another policy may still be there while nginx is reloaded: theirs is left alone.
+        let is_older = |kept: &Bundle| live.is_some() && self.bundle.is_newer_than(kept);
+        let own = kept.as_ref().is_some_and(is_older).then_some(&self.bundle);
+        lock(&engine.sharing).considered(is_newer, own);
+        self.kept = kept.filter(|_| is_newer);
+        if self.refused {
+            self.catch_up(engine);
+        } else if owner_waits {
+            // Judged once more and at once, with what is newer at hand.
+            self.judged = None;
+            self.is_overdue = true;
+        }
+    }
+
+    /// What is on disk cannot be used: takes what another worker took before it broke, if that is newer than what this
+    /// worker has.
+    fn catch_up(&mut self, engine: &Engine) {
+        let Some(mut kept) = self.kept.take_if(|kept| kept.is_newer_than(&self.bundle)) else { return };
+        kept.take_newer_files(&self.bundle);
+        if self.fall_back(engine, kept, Legacy::SharedDict) {
+            engine.tell(
+                Level::Warn,
+                "another worker had taken a newer policy before it broke: this worker follows".to_owned(),
+            );
+        }
     }
 
     /// What the policy before was made of: this worker's, or its predecessors'.
@@ -270,7 +351,8 @@ impl Reloader {
         }
         let directory = engine.options.state_dir.as_deref()?;
         match KeptPolicy::new(directory, path).recall() {
-            Ok(kept) => Some((Legacy::StateDir, read(kept?)?)),
+            // By the clock of another start of the machine, perhaps.
+            Ok(kept) => Some((Legacy::StateDir, read(kept?)?.of_before())),
             Err(problem) => {
                 engine.tell(Level::Error, problem);
                 None
@@ -278,16 +360,16 @@ impl Reloader {
         }
     }
 
-    /// A worker that starts while what is on disk is unusable goes on with what its predecessors decided by, and with
-    /// the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
-    fn fall_back(&mut self, engine: &Engine) {
+    /// A worker that has nothing of its own while what is on disk is unusable goes on with what others decided by, and
+    /// with the keys of today: one that was withdrawn meanwhile must not come back, not for a moment.
+    ///
+    /// `bundle`: what that was made of. Returns whether it could be used.
+    fn fall_back(&mut self, engine: &Engine, mut bundle: Bundle, legacy: Legacy) -> bool {
         let path = &engine.options.policy;
-        let Some(legacy) = self.legacy else { return };
-        let mut bundle = self.bundle.clone();
         let Outcome { compiled: Some(mut compiled), diagnostics, owners } =
             bundle.clone().compile(unix_now())
         else {
-            return;
+            return false;
         };
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
         let (_, wrong) = store::refresh_keys(path, &compiled, &mut keys, &mut client_ip, &mut bundle);
@@ -297,7 +379,10 @@ impl Reloader {
         (compiled.keys, compiled.client_ip) = (keys, client_ip);
         self.remember(engine, bundle);
         lock(&engine.last_reload).fallen_back = Some(legacy);
+        // Its keys are looked at again like those of the policy before it.
+        self.keys = None;
         self.take(engine, compiled, diagnostics, owners);
+        true
     }
 
     /// Says once what is wrong with an owner's document, and what follows from it.
@@ -305,8 +390,8 @@ impl Reloader {
         let mut told = HashMap::new();
         for OwnerOutcome { name, contact, state, diagnostics, .. } in owners {
             let problems: Vec<String> = diagnostics.iter().map(Diagnostic::one_line).collect();
-            let known = self.told.remove(name);
-            let was_told = known.is_some();
+            let (was_refused, known) = self.told.remove(name).unzip();
+            let was_refused = was_refused.unwrap_or(false);
             if known.as_ref() != Some(&problems) {
                 let contact = contact.as_deref().map(|contact| format!(" ({contact})")).unwrap_or_default();
                 for problem in diagnostics {
@@ -314,7 +399,7 @@ impl Reloader {
                     engine.tell(level, format!("owner `{name}`{contact}: {}", problem.one_line()));
                 }
                 match state {
-                    OwnerState::Current if was_told => {
+                    OwnerState::Current if was_refused => {
                         engine.tell(Level::Notice, format!("owner `{name}`: its document is in force again"));
                     }
                     OwnerState::Current => {}
@@ -332,7 +417,7 @@ impl Reloader {
                 }
             }
             if *state != OwnerState::Current || !problems.is_empty() {
-                told.insert(name.clone(), problems);
+                told.insert(name.clone(), (*state != OwnerState::Current, problems));
             }
         }
         self.told = told;
@@ -388,9 +473,13 @@ impl Reloader {
 
     /// Does one task that has to do with fetched keys.
     fn work(&mut self, engine: &Engine, task: Task) {
+        if let Task::Consider(bytes) = task {
+            return self.consider(engine, &bytes);
+        }
         let Some(live) = engine.live.load_full() else { return };
         let keys = match task {
             Task::Release(thing) => return drop(thing),
+            Task::Consider(_) => return,
             Task::Fetch { id, endpoint } => return super::fetched::fetch(engine, id, endpoint),
             Task::Fetched { id, endpoint, answer } => {
                 self.fetched.take_answer(engine, &live, &id, &endpoint, answer, unix_now())

@@ -6,9 +6,13 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The first line of a kept policy.
 const MAGIC: &[u8] = b"tenantauth policy 1\n";
+
+/// No file takes longer to be written.
+const DRAFT_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Writes a file that appears under its name when it is complete, readable by its owner alone.
 ///
@@ -28,6 +32,26 @@ pub(super) fn write_whole(file: &Path, content: &[u8]) -> Result<(), String> {
         _ = fs::remove_file(&draft);
         format!("cannot write `{}`: {}", file.display(), words(&error))
     })
+}
+
+/// Removes drafts that a process left which was killed while it wrote. Of one that still runs they stay, unless they are
+/// so old that it cannot be writing them: its number may have been given anew.
+pub(super) fn remove_drafts(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(|name| {
+            let (kept, writer) = name.strip_suffix(".new")?.rsplit_once('.')?;
+            let is_ours = ["policy-", "jwks-"].iter().any(|prefix| kept.starts_with(prefix));
+            writer.parse::<u32>().ok().filter(|_| is_ours)
+        });
+        let Some(writer) = writer else { continue };
+        let runs = Path::new("/proc").join(writer.to_string()).exists() && writer != std::process::id();
+        let age =
+            entry.metadata().and_then(|found| found.modified()).ok().and_then(|time| time.elapsed().ok());
+        if !runs || age.is_some_and(|age| age > DRAFT_LIFETIME) {
+            _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Reads a file that nobody but its owner can have written. `None` where there is none.

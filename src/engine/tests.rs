@@ -6,6 +6,7 @@ mod keys;
 mod order;
 mod owners;
 mod reload;
+mod sharing;
 
 use super::*;
 use crate::client_ip::ClientIp;
@@ -143,6 +144,13 @@ impl Site {
 
     fn cache(&self, request: &Request<'_>) -> CacheUse {
         self.seen(&loki(), request, |verdict| verdict.tally.cache)
+    }
+
+    /// What this worker leaves for others.
+    fn last_good(&self) -> Vec<u8> {
+        let mut memory = super::keys::Local::default();
+        self.engine.share_policy(Some(&mut memory));
+        memory.get(LAST_GOOD).unwrap()
     }
 
     /// All messages that wait, each with its level.

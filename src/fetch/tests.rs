@@ -117,6 +117,9 @@ fn redirects_stay_on_the_server() {
         ("//other.test/x", "is another server"),
         ("http://idp.test:8443/x", "is plain http to another machine: only https is safe there"),
         ("http://127.0.0.1:8443/x", "is another server"),
+        ("https://127.0.0.1:8443/x", "is another server"),
+        ("https://[::1]:8443/x", "is another server"),
+        ("//localhost:8443/x", "is another server"),
         ("https://a@idp.test:8443/x", "holds a user name or password"),
         ("", "is not an https URL"),
         ("keys", "is not an https URL"),
@@ -422,6 +425,24 @@ fn metadata_of_another_issuer_or_with_a_bad_address_are_refused() {
     }
     let error = discovery("https://idp.test/?a=b").fetch().unwrap_err();
     assert!(error.contains("has a query"), "{error}");
+}
+
+#[test]
+fn no_issuer_far_away_makes_this_machine_ask_itself() {
+    let loopback = ["127.0.0.1", "127.9.9.9:9200", "localhost:8080", "LOCALHOST", "[::1]:8443"]
+        .map(|host| format!("{host}/keys"));
+    for target in &loopback {
+        let why = |issuer: &str, scheme: &str| {
+            check_discovered(issuer, &format!("{scheme}://{target}")).err().unwrap_or_default()
+        };
+        assert_eq!(why("https://idp.test", "http"), "is no https URL", "{target}");
+        assert_eq!(why("https://idp.test/realms/a", "https"), "is this machine, which the issuer is not");
+        assert_eq!(why("https://127.0.0.1", "http"), "is no https URL", "{target}");
+        // An issuer on this machine may name it.
+        assert_eq!([why("http://127.0.0.1:8080", "http"), why("https://localhost", "https")], ["", ""]);
+    }
+    assert_eq!(check_discovered("https://idp.test", "https://keys.idp.test/keys"), Ok(()));
+    assert_eq!(check_discovered("http://127.0.0.1:8080", "https://idp.test/keys"), Ok(()));
 }
 
 #[test]

@@ -34,4 +34,8 @@ impl Shared for SharedDict {
     fn delete(&mut self, key: &str) {
         _ = self.0.call_method::<()>("delete", key);
     }
+
+    fn capacity(&self) -> Option<usize> {
+        self.0.call_method("capacity", ()).ok()
+    }
 }

@@ -6,8 +6,9 @@
 pub mod cells;
 pub mod diff;
 pub mod merge;
+pub mod settings;
 
-use super::snapshot::{Grant, GroupId, Restriction, Snapshot};
+use super::snapshot::{Grant, GroupId, Restriction, ServiceAccount, Snapshot};
 use crate::network::{Network, NetworkSet};
 use crate::route::table;
 use crate::scope::{BackendSet, Scope};
@@ -81,6 +82,11 @@ pub enum Places {
 }
 
 impl Places {
+    /// Where a service account must be.
+    fn of_account(account: &ServiceAccount) -> Self {
+        account.networks.clone().map_or(Self::Anywhere, Self::Within)
+    }
+
     fn of(bound: &[&Restriction]) -> Self {
         let mut networks = bound.iter().map(|restriction| &restriction.networks);
         match networks.next() {
@@ -92,30 +98,44 @@ impl Places {
     }
 }
 
-/// A restriction as far as it binds: its name, and where requests must come from.
+/// A restriction as far as it binds, or the networks of a service account: where requests must come from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bound {
-    /// The restriction's name.
-    pub restriction: String,
+    /// The restriction's name; `None` for the networks of a service account.
+    pub restriction: Option<String>,
+    /// The owner whose document it stands in; `None` for the platform's.
+    pub owner: Option<String>,
     /// Its networks: names with what they stand for.
     pub networks: Vec<String>,
 }
 
 impl Bound {
-    /// What a restriction demands.
-    pub fn of(restriction: &Restriction) -> Self {
-        let network = |(name, networks): &(Box<str>, Box<[Network]>)| {
-            let all: Vec<String> = networks.iter().map(ToString::to_string).collect();
-            match all.as_slice() {
-                [only] if **only == **name => only.clone(),
-                all => format!("{name} ({})", all.join(" ")),
-            }
-        };
+    /// What a restriction of this snapshot demands.
+    pub fn of(restriction: &Restriction, snapshot: &Snapshot) -> Self {
         Self {
-            restriction: restriction.name.to_string(),
-            networks: restriction.network_names.iter().map(network).collect(),
+            restriction: Some(restriction.name.to_string()),
+            owner: snapshot.owner_name(restriction.owner).map(str::to_owned),
+            networks: written(&restriction.network_names),
         }
     }
+
+    /// Where a service account must come from; `None` for anywhere.
+    pub fn of_account(account: &ServiceAccount) -> Option<Self> {
+        account.networks.as_ref()?;
+        Some(Self { restriction: None, owner: None, networks: written(&account.network_names) })
+    }
+}
+
+/// Names of networks with what they stand for.
+fn written(named: &[(Box<str>, Box<[Network]>)]) -> Vec<String> {
+    let network = |(name, networks): &(Box<str>, Box<[Network]>)| {
+        let all: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        match all.as_slice() {
+            [only] if **only == **name => only.clone(),
+            all => format!("{name} ({})", all.join(" ")),
+        }
+    };
+    named.iter().map(network).collect()
 }
 
 /// A snapshot, searched by sets of tenants.

@@ -210,7 +210,7 @@ impl Case {
             client_ip: self.client_ip.ok_or(Reason::IpMissing),
             now: times.grants,
         };
-        sample.reach(decide)
+        sample.reach(snapshot, decide)
     }
 
     fn held<'s>(&self, snapshot: &'s Snapshot, now: u64) -> Result<Asker<'s>, Reason> {

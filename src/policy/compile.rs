@@ -9,14 +9,12 @@ mod principals;
 use super::diagnostic::{Path, Place, Problems, WarningKind};
 use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
 use super::groups::{IssuerName, is_of_account};
-use super::lints::lint;
 use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
 use crate::fetch::Endpoint;
 use crate::network::{Network, NetworkSet};
-use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
 use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
@@ -209,11 +207,6 @@ pub(super) fn compile(
         grants,
         restrictions,
     );
-    // What an error left out may be what a restriction matches.
-    if !problems.any_error() {
-        warn_of_unmatched_restrictions(document, &snapshot, problems);
-        lint(document, &snapshot, now, problems);
-    }
     (!problems.any_error()).then_some(Compiled {
         snapshot,
         keys,
@@ -453,27 +446,5 @@ fn compile_restriction(
         network_names,
         shadow: entry.shadow.is_some(),
         owner: None,
-    }
-}
-
-fn warn_of_unmatched_restrictions(document: &Document, snapshot: &Snapshot, problems: &mut Problems) {
-    let granted = snapshot.grants.iter().fold(ScopeSet::EMPTY, |all, grant| all.union(grant.scopes));
-    for (entry, restriction) in document.restrictions.iter().zip(&snapshot.restrictions) {
-        let tenants_meet =
-            restriction.tenants.iter().any(|pattern| snapshot.grant_index.names_any_tenant_of(pattern));
-        let scopes_meet = Scope::ALL
-            .into_iter()
-            .any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
-        if !(tenants_meet && scopes_meet) {
-            let what = if tenants_meet { "scope" } else { "tenant" };
-            problems
-                .warning(
-                    WarningKind::RestrictionUnmatched,
-                    entry.place,
-                    &Path::Root.key(&entry.path),
-                    format!("no grant names a {what} that this restriction binds: it applies to nothing"),
-                )
-                .help("check how it is written");
-        }
     }
 }

@@ -228,6 +228,11 @@ impl GroupTable {
         self.ids.contains_key(name) || given().unwrap_or(false)
     }
 
+    /// Whether the groups of an issuer are written without its name.
+    pub fn is_bare(&self, issuer: usize) -> bool {
+        self.issuers.get(issuer).is_some_and(|issuer| issuer.bare)
+    }
+
     /// The groups that are revoked, as the policy names them.
     pub fn revoked(&self) -> &HashSet<Box<str>> {
         &self.revoked
@@ -352,6 +357,18 @@ impl GroupTable {
         let all = self.resolve_names(issuer, names, false);
         let with_revoked = (all != groups).then_some(all);
         Ok((issuer, Held { groups, with_revoked }))
+    }
+
+    /// What a user holds in whose token these groups are, as a policy would write each; a name in `group_names` is none.
+    /// Only what everybody holds where different issuers give them. Revoked groups are left out.
+    pub fn of_written(&self, groups: &[&str]) -> Box<[GroupId]> {
+        let given: Vec<(usize, &str)> = groups.iter().filter_map(|name| self.giver(name)).collect();
+        match given.first() {
+            Some((issuer, _)) if given.iter().all(|(other, _)| other == issuer) => {
+                self.of_user(*issuer, given.iter().map(|(_, raw)| *raw))
+            }
+            _ => Box::from([EVERYONE]),
+        }
     }
 
     fn resolve_names(&self, issuer: Option<usize>, names: &[&str], without_revoked: bool) -> Box<[GroupId]> {

@@ -1,9 +1,10 @@
 //! What a policy says that is probably not meant. None of it refuses the policy.
 
-use super::diagnostic::{Path, Problems, WarningKind};
+use super::diagnostic::{Diagnostic, Path, Problems, WarningKind};
 use super::document::{Document, GrantEntry};
+use super::reader::At;
 use super::snapshot::{EVERYONE, Grant, GroupId, Snapshot};
-use crate::scope::Scope;
+use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
 use std::collections::{HashMap, HashSet};
 
@@ -16,16 +17,76 @@ const MAX_COMPARISONS: usize = 2_000_000;
 /// From this many groups on the policy shows what the issuer's groups look like.
 const MIN_GUIDS: usize = 3;
 
-/// Tells what is odd about a policy that has no error. `now`: Unix seconds.
-pub(super) fn lint(document: &Document, snapshot: &Snapshot, now: u64, problems: &mut Problems) {
-    for (entry, grant) in document.grants.iter().zip(&snapshot.grants) {
-        warn_of_end(entry, now, problems);
-        warn_of_writes_everywhere(entry, grant, problems);
-        warn_of_unreachable(entry, problems);
+/// A document whose rules are in a snapshot.
+pub(super) struct Source<'d> {
+    document: &'d Document,
+    /// Where its rules begin among those of the snapshot.
+    grants: usize,
+    restrictions: usize,
+    problems: Problems,
+}
+
+impl<'d> Source<'d> {
+    /// `grants` and `restrictions`: where its rules begin among those of the snapshot.
+    pub(super) fn new(document: &'d Document, file: &str, grants: usize, restrictions: usize) -> Self {
+        Self { document, grants, restrictions, problems: Problems::of(file) }
     }
-    warn_of_duplicates(document, snapshot, now, problems);
-    warn_of_ungranted_tenants(document, snapshot, now, problems);
-    warn_of_names_among_guids(document, snapshot, problems);
+}
+
+/// Tells what is odd about the documents of a policy that has no error: the platform's, and each owner's that is in
+/// force in its newest version. All of them are held against the rules of the whole policy.
+///
+/// `now`: Unix seconds. Returns what was found in each of the documents.
+pub(super) fn lint(
+    platform: Source<'_>,
+    owners: Vec<Source<'_>>,
+    snapshot: &Snapshot,
+    now: u64,
+) -> (Problems, Vec<Vec<Diagnostic>>) {
+    let platforms = raw_groups(platform.document, snapshot);
+    let mut sources = vec![platform];
+    sources.extend(owners);
+    warn_of_duplicates(&mut sources, snapshot, now);
+    let granted = Granted::of(&sources, snapshot, now);
+    for (number, source) in sources.iter_mut().enumerate() {
+        let grants = snapshot.grants.get(source.grants..).unwrap_or_default();
+        for (entry, grant) in source.document.grants.iter().zip(grants) {
+            warn_of_end(entry, now, &mut source.problems);
+            warn_of_writes_everywhere(entry, grant, &mut source.problems);
+            warn_of_unreachable(entry, &mut source.problems);
+        }
+        warn_of_unmatched_restrictions(source, snapshot, granted.scopes);
+        warn_of_ungranted_tenants(source.document, &granted, snapshot, now, &mut source.problems);
+        let own = if number == 0 { None } else { Some(raw_groups(source.document, snapshot)) };
+        warn_of_names_among_guids(&platforms, own.as_deref(), snapshot, &mut source.problems);
+    }
+    let mut found = sources.into_iter().map(|source| source.problems);
+    let platform = found.next().unwrap_or_else(|| Problems::of(""));
+    (platform, found.map(Problems::into_sorted).collect())
+}
+
+/// What is granted at all.
+struct Granted<'s> {
+    scopes: ScopeSet,
+    /// The tenants of grants that have not run out, where any has; and those of them that are patterns.
+    live: HashSet<&'s TenantPattern>,
+    wild: Vec<&'s TenantPattern>,
+}
+
+impl<'s> Granted<'s> {
+    fn of(sources: &[Source<'_>], snapshot: &'s Snapshot, now: u64) -> Self {
+        let scopes = snapshot.grants.iter().fold(ScopeSet::EMPTY, |all, grant| all.union(grant.scopes));
+        let any_expired =
+            sources.iter().flat_map(|source| &source.document.grants).any(|entry| has_expired(entry, now));
+        let grants = snapshot.grants.iter().filter(|grant| any_expired && !grant.has_expired(now));
+        let live: HashSet<&TenantPattern> = grants.flat_map(|grant| &grant.tenants).collect();
+        let wild = live.iter().copied().filter(|pattern| pattern.literal().is_none()).collect();
+        Self { scopes, live, wild }
+    }
+}
+
+fn has_expired(entry: &GrantEntry, now: u64) -> bool {
+    entry.expires.as_ref().is_some_and(|expires| expires.value <= now)
 }
 
 fn warn_of_end(entry: &GrantEntry, now: u64, problems: &mut Problems) {
@@ -78,8 +139,8 @@ fn warn_of_unreachable(entry: &GrantEntry, problems: &mut Problems) {
     }
 }
 
-/// A grant that gives nothing which another one does not give as long.
-fn warn_of_duplicates(document: &Document, snapshot: &Snapshot, now: u64, problems: &mut Problems) {
+/// A grant that gives nothing which another one does not give as long. Another owner's does not count: it may go.
+fn warn_of_duplicates(sources: &mut [Source<'_>], snapshot: &Snapshot, now: u64) {
     let mut by_group: HashMap<(GroupId, &TenantPattern), Vec<usize>> = HashMap::new();
     let mut patterns: HashMap<GroupId, Vec<(&TenantPattern, usize)>> = HashMap::new();
     let live = || {
@@ -119,6 +180,7 @@ fn warn_of_duplicates(document: &Document, snapshot: &Snapshot, now: u64, proble
             let first_of_two = |other: &Grant| candidate > number && gives_all_of(grant, other);
             if let Some(other) = snapshot.grants.get(candidate)
                 && candidate != number
+                && (other.owner.is_none() || other.owner == grant.owner)
                 && !told.contains(&candidate)
                 && gives_all_of(other, grant)
                 && !first_of_two(other)
@@ -130,14 +192,18 @@ fn warn_of_duplicates(document: &Document, snapshot: &Snapshot, now: u64, proble
         if comparisons > MAX_COMPARISONS {
             return;
         }
-        if let (Some(other), Some(entry)) = (wider, document.grants.get(number)) {
+        let source = sources.iter_mut().find_map(|source| {
+            Some((source.document.grants.get(number.checked_sub(source.grants)?)?, &mut source.problems))
+        });
+        if let (Some(other), Some((entry, problems))) = (wider, source) {
             told.insert(number);
+            let whose = if other.owner == grant.owner { "" } else { " of the platform's document" };
             problems
                 .warning(
                     WarningKind::DuplicateGrant,
                     entry.place,
                     &Path::Root.key(&entry.path),
-                    format!("`{}` in line {} grants all of it already", other.name, other.line),
+                    format!("`{}` in line {}{whose} grants all of it already", other.name, other.line),
                 )
                 .help("remove one of them");
         }
@@ -162,7 +228,13 @@ fn gives_all_of(wide: &Grant, narrow: &Grant) -> bool {
 }
 
 /// Tenants, written out, that a restriction names beside others, or that only grants name which have expired.
-fn warn_of_ungranted_tenants(document: &Document, snapshot: &Snapshot, now: u64, problems: &mut Problems) {
+fn warn_of_ungranted_tenants(
+    document: &Document,
+    grants: &Granted<'_>,
+    snapshot: &Snapshot,
+    now: u64,
+    problems: &mut Problems,
+) {
     let granted = |tenant: &TenantPattern| snapshot.grant_index.names_any_tenant_of(tenant);
     let mut tell = |place, path: &Path<'_>, tenant: &TenantPattern| {
         problems
@@ -186,21 +258,12 @@ fn warn_of_ungranted_tenants(document: &Document, snapshot: &Snapshot, now: u64,
             tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
         }
     }
-    let expired: Vec<_> = document
-        .grants
-        .iter()
-        .filter(|entry| entry.expires.as_ref().is_some_and(|expires| expires.value <= now))
-        .collect();
-    if expired.is_empty() {
-        return;
-    }
-    let live = snapshot.grants.iter().filter(|grant| !grant.has_expired(now));
-    let live: HashSet<&TenantPattern> = live.flat_map(|grant| &grant.tenants).collect();
-    let wild: Vec<_> = live.iter().filter(|pattern| pattern.literal().is_none()).collect();
-    for entry in expired {
+    for entry in document.grants.iter().filter(|entry| has_expired(entry, now)) {
         for tenant in &entry.tenants {
             let Some(name) = tenant.value.literal() else { continue };
-            if !live.contains(&tenant.value) && !wild.iter().any(|pattern| pattern.matches(name)) {
+            if !grants.live.contains(&tenant.value)
+                && !grants.wild.iter().any(|pattern| pattern.matches(name))
+            {
                 let list = Path::Root.key(&entry.path);
                 tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
             }
@@ -208,13 +271,8 @@ fn warn_of_ungranted_tenants(document: &Document, snapshot: &Snapshot, now: u64,
     }
 }
 
-/// Where most groups are GUIDs, as Entra ID gives them, a name is one that somebody forgot to look up.
-fn warn_of_names_among_guids(document: &Document, snapshot: &Snapshot, problems: &mut Problems) {
-    // Several issuers need not give the same kind of group.
-    if snapshot.issuers.len() != 1 {
-        return;
-    }
-    let aliases: HashSet<&str> = document.group_names.iter().map(|(name, _)| &*name.value).collect();
+/// The groups of issuers that a document names, each with its path.
+fn raw_groups<'d>(document: &'d Document, snapshot: &Snapshot) -> Vec<(&'d At<Box<str>>, String)> {
     let section = Path::Root.key("group_names");
     let mut raw = Vec::new();
     for (name, members) in &document.group_names {
@@ -222,26 +280,68 @@ fn warn_of_names_among_guids(document: &Document, snapshot: &Snapshot, problems:
     }
     for entry in &document.grants {
         let own = entry.groups.iter().filter(|group| {
-            !aliases.contains(&*group.value)
+            !snapshot.groups.is_alias(&group.value)
                 && !group.value.starts_with("service:")
                 && !snapshot.groups.is_of_every_user(&group.value)
         });
         raw.extend(own.map(|group| (group, entry.path.to_string())));
     }
-    let distinct: HashSet<&str> = raw.iter().map(|(group, _)| &*group.value).collect();
+    raw
+}
+
+/// Where most groups are GUIDs, as Entra ID gives them, a name is one that somebody forgot to look up.
+///
+/// `platforms`: the groups of the platform's document, by which an owner's are judged as well. `own`: those of an owner.
+fn warn_of_names_among_guids(
+    platforms: &[(&At<Box<str>>, String)],
+    own: Option<&[(&At<Box<str>>, String)]>,
+    snapshot: &Snapshot,
+    problems: &mut Problems,
+) {
+    // Several issuers need not give the same kind of group.
+    if snapshot.issuers.len() != 1 {
+        return;
+    }
+    let distinct: HashSet<&str> =
+        platforms.iter().chain(own.unwrap_or_default()).map(|(group, _)| &*group.value).collect();
     let guids = distinct.iter().filter(|group| is_guid(group)).count();
     if guids < MIN_GUIDS || guids * 2 <= distinct.len() {
         return;
     }
-    for (group, path) in raw.into_iter().filter(|(group, _)| !is_guid(&group.value)) {
+    let judged = own.unwrap_or(platforms);
+    for (group, path) in judged.iter().filter(|(group, _)| !is_guid(&group.value)) {
         problems
             .warning(
                 WarningKind::GroupNotGuid,
                 group.place,
-                &Path::Root.key(&path),
+                &Path::Root.key(path),
                 format!("the issuer gives groups as GUIDs, and `{}` is none", group.value),
             )
             .help("look up the group's object id, and name it in `group_names`");
+    }
+}
+
+/// Restrictions on tenants or scopes that nothing grants.
+fn warn_of_unmatched_restrictions(source: &mut Source<'_>, snapshot: &Snapshot, granted: ScopeSet) {
+    let restrictions = snapshot.restrictions.get(source.restrictions..).unwrap_or_default();
+    for (entry, restriction) in source.document.restrictions.iter().zip(restrictions) {
+        let tenants_meet =
+            restriction.tenants.iter().any(|pattern| snapshot.grant_index.names_any_tenant_of(pattern));
+        let scopes_meet = Scope::ALL
+            .into_iter()
+            .any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
+        if !(tenants_meet && scopes_meet) {
+            let what = if tenants_meet { "scope" } else { "tenant" };
+            source
+                .problems
+                .warning(
+                    WarningKind::RestrictionUnmatched,
+                    entry.place,
+                    &Path::Root.key(&entry.path),
+                    format!("no grant names a {what} that this restriction binds: it applies to nothing"),
+                )
+                .help("check how it is written");
+        }
     }
 }
 

@@ -114,18 +114,25 @@ pub struct Sample<'a> {
 
 impl Sample<'_> {
     /// Hands the request to `decide`, if it comes that far: header, path, tenants and token are looked at before, in
-    /// the promised order.
+    /// the promised order. Of an owner whose rules are not known that is said before anything of a token.
     ///
     /// # Errors
     /// The reason of the first of these checks that denies.
-    pub fn reach<T>(&self, decide: impl FnOnce(&AccessRequest<'_>) -> T) -> Result<T, Reason> {
+    pub fn reach<T>(
+        &self,
+        snapshot: &Snapshot,
+        decide: impl FnOnce(&AccessRequest<'_>) -> T,
+    ) -> Result<T, Reason> {
         if self.tenants.is_empty() {
             return Err(Reason::TenantMissing);
         }
         let action = self.action?;
         let tenants = tenants(self.tenants, Some(action.scope))?;
+        let is_known = || snapshot.unavailable_owner(&tenants).is_none();
+        let groups =
+            self.groups.map_err(|reason| if is_known() { reason } else { Reason::PolicyUnavailable })?;
         Ok(decide(&AccessRequest {
-            groups: self.groups?,
+            groups,
             caller: self.caller,
             tenants: &tenants,
             scope: action.scope,

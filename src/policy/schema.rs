@@ -30,6 +30,49 @@ pub fn policy() -> Value {
     schema
 }
 
+/// The schema of an owner's document.
+pub fn owner() -> Value {
+    let mut schema = mapping(&owners::DOCUMENT, section_of_owner, &[]);
+    let head = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "tenantauth owner's document",
+        "description": "Rules of one owner, for the tenants and scopes that the platform's document gives to it.",
+    });
+    if let (Value::Object(schema), Value::Object(head)) = (&mut schema, head) {
+        schema.extend(head);
+    }
+    schema
+}
+
+fn section_of_owner(key: &str) -> Value {
+    match key {
+        "grants" => told(section(key), "Groups may use scopes on the owner's tenants."),
+        "networks" => {
+            told(section(key), "Name: addresses and CIDRs; the names are known in this document alone.")
+        }
+        "restrictions" => told(
+            json!({
+                "type": "array",
+                "items": mapping(&rules::RESTRICTION, owner_restriction_key, &["networks"]),
+            }),
+            "Requests on the owner's tenants must come from these networks as well; they add to the platform's.",
+        ),
+        "tests" => told(
+            section(key),
+            "Requests, and what must become of them; one that fails refuses this document.",
+        ),
+        _ => section(key),
+    }
+}
+
+fn owner_restriction_key(key: &str) -> Value {
+    match key {
+        "tenants" => told(restriction_key(key), "Which tenants it binds. Default: the owner's."),
+        "scopes" => told(restriction_key(key), "What it binds. Default: the owner's scopes."),
+        _ => restriction_key(key),
+    }
+}
+
 /// A mapping of these keys and no others.
 fn mapping(keys: &[&str], of_key: fn(&str) -> Value, required: &[&str]) -> Value {
     let properties: Map<String, Value> = keys.iter().map(|key| ((*key).to_owned(), of_key(key))).collect();

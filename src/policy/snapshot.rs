@@ -127,7 +127,7 @@ impl Snapshot {
         })
     }
 
-    /// The name of a rule's owner.
+    /// The name of a rule's owner; `None` for the platform's rules.
     pub fn owner_name(&self, owner: Option<u32>) -> Option<&str> {
         let owner = usize::try_from(owner?).ok().and_then(|owner| self.owners.get(owner))?;
         Some(&owner.name)

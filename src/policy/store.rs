@@ -1,15 +1,19 @@
 //! Policies on disk: reading one with the files it names, and noticing when any of them changes.
 
+mod bundle;
+
+pub use bundle::Bundle;
+
 use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
-use super::{Compiled, Files, Outcome, OwnerText, compile, compile_untested};
+use super::{Compiled, Files, Outcome, OwnerState, OwnerText, compile, compile_untested};
 use crate::client_ip::Source;
 use crate::token::keys::KeySet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -124,95 +128,6 @@ fn inside(path: &Path, directory: &Path) -> Result<(), String> {
     Err(format!("it leads out of the directory, to `{}`", leads_to.display()))
 }
 
-/// Everything that a policy was made of: the document first, then each file it names. Enough to make it again
-/// when what is on disk has become unusable.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bundle(Vec<(PathBuf, Vec<u8>)>);
-
-impl Bundle {
-    /// The bundle as bytes that [`Bundle::from_bytes`] reads. They hold secrets: the keys of signed cookies.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for (path, content) in &self.0 {
-            for part in [path.as_os_str().as_bytes(), content] {
-                bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
-                bytes.extend_from_slice(part);
-            }
-        }
-        bytes
-    }
-
-    /// Reads what [`Bundle::to_bytes`] made; `None` for anything else.
-    pub fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
-        let mut part = || {
-            let (length, rest) = bytes.split_first_chunk::<8>()?;
-            let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-            bytes = rest;
-            Some((part.to_vec(), rest.is_empty()))
-        };
-        let mut files = Vec::new();
-        loop {
-            let (path, _) = part()?;
-            let (content, last) = part()?;
-            files.push((PathBuf::from(OsString::from_vec(path)), content));
-            if last {
-                return Some(Self(files));
-            }
-        }
-    }
-
-    /// Whether it was made from the policy at `path`, and not from another one.
-    pub fn is_of(&self, path: &Path) -> bool {
-        // Whether the policy is a directory cannot be asked while it is missing.
-        let is_it = |document: &PathBuf| *document == path || *document == path.join(DOCUMENT);
-        self.0.first().is_some_and(|(document, _)| is_it(document))
-    }
-
-    /// Takes one file's content from a newer bundle.
-    fn replace(&mut self, file: &Path, newer: &Self) {
-        let content = newer.0.iter().find(|(path, _)| path == file).map(|(_, content)| content);
-        for (path, old) in self.0.iter_mut().skip(1) {
-            if let Some(content) = content
-                && path == file
-            {
-                old.clone_from(content);
-            }
-        }
-    }
-
-    fn find(&self, path: &Path) -> Option<&Vec<u8>> {
-        self.0.iter().skip(1).find(|(known, _)| known == path).map(|(_, content)| content)
-    }
-
-    /// Compiles the policy again as it was. `now`: Unix seconds.
-    pub fn compile(mut self, now: u64) -> Outcome {
-        let Some((document, text)) = self.0.first().cloned() else {
-            return failed("", "there is no last good policy");
-        };
-        compile(&document.display().to_string(), &text, &mut self, now)
-    }
-}
-
-impl Files for Bundle {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let document = self.0.first().map(|(document, _)| base_of(document)).unwrap_or_default();
-        let path = document.join(path);
-        self.find(&path).cloned().ok_or_else(|| "not kept".to_owned())
-    }
-
-    /// What was good stays good: there is no newer version here.
-    fn owner(&mut self, name: &str) -> Option<OwnerText> {
-        let document = self.0.first().map(|(document, _)| base_of(document)).unwrap_or_default();
-        let path = owner_path(&document, name);
-        let content = self.find(&path).cloned();
-        Some(OwnerText {
-            file: path.display().to_string(),
-            current: content.clone().ok_or_else(|| "not kept".to_owned()),
-            last_good: content,
-        })
-    }
-}
-
 fn owner_path(directory: &Path, name: &str) -> PathBuf {
     directory.join(OWNERS).join(format!("{name}.yaml"))
 }
@@ -275,9 +190,31 @@ fn load_with(
     }
     let Reader { seen, mut bundle, base, .. } = files;
     for owner in &mut outcome.owners {
-        bundle.0.extend(owner.content.take().map(|content| (owner_path(&base, &owner.name), content)));
+        let Some(content) = owner.content.take() else { continue };
+        let path = owner_path(&base, &owner.name);
+        // What is not on disk any more is as old as it was.
+        let is_kept = owner.state != OwnerState::Current || unsettled.contains(&path);
+        let kept_since = former.read_at(&path).filter(|_| is_kept);
+        bundle.add(path, content, kept_since.unwrap_or_else(uptime));
     }
     (outcome, seen, bundle)
+}
+
+/// What is wrong with the documents of owners by themselves, by owner, where the platform's document cannot say who the
+/// owners are: every file in their directory that is called like one.
+pub fn shapes_of_owners(directory: &Path) -> Vec<(String, Vec<Diagnostic>)> {
+    let names = listing(directory).into_iter().filter_map(|name| name.into_string().ok());
+    let owners = names.filter_map(|name| name.strip_suffix(".yaml").map(str::to_owned));
+    let shape = |owner: String| {
+        let path = owner_path(directory, &owner);
+        let file = path.display().to_string();
+        let found = match read_owner(&path, Some(directory)) {
+            Ok(text) => super::shape_of_owner(&file, &text),
+            Err(error) => failed(&file, &format!("cannot read the document: {error}")).diagnostics,
+        };
+        (owner, found)
+    };
+    owners.map(shape).collect()
 }
 
 /// Files beside the owners' documents that nobody has declared: they have no effect, which somebody may not know.
@@ -313,7 +250,7 @@ pub fn refresh_keys(
     bundle: &mut Bundle,
 ) -> (Fingerprint, Vec<String>) {
     // Beside the document that is in force, wherever `path` leads meanwhile.
-    let document = bundle.0.first().map_or_else(|| document_of(path).0, |(document, _)| document.clone());
+    let document = bundle.document().map_or_else(|| document_of(path).0, Path::to_path_buf);
     let mut files = Reader::beside(&document);
     let (good, wrong) = compiled.refresh_keys(keys, client_ip, &mut files);
     for file in good {
@@ -354,7 +291,7 @@ struct Reader<'r> {
 }
 
 /// Nothing came before.
-static NO_BUNDLE: Bundle = Bundle(Vec::new());
+static NO_BUNDLE: Bundle = Bundle::EMPTY;
 static NOTHING: BTreeSet<PathBuf> = BTreeSet::new();
 
 impl Reader<'_> {
@@ -381,7 +318,7 @@ impl Reader<'_> {
         let content = read(&path);
         let digest = content.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         if let Ok(content) = &content {
-            self.bundle.0.push((path.clone(), content.clone()));
+            self.bundle.add(path.clone(), content.clone(), uptime());
         }
         self.seen.files.push((path, digest));
         content
@@ -406,6 +343,18 @@ impl Files for Reader<'_> {
         }
         Some(OwnerText { file: path.display().to_string(), current, last_good })
     }
+}
+
+/// Hundredths of a second since the machine started: one clock for all workers, which nobody sets. 0 where the system
+/// does not tell. (proc(5), `/proc/uptime`.)
+fn uptime() -> u64 {
+    let told = || {
+        let text = fs::read_to_string("/proc/uptime").ok()?;
+        let (seconds, rest) = text.split_once('.')?;
+        let hundredths: u64 = rest.get(..2)?.parse().ok()?;
+        Some(seconds.parse::<u64>().ok()?.saturating_mul(100).saturating_add(hundredths))
+    };
+    told().unwrap_or_default()
 }
 
 fn words(error: std::io::Error) -> String {

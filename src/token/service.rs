@@ -89,6 +89,18 @@ impl<'h> Credentials<'h> {
     }
 }
 
+/// Whether a header's value holds what looks like a service token, however long it is and whatever stands around: what
+/// no backend is ever to see. A JWT does not: between its dots nothing begins so, but in one of ten million.
+pub fn holds_token(header: &[u8]) -> bool {
+    let holds = |text: &[u8]| {
+        let mut words = text.split(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
+        words.any(|word| word.starts_with(PREFIX.as_bytes()))
+    };
+    let mut words = header.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    let is_basic = words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
+    holds(header) || (is_basic && words.any(|word| BASIC.decode(word).is_ok_and(|text| holds(&text))))
+}
+
 /// Whether the bytes are a token of the form that `tenantauth keygen --service-account` makes.
 fn is_token(bytes: &[u8]) -> bool {
     bytes.len() == LENGTH

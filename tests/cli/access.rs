@@ -38,13 +38,13 @@ fn who_reaches_a_tenant() {
     room.write("until.yaml", &until);
     let run = room.run(&["access", "--policy", "until.yaml", "--tenant", "archive", "--format", "json"]);
     assert_eq!((run.status, &*run.err), (0, ""));
-    let office = json!({"restriction": "logs-from-office", "networks": ["office (203.0.113.0/24 2001:db8::/32)", "192.0.2.9"]});
+    let office = json!({"restriction": "logs-from-office", "owner": null, "networks": ["office (203.0.113.0/24 2001:db8::/32)", "192.0.2.9"]});
     assert_eq!(
         run.json()["access"][1],
         json!({
             "group": "team-a", "raw_groups": [], "tenants": ["archive"], "except_tenants": [],
             "scopes": ["logs:read", "rules:read (loki)"], "from": [office], "shadow": [],
-            "until": "2999-01-31T00:00:00Z", "grants": [{"name": "migration", "line": 23}],
+            "until": "2999-01-31T00:00:00Z", "grants": [{"name": "migration", "owner": null, "line": 23}],
         })
     );
     room.run(&["access", "--policy", "until.yaml", "--tenant", "all"]).says(0, &["\neveryone "]);

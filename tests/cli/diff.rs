@@ -73,7 +73,7 @@ fn gained_and_lost_access_is_2() {
     );
     let report = room.run(&["diff", "policy.yaml", "new.yaml", "--format", "json"]);
     assert_eq!((report.status, &*report.err), (2, ""));
-    let bound = json!([{"restriction": "logs-from-office", "networks": ["office (203.0.113.0/24 2001:db8::/32)", "192.0.2.9"]}]);
+    let bound = json!([{"restriction": "logs-from-office", "owner": null, "networks": ["office (203.0.113.0/24 2001:db8::/32)", "192.0.2.9"]}]);
     let changes = report.json()["changes"].as_array().unwrap().clone();
     assert_eq!(
         changes.last().unwrap(),

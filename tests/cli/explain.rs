@@ -111,7 +111,7 @@ fn explain_shows_every_rule_that_took_part() {
     let found = room
         .explain("--groups team-a --tenant team-a-x --scope logs:read --client-ip 198.18.0.5 --format json")
         .json();
-    assert_eq!(found["restriction"], json!({"name": "logs-from-office", "line": 37}));
+    assert_eq!(found["restriction"], json!({"name": "logs-from-office", "owner": null, "line": 37}));
     assert_eq!((&found["grant"], &found["shadow"]), (&Value::Null, &Value::Null));
     assert_eq!(found["time"], NOW);
     assert_eq!(found["request"]["backends"], json!(["loki"]));
@@ -129,7 +129,7 @@ fn explain_shows_every_rule_that_took_part() {
         .json();
     assert_eq!(
         found["shadow"],
-        json!({"decision": "deny", "reason": "ip_forbidden", "restriction": {"name": "trial", "line": 41}})
+        json!({"decision": "deny", "reason": "ip_forbidden", "restriction": {"name": "trial", "owner": null, "line": 41}})
     );
 }
 

@@ -18,6 +18,7 @@ mod diff;
 mod explain;
 mod keygen;
 mod keys;
+mod owners;
 mod replay;
 mod test;
 
@@ -247,6 +248,11 @@ fn the_schema_is_the_shipped_one() {
     let room = Room::new();
     let run = room.run(&["schema"]);
     assert_eq!((run.status, &*run.out), (0, include_str!("../../nginx/policy.schema.json")));
+    let run = room.run(&["schema", "--owner"]);
+    assert_eq!((run.status, &*run.out), (0, include_str!("../../nginx/owner.schema.json")));
+    let page = include_str!("../../docs/owners.md");
+    let line = "# yaml-language-server: $schema=/usr/local/share/tenantauth/owner.schema.json\n";
+    assert!(page.contains(&format!("```yaml\n{line}grants:\n")));
     let line = "# yaml-language-server: $schema=/usr/local/share/tenantauth/policy.schema.json\n";
     for example in [
         include_str!("../../nginx/examples/policy.yaml"),

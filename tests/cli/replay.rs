@@ -93,8 +93,8 @@ fn what_changes_is_printed_and_counted() {
             "change": "gained", "line": 3, "time": "2026-06-01T12:00:00.000Z", "request_id": "0123", "issuer": "entra",
             "subject": "s", "user": "ada@example.org", "groups": ["group1"], "tenants": ["tenant1"], "scope": "logs:read",
             "backend": "loki", "client_ip": "203.0.113.9",
-            "old": {"decision": "deny", "reason": "tenant_forbidden", "grant": null, "restriction": null},
-            "new": {"decision": "allow", "reason": "granted", "grant": "authorizations.group1", "restriction": null},
+            "old": {"decision": "deny", "reason": "tenant_forbidden", "grant": null, "restriction": null, "owner": null},
+            "new": {"decision": "allow", "reason": "granted", "grant": "authorizations.group1", "restriction": null, "owner": null},
         })
     );
 }

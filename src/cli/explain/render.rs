@@ -1,7 +1,9 @@
 //! The explanation for people: what was asked, rule by rule what was found, and at the end the decision.
 
-use super::super::plain;
-use super::report::{AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, TenantRules, Who};
+use super::super::{place_of, plain};
+use super::report::{
+    AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, RuleName, TenantRules, Who,
+};
 use crate::policy::snapshot::SERVICE;
 use std::fmt::Write as _;
 
@@ -110,9 +112,9 @@ fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
     for grant in own.into_iter().chain(others.iter().copied().take(MAX_OTHER_GRANTS)) {
         _ = writeln!(
             out,
-            "    {} (line {}): {}",
+            "    {} ({}): {}",
             plain(&grant.name),
-            grant.line,
+            place_of(grant.owner.as_deref(), grant.line),
             grant_outcome(grant, explanation)
         );
     }
@@ -127,7 +129,8 @@ fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
     for restriction in &found.restrictions {
         let outcome = restriction_outcome(restriction, explanation);
         let shadow = if restriction.shadow { " [shadow: recorded, denies nothing]" } else { "" };
-        _ = writeln!(out, "    {} (line {}): {outcome}{shadow}", plain(&restriction.name), restriction.line);
+        let place = place_of(restriction.owner.as_deref(), restriction.line);
+        _ = writeln!(out, "    {} ({place}): {outcome}{shadow}", plain(&restriction.name));
     }
 }
 
@@ -180,11 +183,13 @@ fn network(network: &NetworkSeen) -> String {
 
 fn decision(out: &mut String, found: &Explanation) {
     _ = writeln!(out, "\ndecision: {} ({})", found.decision, found.reason);
+    let rule =
+        |rule: &RuleName| format!("{} ({})", plain(&rule.name), place_of(rule.owner.as_deref(), rule.line));
     if let Some(grant) = &found.grant {
-        _ = writeln!(out, "  by grant {} (line {})", plain(&grant.name), grant.line);
+        _ = writeln!(out, "  by grant {}", rule(grant));
     }
     if let Some(restriction) = &found.restriction {
-        _ = writeln!(out, "  by restriction {} (line {})", plain(&restriction.name), restriction.line);
+        _ = writeln!(out, "  by restriction {}", rule(restriction));
     }
     if let Some(answer) = found.answer {
         _ = writeln!(out, "  the client is told: {answer}");
@@ -194,11 +199,10 @@ fn decision(out: &mut String, found: &Explanation) {
     {
         _ = writeln!(
             out,
-            "  shadow: would {} ({}) by restriction {} (line {})",
+            "  shadow: would {} ({}) by restriction {}",
             shadow.decision,
             shadow.reason,
-            plain(&restriction.name),
-            restriction.line
+            rule(restriction)
         );
     }
 }

@@ -40,7 +40,15 @@ impl Explanation {
 #[derive(Serialize)]
 pub(super) struct RuleName {
     pub(super) name: String,
+    /// Whose document it stands in; null for the platform's.
+    pub(super) owner: Option<String>,
     pub(super) line: u32,
+}
+
+impl RuleName {
+    pub(super) fn of(name: &str, owner: Option<u32>, line: u32, snapshot: &Snapshot) -> Self {
+        Self { name: name.to_owned(), owner: snapshot.owner_name(owner).map(str::to_owned), line }
+    }
 }
 
 #[derive(Serialize)]
@@ -124,6 +132,8 @@ pub(super) struct TenantRules {
 #[derive(Serialize)]
 pub(super) struct GrantSeen {
     pub(super) name: String,
+    /// Whose document it stands in; null for the platform's.
+    pub(super) owner: Option<String>,
     pub(super) line: u32,
     /// `allows`, `other_scope`, `expired` or `other_groups`.
     pub(super) outcome: &'static str,
@@ -136,6 +146,8 @@ pub(super) struct GrantSeen {
 #[derive(Serialize)]
 pub(super) struct RestrictionSeen {
     pub(super) name: String,
+    /// Whose document it stands in; null for the platform's.
+    pub(super) owner: Option<String>,
     pub(super) line: u32,
     /// `satisfied`, `violated` or `excepted`.
     pub(super) outcome: &'static str,
@@ -200,6 +212,7 @@ impl TenantRules {
 fn seen_grant(grant: &Grant, outcome: GrantOutcome, snapshot: &Snapshot, now: u64) -> GrantSeen {
     GrantSeen {
         name: grant.name.to_string(),
+        owner: snapshot.owner_name(grant.owner).map(str::to_owned),
         line: grant.line,
         outcome: match outcome {
             GrantOutcome::Allows => "allows",
@@ -222,6 +235,7 @@ fn seen_restriction(
 ) -> RestrictionSeen {
     RestrictionSeen {
         name: restriction.name.to_string(),
+        owner: snapshot.owner_name(restriction.owner).map(str::to_owned),
         line: restriction.line,
         outcome: match outcome {
             RestrictionOutcome::Satisfied => "satisfied",

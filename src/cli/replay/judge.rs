@@ -174,7 +174,7 @@ impl<'s> Judge<'s> {
         let sample =
             Sample { tenants: &tenants, action: Ok(action), groups: Ok(groups), caller, client_ip, now };
         let (decision, open) = sample
-            .reach(|request| {
+            .reach(self.snapshot, |request| {
                 let decision = decide(self.snapshot, request);
                 let open = account.is_none() && (!known || self.could_differ(record, request, decision));
                 (decision, open)

@@ -17,6 +17,10 @@ pub trait Shared {
     fn increment(&mut self, key: &str) -> Option<u64>;
     /// Removes an entry.
     fn delete(&mut self, key: &str);
+    /// How many bytes it holds at most; `None` where there is no such bound.
+    fn capacity(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// What stands in where there is nothing to share: the memory of a worker that is on its own.

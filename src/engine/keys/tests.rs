@@ -38,7 +38,7 @@ impl Worker {
                     "adopt"
                 }
                 Task::Forget { .. } => "forget",
-                Task::Release(_) | Task::Fetched { .. } => "other",
+                Task::Release(_) | Task::Fetched { .. } | Task::Consider(_) => "other",
             })
             .collect()
     }

@@ -128,7 +128,7 @@ fn files_are_named_from_where_the_policy_lies() {
     let request = Request { cookies: Some(cookie.as_bytes()), ..query(&good) };
     assert_eq!(site.reason(&request), Reason::Granted);
 
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let bundle = crate::policy::store::Bundle::from_bytes(&bundle).unwrap();
     assert_eq!(
         bundle.to_bytes(),

@@ -155,7 +155,7 @@ fn owners_keep_their_last_good_version_through_successors() {
     let site = start(directory(), Inherited::default());
     let good = signed("r", &claims());
     assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let Site { scratch, engine } = site;
     drop(engine);
     scratch.write("policy/owners.d/team-a.yaml", "broken\n");
@@ -172,6 +172,9 @@ fn owners_keep_their_last_good_version_through_successors() {
         assert_eq!(site.reason_of(&good, tenant), Reason::Granted, "{tenant}");
     }
     assert_eq!(site.engine.status()["policy_source"], "shared_dict");
+    // Theirs is kept, and nobody complains of them.
+    assert_eq!([site.owner_state(0), site.owner_state(1)], ["last_good", "last_good"]);
+    assert!(site.engine.gauges().owners.iter().all(|(_, is_good)| *is_good));
     // Without anything kept, only the broken owner's tenants are closed, for everybody, before any token is read.
     let Site { scratch, engine } = site;
     drop(engine);
@@ -251,7 +254,7 @@ fn a_directory_that_is_swapped_does_not_bring_withdrawn_keys_of_its_parent() {
 #[test]
 fn a_successor_survives_a_directory_that_is_missing() {
     let site = start(directory(), Inherited::default());
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let Site { scratch, engine } = site;
     drop(engine);
     fs::rename(scratch.path("policy"), scratch.path("policy.old")).unwrap();

@@ -1,6 +1,7 @@
 //! Policies come, change, break and are repaired.
 
 use super::*;
+use std::process::Command;
 
 #[test]
 fn a_broken_policy_changes_nothing_and_is_told_with_its_place() {
@@ -156,8 +157,7 @@ fn a_successor_goes_on_with_the_last_good_policy_and_the_keys_of_today() {
     let site = Site::start(&format!(
         "client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [192.0.2.1] }}]\n"
     ));
-    let bundle = site.engine.take_last_good().unwrap();
-    assert_eq!(site.engine.take_last_good(), None);
+    let bundle = site.last_good();
     let revision = site.engine.revision();
     let Site { scratch, engine } = site;
     drop(engine);
@@ -189,7 +189,7 @@ fn a_withdrawn_key_does_not_come_back_with_a_successor() {
     site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
     site.wait_for_reason(&query(&gone), Reason::TokenKeyUnknown);
     // What is handed on holds the keys of today, whether their file can be read later or not.
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let Site { scratch, engine } = site;
     drop(engine);
     for readable in [true, false] {
@@ -214,7 +214,7 @@ fn a_withdrawn_key_does_not_come_back_with_a_successor() {
 #[test]
 fn a_successor_takes_nothing_over_from_another_policy() {
     let site = Site::start(TAIL);
-    let bundle = site.engine.take_last_good().unwrap();
+    let bundle = site.last_good();
     let Site { scratch, engine } = site;
     drop(engine);
     scratch.write("other.yaml", "broken\n");
@@ -355,4 +355,56 @@ fn a_state_directory_that_cannot_be_written_is_told_once_and_harms_nothing() {
     site.let_it_look();
     let told = site.errors().into_iter().filter(|text| text.starts_with("the policy is not kept")).count();
     assert_eq!(told, 1);
+}
+
+#[test]
+fn a_write_that_failed_is_tried_again_and_drafts_of_the_dead_go() {
+    let scratch = Scratch::new();
+    scratch.write("policy.yaml", &policy(TAIL));
+    scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    scratch.write("state", "a file");
+    let options = Options { state_dir: Some(scratch.path("state")), ..scratch.options("policy.yaml") };
+    let start = || {
+        let options = options.clone();
+        Engine::start_settling(options, Inherited::default(), Duration::from_millis(100)).unwrap()
+    };
+    let site = Site { engine: start(), scratch };
+    site.wait_for("the complaint", |site| {
+        site.errors().iter().any(|text| text.starts_with("the policy is not kept for a restart"))
+    });
+    fs::remove_file(site.scratch.path("state")).unwrap();
+    fs::create_dir(site.scratch.path("state")).unwrap();
+    // Nothing has changed but the disk.
+    let took = site.wait_for("the word", |site| {
+        site.messages().iter().any(|(_, text)| text == "the policy is kept for a restart again")
+    });
+    assert!(took < PROMISED, "{took:?}");
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(site.scratch.path("state")).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    };
+    let kept = names();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+    // Of a process that is no more, of this one, of one that writes; and what only looks so.
+    let running = format!("policy-a.{}.new", child.id());
+    let dead = format!("policy-a.{}.new", u32::MAX);
+    for name in
+        [&*dead, &format!("jwks-a.{}.new", std::process::id()), &running, "mine.5.new", "policy-a.new"]
+    {
+        site.scratch.write(&format!("state/{name}"), "secret");
+    }
+    let second = start();
+    while second.readiness() != Readiness::Ready {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut stay = vec![kept[0].clone(), running, "mine.5.new".to_owned(), "policy-a.new".to_owned()];
+    stay.sort_unstable();
+    let found = names();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found, stay);
 }

@@ -6,24 +6,31 @@
 //! restriction may except groups, so for restrictions each kind is asked about together with each set of excepted
 //! groups: what happens to anybody, in however many groups, happens to one of these.
 
+mod accounts;
+
 use super::cells::{Cell, Entangled};
+use super::settings::{Setting, settings};
 use super::{Bound, Places, Rules, RulesOfCell, Unit, Until, cells, merge, scope_names, units};
 use crate::policy::Compiled;
-use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, Snapshot};
+use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, SERVICE, Snapshot};
 use crate::tenant::TenantPattern;
+use accounts::{accounts_of, compare_accounts, reaches_from};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// Combinations of excepted groups that are looked at on one set of tenants.
 const MAX_EXCEPTIONS: usize = 10;
 
+/// The number of kinds that are service accounts.
+const ACCOUNT: usize = 3;
+
 /// How two policies differ.
 #[derive(Debug)]
 pub struct Diff {
     /// What is gained, lost and changed.
     pub lines: Vec<Line>,
-    /// Sections that differ besides: `issuers`, `token_headers`, `client_ip`, `audit`.
-    pub settings: Vec<&'static str>,
+    /// What differs in other sections.
+    pub settings: Vec<Setting>,
 }
 
 impl Diff {
@@ -67,6 +74,8 @@ pub enum Who {
     AnyGroup,
     /// Whoever holds one raw group of each of these lists.
     Holders(Vec<Vec<String>>),
+    /// The service account of this name.
+    Account(String),
 }
 
 /// One side of a line.
@@ -121,57 +130,10 @@ pub fn diff(old: &Compiled, new: &Compiled, now: u64) -> Result<Diff, Entangled>
     for cell in cells(&[&before, &after], targets.into_iter())? {
         let sides = [before.in_cell(&cell), after.in_cell(&cell)];
         compare(&cell, &sides, &people, now, &mut found)?;
+        compare_accounts(&cell, &sides, [&old.snapshot, &new.snapshot], now, &mut found);
         all.push(cell);
     }
-    Ok(Diff { lines: merged(found, &all), settings: settings(old, new) })
-}
-
-fn settings(old: &Compiled, new: &Compiled) -> Vec<&'static str> {
-    let (a, b) = (&old.snapshot, &new.snapshot);
-    let issuers =
-        a.issuers == b.issuers && a.issuer_names == b.issuer_names && old.key_files == new.key_files;
-    [
-        ("issuers", issuers),
-        ("token_headers", a.token_headers == b.token_headers),
-        ("client_ip", a.client_ip == b.client_ip),
-        ("audit", a.audit_query == b.audit_query),
-        ("mode", a.shadow_until == b.shadow_until),
-        ("service_accounts", accounts(a) == accounts(b)),
-        ("revoked", a.revoked == b.revoked && a.groups.revoked() == b.groups.revoked()),
-    ]
-    .into_iter()
-    .filter(|(_, same)| !same)
-    .map(|(name, _)| name)
-    .collect()
-}
-
-/// Everything that is said of service accounts: restrictions do not bind them, so that lines about people do not tell
-/// what they may do.
-fn accounts(snapshot: &Snapshot) -> Vec<String> {
-    let mut said: Vec<String> = snapshot
-        .service_accounts
-        .iter()
-        .map(|account| {
-            let granted = snapshot
-                .grants
-                .iter()
-                .filter(|grant| grant.groups.iter().any(|group| account.groups.contains(group)));
-            let granted: Vec<String> = granted
-                .map(|grant| {
-                    format!(
-                        "{:?} {:?} {:?} {:?}",
-                        grant.tenants, grant.except_tenants, grant.scopes, grant.expires
-                    )
-                })
-                .collect();
-            format!(
-                "{} {:?} {:?} {} {granted:?}",
-                account.name, account.token_sha256, account.network_names, account.revoked
-            )
-        })
-        .collect();
-    said.sort_unstable();
-    said
+    Ok(Diff { lines: merged(found, &all, [&old.snapshot, &new.snapshot]), settings: settings(old, new) })
 }
 
 /// The raw groups that rules of either policy name, and what else tells people apart.
@@ -223,7 +185,7 @@ impl<'s> People<'s> {
     }
 
     fn ids(&self, groups: &[&str]) -> [Box<[GroupId]>; 2] {
-        self.sides.map(|snapshot| held(snapshot, groups))
+        self.sides.map(|snapshot| snapshot.groups.of_written(groups))
     }
 
     /// The kinds that the rules of one cell tell apart.
@@ -266,11 +228,6 @@ impl<'s> People<'s> {
         }));
         kinds
     }
-}
-
-/// What somebody in these groups holds; only what everybody does where nobody can be in all of them.
-fn held(snapshot: &Snapshot, groups: &[&str]) -> Box<[GroupId]> {
-    snapshot.groups.of_names(groups).map_or_else(|_| Box::from([EVERYONE]), |(_, held)| held.groups)
 }
 
 /// The tenants and patterns of every rule that is not, in the same meaning, in both policies.
@@ -317,6 +274,17 @@ fn changed_tenants<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> BTreeS
             tenants.extend(gone.flat_map(|(_, tenants)| tenants.iter()));
         }
     }
+    for (name, [before, after]) in accounts_of([old, new]) {
+        if before.map(reaches_from) == after.map(reaches_from) {
+            continue;
+        }
+        let group = format!("{SERVICE}:{name}");
+        for snapshot in [old, new] {
+            let Some(id) = snapshot.groups.id(&group) else { continue };
+            let granted = snapshot.grants.iter().filter(|grant| grant.groups.binary_search(&id).is_ok());
+            tenants.extend(granted.flat_map(|grant| grant.tenants.iter()));
+        }
+    }
     tenants
 }
 
@@ -343,6 +311,8 @@ struct Side<'s> {
     until: Option<Until>,
     from: Vec<ByPlace<'s>>,
     watched: Vec<ByPlace<'s>>,
+    /// The service account whose reach it is.
+    account: Option<&'s str>,
 }
 
 /// A restriction, known by where it stands in memory.
@@ -380,6 +350,9 @@ impl What<'_> {
         match &self.who {
             (0, _) => Who::Everyone,
             (1, _) => Who::AnyGroup,
+            (ACCOUNT, names) => {
+                Who::Account(names.iter().flatten().next().map_or_else(String::new, ToString::to_string))
+            }
             (_, kinds) => {
                 Who::Holders(kinds.iter().map(|any| any.iter().map(ToString::to_string).collect()).collect())
             }
@@ -388,9 +361,15 @@ impl What<'_> {
 }
 
 impl Side<'_> {
-    fn reach(&self) -> Reach {
-        let bound = |rules: &[ByPlace<'_>]| rules.iter().map(|rule| Bound::of(rule.0)).collect();
-        Reach { until: self.until, from: bound(&self.from), watched: bound(&self.watched) }
+    fn reach(&self, snapshot: &Snapshot) -> Reach {
+        let bound = |rules: &[ByPlace<'_>]| rules.iter().map(|rule| Bound::of(rule.0, snapshot)).collect();
+        let account =
+            self.account.and_then(|name| snapshot.service_accounts.iter().find(|known| *known.name == *name));
+        let from = match account {
+            Some(account) => Bound::of_account(account).into_iter().collect(),
+            None => bound(&self.from),
+        };
+        Reach { until: self.until, from, watched: bound(&self.watched) }
     }
 }
 
@@ -521,10 +500,10 @@ fn who<'s>(kinds: &[Kind<'s>], held: &[usize]) -> (usize, Vec<Vec<&'s str>>) {
 
 fn side<'s>(rules: &RulesOfCell<'s>, groups: &[GroupId], unit: Unit, now: u64) -> Side<'s> {
     let bound = |shadow| rules.binding(groups, unit, shadow).into_iter().map(ByPlace).collect();
-    Side { until: rules.until(groups, unit, now), from: bound(false), watched: bound(true) }
+    Side { until: rules.until(groups, unit, now), from: bound(false), watched: bound(true), account: None }
 }
 
-fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
+fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>], [old, new]: [&Snapshot; 2]) -> Vec<Line> {
     let entries = found.into_iter().map(|one| (one.what, one.cell, one.unit));
     let mut lines: Vec<Line> = merge::merge(entries, cells)
         .into_iter()
@@ -534,8 +513,8 @@ fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>]) -> Vec<Line> {
             tenants: merged.tenants,
             except: merged.except,
             units: merged.units,
-            old: merged.what.old.reach(),
-            new: merged.what.new.reach(),
+            old: merged.what.old.reach(old),
+            new: merged.what.new.reach(new),
         })
         .collect();
     lines.sort_by(|a, b| {

@@ -23,6 +23,19 @@ struct Rules {
     restrictions: Vec<Restriction>,
     /// Of the document's normalised content.
     revision: Box<str>,
+    document: Document,
+}
+
+/// The newest version of an owner's document, where that is in force.
+pub(in crate::policy) struct OwnerDocument {
+    /// The owner's position among the outcomes.
+    pub(in crate::policy) owner: usize,
+    /// What diagnostics call it.
+    pub(in crate::policy) file: String,
+    pub(in crate::policy) document: Document,
+    /// Where its rules begin among those of the snapshot.
+    pub(in crate::policy) grants: usize,
+    pub(in crate::policy) restrictions: usize,
 }
 
 /// Whether a version has to satisfy its bounds and its tests.
@@ -37,7 +50,8 @@ enum Judged {
 
 /// Adds the owners' rules to a snapshot of the platform's.
 ///
-/// `test`: whether the tests in new documents are run. Returns what became of each owner, in the document's order.
+/// `test`: whether the tests in new documents are run. Returns what became of each owner, in the document's order, and
+/// the documents that are in force in their newest version.
 pub(in crate::policy) fn add_owners(
     snapshot: &mut Snapshot,
     platform: &Document,
@@ -45,7 +59,7 @@ pub(in crate::policy) fn add_owners(
     now: u64,
     test: bool,
     problems: &mut Problems,
-) -> Vec<OwnerOutcome> {
+) -> (Vec<OwnerOutcome>, Vec<OwnerDocument>) {
     // What is wrong with these was told when the platform's rules were compiled.
     let networks = NamedNetworks::new(platform, &mut Problems::of(""));
     let mut accepted = Vec::new();
@@ -59,7 +73,7 @@ pub(in crate::policy) fn add_owners(
                     "owners need a directory as the policy: their documents lie in its `owners.d`",
                 )
                 .help("name the directory that holds `policy.yaml` and `owners.d`");
-            return Vec::new();
+            return (Vec::new(), Vec::new());
         };
         let mut adder = Adder { snapshot, platform, networks: &networks, entry, number, now, test };
         let (rules, outcome) = adder.choose(text);
@@ -68,12 +82,24 @@ pub(in crate::policy) fn add_owners(
             tenants: super::patterns(&entry.tenants),
             available: rules.is_some(),
         });
-        accepted.extend(rules);
+        accepted.extend(rules.map(|rules| (outcomes.len(), rules)));
         outcomes.push(outcome);
     }
     let mut revisions = snapshot.revision.to_string();
-    for rules in accepted {
+    let mut documents = Vec::new();
+    for (owner, rules) in accepted {
         revisions.push_str(&rules.revision);
+        if let Some(outcome) = outcomes.get(owner)
+            && outcome.state == OwnerState::Current
+        {
+            documents.push(OwnerDocument {
+                owner,
+                file: outcome.file.clone(),
+                document: rules.document,
+                grants: snapshot.grants.len(),
+                restrictions: snapshot.restrictions.len(),
+            });
+        }
         snapshot.grants.extend(rules.grants);
         snapshot.restrictions.extend(rules.restrictions);
     }
@@ -85,7 +111,7 @@ pub(in crate::policy) fn add_owners(
     let digest = sha256_hex(revisions.as_bytes());
     snapshot.revision = digest.get(..16).unwrap_or(&digest).into();
     snapshot.index();
-    outcomes
+    (outcomes, documents)
 }
 
 struct Adder<'a> {
@@ -184,13 +210,14 @@ impl Adder<'_> {
         if self.test {
             cases.clear();
         }
+        rules.document = document;
         let good = !problems.any_error();
         (good.then_some(rules), problems.into_sorted(), cases)
     }
 
     /// Runs an owner's tests on the platform's rules and its own: what other owners do cannot make them fail.
     fn run(&mut self, rules: Rules, cases: &[cases::Case], problems: &mut Problems) -> Rules {
-        let Rules { grants, restrictions, revision } = rules;
+        let Rules { grants, restrictions, revision, document } = rules;
         let snapshot = &mut *self.snapshot;
         let platform = (snapshot.grants.len(), snapshot.restrictions.len(), snapshot.owners.len());
         // Its number among the owners is what its rules say.
@@ -215,7 +242,7 @@ impl Adder<'_> {
         for (owner, available) in snapshot.owners.iter_mut().zip(others) {
             owner.available = available;
         }
-        Rules { grants, restrictions, revision }
+        Rules { grants, restrictions, revision, document }
     }
 
     /// Everything that is given must have been given to the owner: patterns by containment, scopes one by one. Names of
@@ -340,7 +367,7 @@ impl Adder<'_> {
                 rule
             })
             .collect();
-        Rules { grants, restrictions, revision: Box::default() }
+        Rules { grants, restrictions, revision: Box::default(), document: Document::default() }
     }
 }
 

@@ -37,6 +37,7 @@ fn every_key_that_is_read_is_described() {
         }
     }
     complete(&policy(), "");
+    complete(&owner(), "");
 }
 
 #[test]
@@ -147,4 +148,31 @@ fn the_shipped_schema_is_this_one() {
     let shipped = include_str!("../../../nginx/policy.schema.json");
     let shipped: Value = serde_json::from_str(shipped).unwrap();
     assert_eq!(shipped, policy(), "run: tenantauth schema > nginx/policy.schema.json");
+}
+
+#[test]
+fn owners_documents_are_valid_as_far_as_they_are_good() {
+    let validator = jsonschema::draft7::new(&owner()).unwrap();
+    let page = include_str!("../../../docs/owners.md");
+    let (mut good, mut refused) = (0, 0);
+    for block in page.split("```yaml\n").skip(1).map(|rest| rest.split("```\n").next().unwrap()) {
+        let Some(json) = document(block) else { panic!("{block}") };
+        // The platform's document, and what an owner may not say, hold keys that no owner's document has.
+        let fits = !["issuers:", "group_names:"].iter().any(|key| block.contains(key));
+        assert_eq!(validator.is_valid(&json), fits, "{block}");
+        if fits { good += 1 } else { refused += 1 }
+    }
+    assert!(good >= 4 && refused >= 2, "{good} {refused}");
+    for (broken, is_good) in [
+        ("{}\n", true),
+        ("version: 1\n", true),
+        ("version: 2\n", false),
+        ("grants: [{ groups: [a] }]\n", false),
+        ("restrictions: [{ networks: [office], colour: red }]\n", false),
+        ("tests: [{ name: x }]\n", false),
+    ] {
+        assert_eq!(validator.is_valid(&document(broken).unwrap()), is_good, "{broken}");
+    }
+    let shipped: Value = serde_json::from_str(include_str!("../../../nginx/owner.schema.json")).unwrap();
+    assert_eq!(shipped, owner(), "run: tenantauth schema --owner > nginx/owner.schema.json");
 }

@@ -365,3 +365,59 @@ proptest! {
         }
     }
 }
+
+/// What is odd about an owner's document is told with its place, in its file; the platform's knows what owners grant.
+#[test]
+fn odd_rules_of_owners_are_told_like_the_platforms() {
+    const GUIDS: &str = "group_names:\n  x: 0f3c9a1e-0000-4000-8000-000000000001\n  y: 0f3c9a1e-0000-4000-8000-000000000002\n  z: 0f3c9a1e-0000-4000-8000-000000000003\n";
+    let platform = format!(
+        "{GUIDS}networks: {{ office: [10.0.0.0/8] }}\nclient_ip: {{ source: remote_addr }}\n\
+         grants: [{{ name: all, groups: [x], tenants: [\"team-*\"] }}]\n\
+         restrictions: [{{ networks: [office], tenants: [team-a, mine, nobodys] }}]\n\
+         owners:\n  team-a: {{ tenants: [\"*\"], scopes: [\"*:*\"] }}\n"
+    );
+    let document = "grants:\n\
+        - { name: writers, groups: [y], tenants: [\"*\"], scopes: [\"logs:write\"] }\n\
+        - { groups: [x], tenants: [team-b] }\n\
+        - { groups: [y], tenants: [t], except_tenants: [\"t*\"] }\n\
+        - { groups: [z], tenants: [mine], expires: @SOON@ }\n\
+        - { groups: [team], tenants: [mine] }\n\
+        restrictions:\n\
+        - { networks: [office], tenants: [u], scopes: [\"traces:write\"] }\n";
+    let soon = jiff::Timestamp::from_second(i64::try_from(NOW).unwrap() + 5 * 86_400).unwrap().to_string();
+    let directory = Directory::with("team-a", &document.replace("@SOON@", &soon));
+    let text = format!("{HEAD}{platform}");
+    let outcome = compile("p.yaml", text.as_bytes(), &mut directory.clone(), NOW);
+    assert!(outcome.compiled.is_some(), "{:#?}", outcome.diagnostics);
+    let told = |found: &[crate::policy::diagnostic::Diagnostic]| -> Vec<String> {
+        found.iter().map(|problem| problem.to_string().split("\n").next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        told(&outcome.owners[0].diagnostics),
+        [
+            "owners.d/team-a.yaml:2:43: warning: grants[0].tenants[0]: `logs:write` is granted on every tenant, those to come included",
+            "owners.d/team-a.yaml:3:3: warning: grants[1]: `all` in line 13 of the platform's document grants all of it already",
+            "owners.d/team-a.yaml:4:3: warning: grants[2]: every tenant that it names is excepted as well: it grants nothing",
+            "owners.d/team-a.yaml:5:44: warning: grants[3].expires: the grant ends within 5 days",
+            "owners.d/team-a.yaml:6:14: warning: grants[4]: the issuer gives groups as GUIDs, and `team` is none",
+            "owners.d/team-a.yaml:8:3: warning: restrictions[0]: no grant names a scope that this restriction binds: it applies to nothing",
+        ]
+    );
+    // `*` is granted by the owner, so nothing of the platform's is granted to nobody.
+    assert_eq!(told(&outcome.diagnostics), [""; 0]);
+    let without = Directory::with("team-a", "grants: [{ groups: [z], tenants: [mine] }]\n");
+    let outcome = compile("p.yaml", text.as_bytes(), &mut without.clone(), NOW);
+    assert_eq!(
+        told(&outcome.diagnostics),
+        ["p.yaml:14:62: warning: restrictions[0].tenants[2]: the tenant `nobodys` is granted to nobody"]
+    );
+    // Ungranted in the owner's document.
+    let restricted = "grants: [{ groups: [z], tenants: [mine] }]\nrestrictions:\n- { networks: [office], tenants: [mine, theirs] }\n";
+    let outcome = compile("p.yaml", text.as_bytes(), &mut Directory::with("team-a", restricted), NOW);
+    assert_eq!(
+        told(&outcome.owners[0].diagnostics),
+        [
+            "owners.d/team-a.yaml:3:40: warning: restrictions[0].tenants[1]: the tenant `theirs` is granted to nobody"
+        ]
+    );
+}

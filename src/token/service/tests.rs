@@ -149,3 +149,40 @@ fn successes_are_remembered_for_one_snapshot_and_failures_never() {
     assert_eq!(find(2, &bearer('z')), (Err(Reason::TokenUnknown), 0), "another snapshot");
     assert_eq!(find(2, &bearer('b')), (Ok((0, false)), 1));
 }
+
+#[test]
+fn what_looks_like_a_token_is_known_however_it_is_wrapped() {
+    let a = made('a');
+    let blanks = " ".repeat(2000);
+    for held in [
+        a.clone(),
+        format!("Bearer {a}"),
+        format!("Bearer {blanks}{a}"),
+        format!("bearer\t{a}"),
+        format!("Token {a}; x"),
+        format!("Digest token=\"{a}\""),
+        "Bearer tas_short".to_owned(),
+        basic(&format!("agent:{a}")),
+        basic(&format!("agent:x:{a}")),
+        basic(&format!("agent:{a}")).replace("Basic", &format!("bASIC{blanks}")),
+        basic(&format!("{}:{a}", "n".repeat(2000))),
+    ] {
+        assert!(holds_token(held.as_bytes()), "{held}");
+    }
+    let jwt = crate::token::fixtures::token(
+        crate::token::algorithm::Algorithm::Rs256,
+        r#"{"alg":"RS256"}"#,
+        r#"{"sub":"tas_x"}"#,
+    );
+    for other in [
+        "",
+        "Bearer",
+        "Basic",
+        "Bearer xtas_aaaa",
+        "Basic tas",
+        &basic("agent:secret"),
+        &format!("Bearer {jwt}"),
+    ] {
+        assert!(!holds_token(other.as_bytes()), "{other}");
+    }
+}

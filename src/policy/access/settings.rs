@@ -1,0 +1,210 @@
+//! What differs between two policies outside of their rules: issuers, service accounts, revocations, sources.
+
+use super::written;
+use crate::client_ip::{CookieKeys, Source};
+use crate::policy::Compiled;
+use crate::policy::snapshot::{ServiceAccount, Snapshot};
+use crate::token::algorithm::Algorithm;
+use crate::token::claims::ClaimPath;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One difference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The section of the document.
+    pub section: &'static str,
+    /// Of what in it: the name of an issuer or of a service account; empty for the section itself.
+    pub name: String,
+    /// What about it: a key, or empty for all of it.
+    pub what: &'static str,
+    /// Under the old policy; `None` where it is not there.
+    pub old: Option<String>,
+    /// Under the new policy.
+    pub new: Option<String>,
+}
+
+/// What is said of one thing: key and value.
+type Said = Vec<(&'static str, String)>;
+
+/// Everything that differs. Neither hashes nor keys are told, only how many there are.
+pub(super) fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
+    let (a, b) = (&old.snapshot, &new.snapshot);
+    let mut found = Vec::new();
+    named("issuers", issuers(old), issuers(new), &mut found);
+    let mut whole = |section, old: String, new: String| {
+        if old != new {
+            let side = |text: String| (!text.is_empty()).then_some(text);
+            found.push(Setting { section, name: String::new(), what: "", old: side(old), new: side(new) });
+        }
+    };
+    whole("token_headers", a.token_headers.join(", "), b.token_headers.join(", "));
+    whole("client_ip", client_ip(a), client_ip(b));
+    whole(
+        "audit",
+        format!("query: {:?}", a.audit_query).to_lowercase(),
+        format!("query: {:?}", b.audit_query).to_lowercase(),
+    );
+    whole("mode", mode(a), mode(b));
+    named("service_accounts", accounts(a), accounts(b), &mut found);
+    tokens(a, b, &mut found);
+    revoked(a, b, &mut found);
+    found
+}
+
+/// Compares things that have names.
+fn named(
+    section: &'static str,
+    old: BTreeMap<String, Said>,
+    new: BTreeMap<String, Said>,
+    found: &mut Vec<Setting>,
+) {
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let all = |said: &Said| {
+            said.iter().map(|(what, value)| format!("{what}: {value}")).collect::<Vec<_>>().join("; ")
+        };
+        let setting = |what, old, new| Setting { section, name: name.clone(), what, old, new };
+        match (old.get(name), new.get(name)) {
+            (Some(old), Some(new)) => {
+                for ((what, old), (_, new)) in old.iter().zip(new).filter(|(old, new)| old != new) {
+                    found.push(setting(what, Some(old.clone()), Some(new.clone())));
+                }
+            }
+            (old, new) => found.push(setting("", old.map(all), new.map(all))),
+        }
+    }
+}
+
+fn issuers(policy: &Compiled) -> BTreeMap<String, Said> {
+    let snapshot = &policy.snapshot;
+    let each = snapshot.issuers.iter().zip(&snapshot.issuer_names).enumerate();
+    each.map(|(at, (rules, name))| {
+        let keys = match (policy.key_files.get(at), policy.endpoints.get(at)) {
+            (Some(Some(file)), _) => file.display().to_string(),
+            (_, Some(Some(endpoint))) => {
+                endpoint.jwks_url.as_deref().map_or_else(|| "discovery".to_owned(), str::to_owned)
+            }
+            _ => "in the policy".to_owned(),
+        };
+        let said = vec![
+            ("issuer", rules.issuer.to_string()),
+            ("audiences", rules.audiences.join(", ")),
+            ("algorithms", rules.algorithms.iter().map(Algorithm::name).collect::<Vec<_>>().join(", ")),
+            ("groups_claim", claim(&rules.groups_claim)),
+            ("groups_format", format!("{:?}", rules.groups_format).to_lowercase()),
+            ("user_claim", rules.user_claim.to_string()),
+            ("leeway", format!("{}s", rules.leeway)),
+            ("bare_groups", snapshot.groups.is_bare(at).to_string()),
+            ("keys", keys),
+        ];
+        (name.to_string(), said)
+    })
+    .collect()
+}
+
+/// As a policy writes it.
+fn claim(path: &ClaimPath) -> String {
+    match path {
+        ClaimPath::Name(name) => name.to_string(),
+        ClaimPath::Pointer(segments) => {
+            let escaped = segments.iter().map(|segment| segment.replace('~', "~0").replace('/', "~1"));
+            escaped.map(|segment| format!("/{segment}")).collect()
+        }
+    }
+}
+
+fn accounts(snapshot: &Snapshot) -> BTreeMap<String, Said> {
+    let said = |account: &ServiceAccount| {
+        let networks = match &account.networks {
+            Some(_) => written(&account.network_names).join(", "),
+            None => "anywhere".to_owned(),
+        };
+        vec![("tokens", account.token_sha256.len().to_string()), ("networks", networks)]
+    };
+    snapshot.service_accounts.iter().map(|account| (account.name.to_string(), said(account))).collect()
+}
+
+/// Accounts that have as many tokens as before, and others.
+fn tokens(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
+    for account in &new.service_accounts {
+        let Some(before) = old.service_accounts.iter().find(|known| known.name == account.name) else {
+            continue;
+        };
+        let not_in = |mine: &ServiceAccount, others: &ServiceAccount| {
+            let is_there = |sum| others.token_sha256.iter().any(|other| other == sum);
+            mine.token_sha256.iter().filter(|sum| !is_there(*sum)).count()
+        };
+        let (gone, come) = (not_in(before, account), not_in(account, before));
+        if gone > 0 && come == gone {
+            found.push(Setting {
+                section: "service_accounts",
+                name: account.name.to_string(),
+                what: "tokens",
+                old: Some(format!("{gone} that are gone")),
+                new: Some(format!("{come} new")),
+            });
+        }
+    }
+}
+
+fn client_ip(snapshot: &Snapshot) -> String {
+    match &snapshot.client_ip {
+        None => String::new(),
+        Some(Source::Cookie { name, keys: CookieKeys::Signed(file) }) => {
+            format!("cookie {name}, keys_file {}", file.display())
+        }
+        Some(Source::Cookie { name, keys: CookieKeys::Unsigned }) => format!("cookie {name}, unsigned"),
+        Some(Source::RemoteAddr) => "remote_addr".to_owned(),
+        Some(Source::Header { name, trusted_peers }) => {
+            let peers: Vec<String> = trusted_peers
+                .ranges()
+                .map(
+                    |(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") },
+                )
+                .collect();
+            format!("header {name}, trusted_peers {}", peers.join(", "))
+        }
+    }
+}
+
+fn mode(snapshot: &Snapshot) -> String {
+    let Some(until) = snapshot.shadow_until else { return "enforce".to_owned() };
+    let time = i64::try_from(until).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "shadow".to_owned(), |time| format!("shadow until {time}"))
+}
+
+fn revoked(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
+    let principals = |snapshot: &Snapshot| -> BTreeSet<String> {
+        let users = snapshot.revoked.principals.iter().map(|(issuer, id)| {
+            format!("{} {id}", snapshot.issuer_names.get(*issuer).map_or("", |name| name))
+        });
+        let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked);
+        users.chain(accounts.map(|account| format!("service {}", account.name))).collect()
+    };
+    let groups = |snapshot: &Snapshot| -> BTreeSet<String> {
+        snapshot.groups.revoked().iter().map(ToString::to_string).collect()
+    };
+    for (what, old, new) in
+        [("principals", principals(old), principals(new)), ("groups", groups(old), groups(new))]
+    {
+        let one = |name: &String, is_new: bool| {
+            let said = || Some("revoked".to_owned());
+            let (old, new) = if is_new { (None, said()) } else { (said(), None) };
+            Setting { section: "revoked", name: name.clone(), what, old, new }
+        };
+        found.extend(old.difference(&new).map(|name| one(name, false)));
+        found.extend(new.difference(&old).map(|name| one(name, true)));
+    }
+    let gone = old.revoked.tokens.difference(&new.revoked.tokens).count();
+    let come = new.revoked.tokens.difference(&old.revoked.tokens).count();
+    if gone + come > 0 {
+        let count = |count: usize, word: &str| (count > 0).then(|| format!("{count} {word}"));
+        found.push(Setting {
+            section: "revoked",
+            name: String::new(),
+            what: "tokens_sha256",
+            old: count(gone, "that are gone"),
+            new: count(come, "new"),
+        });
+    }
+}

@@ -1,0 +1,191 @@
+//! What a policy was made of, to be made again: by this worker, by one that starts later, or by one that has missed it.
+
+use super::{DOCUMENT, OWNERS, base_of, failed, owner_path};
+use crate::policy::{Files, Outcome, OwnerText, compile};
+use crate::token::digest::sha256_hex;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+/// Everything that a policy was made of: the document first, then each file it names. Enough to make it again
+/// when what is on disk has become unusable.
+///
+/// Each file has the time at which it was read. All workers read the same disk, and a content is used only after it was
+/// the same for a while, so that of two contents of a file the one that was read later is the newer one.
+#[derive(Clone, Debug, Default)]
+pub struct Bundle(Vec<Part>);
+
+#[derive(Clone, Debug)]
+struct Part {
+    path: PathBuf,
+    content: Vec<u8>,
+    /// By the clock of [`super::uptime`]; 0 for what was kept through a restart, which is older than all that was read.
+    read_at: u64,
+}
+
+/// The same files with the same contents, whenever they were read.
+impl PartialEq for Bundle {
+    fn eq(&self, other: &Self) -> bool {
+        let alike = |(own, other): (&Part, &Part)| own.path == other.path && own.content == other.content;
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(alike)
+    }
+}
+
+impl Eq for Bundle {}
+
+impl Bundle {
+    /// Nothing.
+    pub const EMPTY: Self = Self(Vec::new());
+
+    pub(super) fn add(&mut self, path: PathBuf, content: Vec<u8>, read_at: u64) {
+        self.0.push(Part { path, content, read_at });
+    }
+
+    /// The bundle as bytes that [`Bundle::from_bytes`] reads. They hold secrets: the keys of signed cookies.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for Part { path, content, read_at } in &self.0 {
+            for part in [path.as_os_str().as_bytes(), content, &read_at.to_le_bytes()] {
+                bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
+                bytes.extend_from_slice(part);
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`Bundle::to_bytes`] made; `None` for anything else.
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let mut part = || {
+            let (length, rest) = bytes.split_first_chunk::<8>()?;
+            let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+            bytes = rest;
+            Some((part.to_vec(), rest.is_empty()))
+        };
+        let mut bundle = Self::default();
+        loop {
+            let (path, _) = part()?;
+            let (content, _) = part()?;
+            let (read_at, last) = part()?;
+            let read_at = u64::from_le_bytes(read_at.try_into().ok()?);
+            bundle.add(PathBuf::from(OsString::from_vec(path)), content, read_at);
+            if last {
+                return Some(bundle);
+            }
+        }
+    }
+
+    /// The same, older than everything that was read since the machine started.
+    pub fn of_before(mut self) -> Self {
+        self.0.iter_mut().for_each(|part| part.read_at = 0);
+        self
+    }
+
+    /// What tells it from bundles of other contents, in 64 hexadecimal digits; when files were read is not in it.
+    pub fn id(&self) -> String {
+        let parts = self.0.iter().map(|part| format!("{:?} {}\n", part.path, sha256_hex(&part.content)));
+        sha256_hex(parts.collect::<String>().as_bytes())
+    }
+
+    /// The path of the document.
+    pub(super) fn document(&self) -> Option<&Path> {
+        self.0.first().map(|part| &*part.path)
+    }
+
+    /// When a file was read.
+    pub(super) fn read_at(&self, path: &Path) -> Option<u64> {
+        self.part(path).map(|part| part.read_at)
+    }
+
+    /// Whether it was made from the policy at `path`, and not from another one.
+    pub fn is_of(&self, path: &Path) -> bool {
+        // Whether the policy is a directory cannot be asked while it is missing.
+        self.document().is_some_and(|document| *document == *path || *document == path.join(DOCUMENT))
+    }
+
+    /// Whether the document in it is newer than that in another one, and says something else.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        match (self.0.first(), other.0.first()) {
+            (Some(own), Some(other)) => own.read_at > other.read_at && own.content != other.content,
+            (own, _) => own.is_some(),
+        }
+    }
+
+    /// Whether it holds a document of this owner that is newer than that in another one, and says something else.
+    pub fn has_newer_owner(&self, owner: &str, other: &Self) -> bool {
+        let path = |bundle: &Self| bundle.document().map(|document| owner_path(&base_of(document), owner));
+        let own = path(self).and_then(|path| self.part(&path));
+        let others = path(other).and_then(|path| other.part(&path));
+        match (own, others) {
+            (Some(own), Some(other)) => own.read_at > other.read_at && own.content != other.content,
+            (own, _) => own.is_some(),
+        }
+    }
+
+    /// Takes over every file beside the document of which another bundle of the same policy has a newer content.
+    pub fn take_newer_files(&mut self, other: &Self) {
+        for part in self.0.iter_mut().skip(1) {
+            if let Some(newer) = other.part(&part.path)
+                && newer.read_at > part.read_at
+            {
+                part.clone_from(newer);
+            }
+        }
+    }
+
+    /// Takes over the documents of owners that another bundle of the same policy has, and this one not, or older.
+    pub fn take_newer_owners(&mut self, other: &Self) {
+        let Some(owners) = self.document().map(|document| base_of(document).join(OWNERS)) else {
+            return self.clone_from(other);
+        };
+        for theirs in other.0.iter().skip(1).filter(|part| part.path.starts_with(&owners)) {
+            match self.0.iter_mut().skip(1).find(|part| part.path == theirs.path) {
+                Some(own) if own.read_at < theirs.read_at => own.clone_from(theirs),
+                Some(_) => {}
+                None => self.0.push(theirs.clone()),
+            }
+        }
+    }
+
+    /// Takes one file's content from a newer bundle.
+    pub(super) fn replace(&mut self, file: &Path, newer: &Self) {
+        let Some(newer) = newer.0.iter().find(|part| part.path == file) else { return };
+        for part in self.0.iter_mut().skip(1).filter(|part| part.path == file) {
+            part.clone_from(newer);
+        }
+    }
+
+    fn part(&self, path: &Path) -> Option<&Part> {
+        self.0.iter().skip(1).find(|part| part.path == path)
+    }
+
+    pub(super) fn find(&self, path: &Path) -> Option<&Vec<u8>> {
+        self.part(path).map(|part| &part.content)
+    }
+
+    /// Compiles the policy again as it was. `now`: Unix seconds.
+    pub fn compile(mut self, now: u64) -> Outcome {
+        let Some(Part { path, content, .. }) = self.0.first().cloned() else {
+            return failed("", "there is no last good policy");
+        };
+        compile(&path.display().to_string(), &content, &mut self, now)
+    }
+}
+
+impl Files for Bundle {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        let base = self.document().map(base_of).unwrap_or_default();
+        self.find(&base.join(path)).cloned().ok_or_else(|| "not kept".to_owned())
+    }
+
+    /// What was good stays good: there is no newer version here.
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let base = self.document().map(base_of).unwrap_or_default();
+        let path = owner_path(&base, name);
+        let content = self.find(&path).cloned();
+        Some(OwnerText {
+            file: path.display().to_string(),
+            current: content.clone().ok_or_else(|| "not kept".to_owned()),
+            last_good: content,
+        })
+    }
+}
