@@ -26,6 +26,7 @@ use crate::token::service::ServiceTokenCache;
 use arc_swap::{ArcSwapOption, Guard};
 use keys::Exchange;
 use reload::Task;
+pub use state::last_good;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

@@ -19,6 +19,7 @@ mod explain;
 mod keygen;
 mod keys;
 mod replay;
+mod start;
 mod test;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -163,6 +164,7 @@ fn wrong_usage_is_1_and_help_is_0() {
         ("chekc policy.yaml", "'check'"),
         ("check", "<POLICY>..."),
         ("check --format xml policy.yaml", "'xml'"),
+        ("check --state-dir state policy.yaml", "--start"),
         ("explain --policy policy.yaml --tenant a --groups b", "--scope"),
         ("explain --policy policy.yaml --tenant a --scope logs:read", "--groups"),
         ("explain --policy policy.yaml --groups b --scope logs:read", "--tenant"),
