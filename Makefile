@@ -16,6 +16,8 @@ DIST    ?= dist
 VENV    := $(TARGET)/venv
 PROVIDER := tests/provider
 DENY_VERSION := 0.20.2
+# Roots to try packages and images in are root's.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 .PHONY: help build install install-image image image-test deb tarball release deny demo test bench lint setup-demo setup-test setup-bench provider clean
@@ -67,7 +69,7 @@ image:
 # The same Dockerfile over stand-ins for its base images, and requests through the result.
 image-test: build
 	@./setup.sh buildah mmdebstrap
-	./tests/image/build.sh
+	$(AS_ROOT) ./tests/image/build.sh
 
 # Packages for Debian and Ubuntu, and for every other system with glibc.
 deb tarball: build
@@ -87,6 +89,7 @@ release:
 # `cargo deny check advisories`.
 DENY := $(TARGET)/tools/bin/cargo-deny
 deny: $(DENY)
+	$(CARGO) fetch --quiet --locked
 	$(DENY) --locked --offline check --hide-inclusion-graph bans licenses sources
 
 $(DENY):
@@ -98,7 +101,7 @@ setup-demo:
 	@./setup.sh nginx lua prometheus
 
 setup-test:
-	@./setup.sh nginx lua prometheus python node
+	@./setup.sh nginx lua prometheus python node mmdebstrap dpkg-dev
 	@$(MAKE) --silent $(VENV)/ready provider
 
 # The SQL engine of the tests, into a directory of the build; each file is known by its hash.
@@ -134,11 +137,12 @@ lint:
 	@! grep -rlE 'ipnet' src | grep -v '^src/network.rs$$' || { echo "ipnet is named outside src/network.rs" >&2; exit 1; }
 
 # The integration tests drive the very module that is installed.
-test: setup-test lint build
+test: setup-test lint deny build
 	$(CARGO) test --locked --no-default-features --lib --bins --tests
 	$(CARGO) test --locked --no-default-features --features vendored --lib
 	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
 	./tests/install.sh
+	$(AS_ROOT) ./tests/packages.sh
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
 
 bench: setup-bench build

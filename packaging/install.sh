@@ -9,7 +9,7 @@ find bin lib share -type f | while read -r file; do
     new=$(dirname "$to")/.$(basename "$to").new
     mkdir -p "$(dirname "$to")"
     case $file in
-        share/*/examples/*) sed "s|/usr/local/|$prefix/|g" "$file" > "$new" ;;
+        share/*) sed "s|/usr/local/|$prefix/|g" "$file" > "$new" ;;
         *) cp "$file" "$new" ;;
     esac
     case $file in bin/*) chmod 0755 "$new" ;; *) chmod 0644 "$new" ;; esac

@@ -32,7 +32,7 @@ for prefix in /usr/local /opt/ta; do
     DESTDIR=$work/tree PREFIX=$prefix "$work/tenantauth-$version-linux-$(uname -m)/install.sh" > /dev/null
     make -s install DESTDIR="$work/made" PREFIX=$prefix
     diff -r "$work/tree$prefix" "$work/made$prefix" || fail "the tarball installs something else under $prefix"
-    ! grep -rl /usr/local/ "$work/made/opt" 2>/dev/null || fail "an example names another prefix"
+    ! grep -rl /usr/local/ "$work/made/opt/ta/share" 2>/dev/null || fail "an example names another prefix"
 done
 [ -f "$work/tenantauth-$version-linux-$(uname -m)/LICENSE" ] || fail "the tarball has no license"
 
@@ -84,7 +84,7 @@ mknod -m 666 "$root/dev/null" c 1 3
 mknod -m 666 "$root/dev/urandom" c 1 9
 mount -t proc proc "$root/proc"
 listed() {
-    (cd "$root" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/log -o -path ./run -o -path ./var/cache -o -path ./proc \) \
+    (cd "$root" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/lib/nginx -o -path ./var/log -o -path ./run -o -path ./var/cache -o -path ./proc \) \
         -prune -o -print | LC_ALL=C sort)
 }
 listed > "$work/before"
@@ -107,7 +107,8 @@ policy '' > "$root/etc/tenantauth/policy.yaml"
 # The example as it was installed, on a port of ours.
 sed "s/listen 8080/listen 127.0.0.1:$port/; s/^worker_processes .*/worker_processes 1;/" \
     "$root/usr/share/tenantauth/examples/minimal.conf" > "$root/etc/nginx/nginx.conf"
-in_root nginx -g 'daemon off;' > "$work/nginx.log" 2>&1 &
+# Not by the function: its shell would stand between.
+chroot "$root" env -i PATH=/usr/sbin:/usr/bin nginx -g 'daemon off;' > "$work/nginx.log" 2>&1 &
 nginx=$!
 ask() { # prints the reason of a denial
     exec 3<> "/dev/tcp/127.0.0.1/$port" || return 1

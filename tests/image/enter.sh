@@ -30,7 +30,7 @@ if [ -e "$ROOM/own.conf" ]; then
     mount -t tmpfs tmpfs "$view/etc/nginx"
     cp "$ROOM/own.conf" "$view/etc/nginx/nginx.conf"
 fi
-# Where nothing is written, nothing is printed either: what an engine collects may belong to root.
+# nginx opens /dev/stdout by its name: an engine hands its pipes over to the container's user, too.
 chown "${user%%:*}" /proc/self/fd/1 /proc/self/fd/2 2>/dev/null || true
 unset ROOT ROOM
 exec chroot --userspec="$user" --groups= "$view" "$@"
