@@ -36,7 +36,7 @@ LABEL org.opencontainers.image.title="tenantauth" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/ /
 # Written while it runs are two directories: nginx's temporary files, and what is kept over a restart.
-RUN useradd --system --uid 10101 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tenantauth \
+RUN useradd --uid 10101 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tenantauth \
     && install -d -o tenantauth -g tenantauth /run/tenantauth \
     && install -d -o tenantauth -g tenantauth -m 0700 /var/lib/tenantauth \
     && install -d /etc/tenantauth

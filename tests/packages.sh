@@ -125,7 +125,7 @@ answers() {
 workers() { cat "/proc/$nginx/task/$nginx/children"; }
 # The inodes of the module as the workers have it mapped.
 mapped() {
-    for pid in $(workers); do awk '/tenantauth\.so/ { print $5 }' "/proc/$pid/maps"; done | sort -u
+    for pid in $(workers); do awk '/tenantauth\.so/ { print $5 }' "/proc/$pid/maps" 2> /dev/null; done | sort -u
 }
 installed() { stat -c %i "$root/usr/lib/tenantauth/tenantauth.so"; }
 answers "nginx with the package does not answer"

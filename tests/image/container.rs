@@ -28,6 +28,7 @@ pub(crate) struct Room {
 pub(crate) struct Container {
     process: Option<Process>,
     name: String,
+    admin: u16,
 }
 
 /// The root of a built image and its configuration, as `buildah inspect` prints what engines of Docker's kind read (OCI's
@@ -154,7 +155,8 @@ impl Room {
     /// Starts the container, and waits until its administration server answers.
     pub(crate) fn start(&self, name: &str, variables: &[(&str, &str)]) -> Container {
         let process = Process::start(&self.workspace, name, &mut self.command(variables, &[]));
-        let mut container = Container { process: Some(process), name: name.to_owned() };
+        let mut container =
+            Container { process: Some(process), name: name.to_owned(), admin: self.port("admin") };
         wait_for("container that listens", 20, || {
             let running = container.process.as_mut().is_some_and(Process::is_running);
             assert!(running, "it ended:\n{}", container.output(self));
@@ -225,6 +227,8 @@ impl Container {
             // machine it is nginx, whose workers must not outlive it.
             signal(process.pid(), if image().is_some() { "KILL" } else { "TERM" });
             wait_for("end of the container", 10, || (!process.is_running()).then_some(()));
+            // What it leaves behind ends a moment later.
+            wait_for("free port", 10, || TcpStream::connect(("127.0.0.1", self.admin)).err());
         }
     }
 }

@@ -33,4 +33,7 @@ fi
 # nginx opens /dev/stdout by its name: an engine hands its pipes over to the container's user, too.
 chown "${user%%:*}" /proc/self/fd/1 /proc/self/fd/2 2>/dev/null || true
 unset ROOT ROOM
-exec chroot --userspec="$user" --groups= "$view" "$@"
+# This shell stays, as process 1: all ends with it. A process that changes its user would survive who started it.
+status=0
+chroot --userspec="$user" --groups= "$view" "$@" || status=$?
+exit $status

@@ -13,7 +13,9 @@ root() {
             ;;
         openresty)
             packages=nginx,libnginx-mod-http-lua,ca-certificates
-            hook='ln -s ../sbin/nginx "$1/usr/bin/openresty" && rm "$1/etc/nginx/nginx.conf"'
+            # Debian's lines for modules are relative to nginx's prefix, which the image gives.
+            hook='ln -s ../sbin/nginx "$1/usr/bin/openresty" && rm "$1/etc/nginx/nginx.conf" &&
+                sed -i "s|load_module modules/|load_module /usr/lib/nginx/modules/|" "$1"/usr/share/nginx/modules-available/*.conf'
             ;;
     esac
     for sources in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
