@@ -75,6 +75,14 @@ reload_check "$work/policy" || status=$?
 [ $status = 3 ] && grep -q 'policy.yaml:4:48: grants' "$work/said" && grep -q 'nginx is not reloaded' "$work/said" ||
     fail "a broken policy: $status, $(cat "$work/said")"
 
+# A release is made of what is committed, and of what the changelog tells of.
+git clone --quiet --no-hardlinks . "$work/clone"
+make -s -C "$work/clone" release VERSION=9.9.9 > "$work/said" 2>&1 && fail "a version without a changelog is released"
+grep -q 'CHANGELOG.md has no section for 9.9.9' "$work/said" || fail "$(cat "$work/said")"
+touch "$work/clone/new"
+make -s -C "$work/clone" release > "$work/said" 2>&1 && fail "a tree that is not clean is released"
+grep -q 'the tree is not clean' "$work/said" || fail "$(cat "$work/said")"
+
 # The life of the .deb, in a Debian with nginx.
 (work=$PWD/target/image && . ./tests/image/roots.sh && root openresty)
 root=$work/root
