@@ -1,40 +1,49 @@
-# OpenResty with tenantauth: the module, the command, the snippets and a default configuration.
-#
-#   docker build -t tenantauth .
-#   docker run -v ./policy:/etc/tenantauth:ro -v ./nginx.conf:/etc/nginx/nginx.conf:ro -p 8081-8083:8081-8083 tenantauth
-#
-# The user of the container, 10101, must be able to read the policy and the files it names.
-#
-# The default configuration is nginx/examples/mimir-loki-tempo.conf: backends on the container's own 127.0.0.1, as in
-# one Kubernetes pod. A configuration of yours keeps its `pid` in /run/tenantauth, and the server with /status on
-# 127.0.0.1:9145, which the health check asks.
+# OpenResty with tenantauth: a gateway in front of Mimir, Loki and Tempo, or the Grafana Gateway. docs/install.md says
+# how to run it. The same for amd64 and arm64: `docker buildx build --platform linux/amd64,linux/arm64 .`
 
 ARG RUST_TAG=1.95-bookworm
-ARG OPENRESTY_TAG=1.27.1.2-bookworm
+ARG OPENRESTY_TAG=1.29.2.3-bookworm
 
 # The same Debian as below: a module built against a later glibc would not load there.
 FROM rust:${RUST_TAG} AS build
 WORKDIR /src
-COPY . .
-RUN make build && make install PREFIX=/usr/local DESTDIR=/out
+
+# The dependencies first, under stand-ins of our own sources: a layer that changes with Cargo.lock alone.
+COPY Cargo.toml Cargo.lock build.rs ./
+RUN mkdir -p src/bin tests/nginx tests/image benches examples \
+    && for file in src/bin/tenantauth tests/nginx/main tests/image/main tests/image/built benches/micro benches/gateway examples/demo; do \
+        echo 'fn main() {}' > $file.rs || exit 1; \
+    done \
+    && echo '//! None of ours.' > src/lib.rs \
+    && cargo build --release --locked --bin tenantauth \
+    && cargo rustc --release --locked --lib --crate-type cdylib \
+    && cargo clean --release --locked --package tenantauth
+
+COPY Makefile ./
+COPY src src
+COPY lua lua
+COPY nginx nginx
+COPY deploy/image deploy/image
+RUN make build && make install install-image PREFIX=/usr/local DESTDIR=/out
 
 FROM openresty/openresty:${OPENRESTY_TAG}
+ARG VERSION=
+ARG REVISION=
+LABEL org.opencontainers.image.title="tenantauth" \
+    org.opencontainers.image.description="Authorization for Grafana OSS over Mimir, Loki and Tempo, inside OpenResty" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/ /
-# The pid and nginx's temporary files go to a directory that the user may write to; /run itself is root's. Logs go to
-# the container's output, audit records to stdout and errors to stderr.
-RUN useradd --system --uid 10101 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tenantauth \
+# Written while it runs are two directories: nginx's temporary files, and what is kept over a restart.
+RUN useradd --uid 10101 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tenantauth \
     && install -d -o tenantauth -g tenantauth /run/tenantauth \
-    && install -d /etc/tenantauth /etc/nginx /var/log/nginx \
-    && ln -s /dev/stdout /var/log/nginx/audit.jsonl \
-    && ln -s /dev/stderr /var/log/nginx/error.log \
-    && sed 's|^pid .*|pid /run/tenantauth/nginx.pid;|' \
-        /usr/local/share/tenantauth/examples/mimir-loki-tempo.conf > /etc/nginx/nginx.conf
+    && install -d -o tenantauth -g tenantauth -m 0700 /var/lib/tenantauth \
+    && install -d /etc/tenantauth
 USER 10101:10101
-EXPOSE 8081 8082 8083
+EXPOSE 8080 8081 8082 8083 9145
 
-# Healthy while a policy serves. The image holds no HTTP client; bash can speak to a port.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
-    CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9145 && printf 'GET /status?ready HTTP/1.0\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && [ \"$status\" = 200 ]"]
-
-# STOPSIGNAL is inherited: SIGQUIT, which lets open requests finish.
-CMD ["openresty", "-p", "/run/tenantauth", "-e", "stderr", "-c", "/etc/nginx/nginx.conf", "-g", "daemon off;"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/usr/local/bin/tenantauth-health"]
+# Open requests are finished.
+STOPSIGNAL SIGQUIT
+ENTRYPOINT ["/usr/local/bin/tenantauth-entrypoint"]

@@ -10,16 +10,26 @@ COMMAND := $(TARGET)/release/tenantauth
 LIB     := $(DESTDIR)$(PREFIX)/lib/tenantauth
 BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
+# What the examples name.
+SHOWN_PREFIX ?= $(PREFIX)
+DIST    ?= dist
 VENV    := $(TARGET)/venv
 PROVIDER := tests/provider
+DENY_VERSION := 0.20.2
+# Roots to try packages and images in are root's.
+AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
+.PHONY: help build install install-image image image-test deb tarball release deny demo test bench lint setup-demo setup-test setup-bench provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
 	@echo "make install PREFIX=/usr/local [DESTDIR=...]"
 	@echo "make demo                  a gateway in front of a real Prometheus, and a dozen requests"
 	@echo "make test                  everything that is proven"
+	@echo "make image                 the container image, with docker, podman or buildah"
+	@echo "make deb tarball           packages, into dist"
+	@echo "make release               both with checksums, of a clean tree"
 	@echo "make bench                 what a request costs, as ratios"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
@@ -37,18 +47,61 @@ install:
 	mv -f $(LIB)/.tenantauth.so.new $(LIB)/tenantauth.so
 	install -m 0755 $(COMMAND) $(BIN)/.tenantauth.new
 	mv -f $(BIN)/.tenantauth.new $(BIN)/tenantauth
-	for file in nginx/http.conf nginx/policy.schema.json nginx/owner.schema.json lua/auth.lua; do \
-	  install -m 0644 $$file $(SHARE)/.new && mv -f $(SHARE)/.new $(SHARE)/$$(basename $$file) || exit 1; \
+	for file in nginx/http.conf nginx/policy.schema.json nginx/owner.schema.json lua/auth.lua nginx/examples/*; do \
+	  case $$file in */examples/*) to=$(SHARE)/examples ;; *) to=$(SHARE) ;; esac; \
+	  sed 's|/usr/local/|$(SHOWN_PREFIX)/|g' $$file > $$to/.new && chmod 0644 $$to/.new && \
+	    mv -f $$to/.new $$to/$$(basename $$file) || exit 1; \
 	done
-	for file in nginx/examples/*; do \
-	  install -m 0644 $$file $(SHARE)/examples/.new && mv -f $(SHARE)/examples/.new $(SHARE)/examples/$$(basename $$file) || exit 1; \
-	done
+
+# What the image's entrypoint needs.
+install-image:
+	install -d $(BIN) $(SHARE)/image
+	install -m 0755 deploy/image/entrypoint.sh $(BIN)/tenantauth-entrypoint
+	install -m 0755 deploy/image/health.sh $(BIN)/tenantauth-health
+	install -m 0644 deploy/image/*.conf $(SHARE)/image
+
+# The container image, by whichever engine is here.
+ENGINE = $(firstword $(foreach engine,docker podman buildah,$(if $(shell command -v $(engine)),$(engine))))
+image:
+	$(or $(ENGINE),$(error docker, podman or buildah is needed)) build --build-arg VERSION=$(VERSION) \
+	  --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --tag tenantauth:$(VERSION) --tag tenantauth .
+
+# The same Dockerfile over stand-ins for its base images, and requests through the result.
+image-test: build
+	@./setup.sh buildah mmdebstrap
+	$(AS_ROOT) ./tests/image/build.sh
+
+# Packages for Debian and Ubuntu, and for every other system with glibc.
+deb tarball: build
+	@DIST="$(abspath $(DIST))" VERSION="$(VERSION)" TARGET="$(TARGET)" MAKE="$(MAKE)" ./packaging/package.sh $@
+
+# Everything that is published for a version, with checksums. Only what is committed, and what the changelog tells of.
+release:
+	@test -z "$$(git status --porcelain)" || { echo "the tree is not clean: commit or remove what \`git status\` shows" >&2; exit 1; }
+	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo "CHANGELOG.md has no section for $(VERSION)" >&2; exit 1; }
+	rm -rf $(DIST)
+	@./setup.sh dpkg-dev
+	$(MAKE) deb tarball
+	cd $(DIST) && sha256sum -- * > .SHA256SUMS && mv .SHA256SUMS SHA256SUMS
+	@echo "in $(DIST):" && ls $(DIST)
+
+# Licenses, duplicates and sources of all dependencies, without a network. The advisories need their database:
+# `cargo deny check advisories`.
+DENY := $(TARGET)/tools/bin/cargo-deny
+deny: $(DENY)
+	$(CARGO) fetch --quiet --locked
+	$(DENY) --locked --offline check --hide-inclusion-graph bans licenses sources
+
+$(DENY):
+	@echo "this goes into $(TARGET)/tools: cargo-deny $(DENY_VERSION)"
+	$(CARGO) install --quiet --locked --debug --root $(TARGET)/tools --target-dir $(TARGET)/tools/build --version $(DENY_VERSION) cargo-deny
+	rm -rf $(TARGET)/tools/build
 
 setup-demo:
 	@./setup.sh nginx lua prometheus
 
 setup-test:
-	@./setup.sh nginx lua prometheus python node
+	@./setup.sh nginx lua prometheus python node mmdebstrap dpkg-dev
 	@$(MAKE) --silent $(VENV)/ready provider
 
 # The SQL engine of the tests, into a directory of the build; each file is known by its hash.
@@ -85,11 +138,12 @@ lint:
 	@! grep -rlE 'ipnet' src | grep -v '^src/network.rs$$' || { echo "ipnet is named outside src/network.rs" >&2; exit 1; }
 
 # The integration tests drive the very module that is installed.
-test: setup-test lint build
+test: setup-test lint deny build
 	$(CARGO) test --locked --no-default-features --lib --bins --tests
 	$(CARGO) test --locked --no-default-features --features vendored --lib
 	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
 	./tests/install.sh
+	$(AS_ROOT) ./tests/packages.sh
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
 
 bench: setup-bench build

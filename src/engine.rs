@@ -30,6 +30,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use headers::HeaderNames;
 use keys::Exchange;
 use reload::Task;
+pub use state::last_good;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

@@ -77,7 +77,7 @@ fn repository(path: &str) -> PathBuf {
 /// Path and text of every page.
 fn pages() -> Vec<(PathBuf, String)> {
     let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let pages = docs.chain([repository("README.md"), repository("CHANGELOG.md")]);
+    let pages = docs.chain(["README.md", "CHANGELOG.md", "SECURITY.md"].map(repository));
     pages.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
@@ -492,6 +492,27 @@ fn the_reference_has_every_flag() {
         }));
     }
     assert_eq!(named_under("## Command line"), flags);
+}
+
+#[test]
+fn every_variable_of_the_image_is_listed() {
+    let script = fs::read_to_string(repository("deploy/image/entrypoint.sh")).unwrap();
+    let word = |c: char| !(c.is_ascii_uppercase() || c == '_');
+    let mut known: BTreeSet<String> = script
+        .split(word)
+        .filter(|name| name.starts_with("TENANTAUTH_") || name.ends_with("_URL"))
+        .filter(|name| !name.ends_with('_') && !name.starts_with('_'))
+        .map(str::to_owned)
+        .collect();
+    // The entrypoint puts these together from the names of the backends.
+    for backend in ["MIMIR", "LOKI", "TEMPO"] {
+        known.extend([format!("{backend}_URL"), format!("TENANTAUTH_LISTEN_{backend}")]);
+    }
+    let listed: BTreeSet<String> = named_in_table("docs/install.md", "")
+        .into_iter()
+        .filter(|name| !name.starts_with(['/', 'h']))
+        .collect();
+    assert_eq!(listed, known);
 }
 
 #[cfg(feature = "module")]

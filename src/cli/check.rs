@@ -2,7 +2,7 @@
 
 use super::accounts::User;
 use super::{Answer, Failure, Format, Status, counted, json, load, readable};
-use crate::engine::unix_now;
+use crate::engine::{self, unix_now};
 use crate::policy::diagnostic::{Diagnostic, Place, Severity};
 use crate::policy::{Outcome, OwnerState, store};
 use clap::Args;
@@ -28,6 +28,16 @@ pub(super) struct Check {
     /// every directory on the way; not at access control lists. What the user cannot read makes the policy invalid.
     #[arg(long, value_name = "NAME")]
     as_user: Option<String>,
+    /// Judge as a start or a reload of nginx does: what is wrong with owners' documents is told and does not fail.
+    #[arg(long)]
+    start: bool,
+    /// The `state_dir` of `init_worker`: where it holds a last good version of an invalid policy, a start goes on
+    /// with that, and the exit status is 0.
+    ///
+    /// Looks for what was kept of the policy under this very path, and only at what a worker of the user who runs
+    /// this would use.
+    #[arg(long, value_name = "DIR", requires = "start")]
+    state_dir: Option<PathBuf>,
 }
 
 /// What was found of all policies; the JSON form is stable.
@@ -43,11 +53,28 @@ struct Checked {
     /// Null where the policy is not valid.
     revision: Option<String>,
     diagnostics: Vec<Entry>,
+    /// With `--start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start: Option<Start>,
+    /// Whether the document could be read at all.
+    #[serde(skip)]
+    read: bool,
     #[serde(skip)]
     status: Status,
     #[serde(skip)]
     found: Vec<Diagnostic>,
     owners: Vec<Owner>,
+}
+
+/// What a start of nginx would go on with: as `policy_source` and `revision` of a worker's status, null where nothing
+/// is usable.
+#[derive(Default, Serialize)]
+struct Start {
+    policy_source: Option<&'static str>,
+    revision: Option<String>,
+    /// Why nothing in the state directory is used, where something lies there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
 /// One owner of a directory.
@@ -77,7 +104,7 @@ impl Check {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let user = self.as_user.as_deref().map(User::find).transpose()?;
         let policies: Vec<Checked> =
-            self.policies.iter().map(|policy| check(policy, user.as_ref())).collect();
+            self.policies.iter().map(|policy| self.check(policy, user.as_ref())).collect();
         let report = Report { policies };
         let status = report.policies.iter().map(|policy| policy.status).max().unwrap_or(Status::Ok);
         let (mut out, mut err) = (String::new(), String::new());
@@ -87,6 +114,9 @@ impl Check {
                 for policy in &report.policies {
                     policy.found.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
                     _ = writeln!(out, "{}", policy.summary());
+                    if let Some(start) = &policy.start {
+                        _ = writeln!(out, "  start: {}", start.summary());
+                    }
                     for owner in &policy.owners {
                         let state = match &owner.revision {
                             Some(revision) if owner.valid == Some(true) => format!("valid, revision {revision}"),
@@ -102,56 +132,100 @@ impl Check {
         }
         Ok(Answer { status, out, err })
     }
-}
 
-fn check(policy: &Path, user: Option<&User>) -> Checked {
-    let (Outcome { compiled, diagnostics: mut found, owners }, fingerprint, read) = load(policy, unix_now());
-    found.extend(owners.iter().flat_map(|owner| owner.diagnostics.iter().cloned()));
-    let mut told: Vec<Owner> = owners
-        .iter()
-        .map(|owner| Owner {
-            name: owner.name.to_string(),
-            contact: owner.contact.as_deref().map(str::to_owned),
-            valid: Some(owner.state == OwnerState::Current),
-            revision: owner.revision.as_deref().map(str::to_owned),
-        })
-        .collect();
-    if owners.is_empty() && compiled.is_none() && policy.is_dir() {
-        for (name, problems) in store::shapes_of_owners(policy) {
-            let wrong = problems.iter().any(Diagnostic::is_error);
-            told.push(Owner { name, contact: None, valid: wrong.then_some(false), revision: None });
-            found.extend(problems);
+    fn check(&self, policy: &Path, user: Option<&User>) -> Checked {
+        let now = unix_now();
+        let (Outcome { compiled, diagnostics: mut found, owners }, fingerprint, read) = load(policy, now);
+        let mut usable = compiled.is_some();
+        found.extend(owners.iter().flat_map(|owner| owner.diagnostics.iter().cloned()));
+        let mut told: Vec<Owner> = owners
+            .iter()
+            .map(|owner| Owner {
+                name: owner.name.to_string(),
+                contact: owner.contact.as_deref().map(str::to_owned),
+                valid: Some(owner.state == OwnerState::Current),
+                revision: owner.revision.as_deref().map(str::to_owned),
+            })
+            .collect();
+        if owners.is_empty() && compiled.is_none() && policy.is_dir() {
+            for (name, problems) in store::shapes_of_owners(policy) {
+                let wrong = problems.iter().any(Diagnostic::is_error);
+                told.push(Owner { name, contact: None, valid: wrong.then_some(false), revision: None });
+                found.extend(problems);
+            }
+        }
+        if let Some(user) = user {
+            // A file that could not be read here is told already.
+            let readable_here = fingerprint.files().filter(|(_, error)| error.is_none());
+            let document = fingerprint.files().next().map(|(path, _)| path.display().to_string().into());
+            let document: Arc<str> = document.unwrap_or_default();
+            for (path, _) in readable_here {
+                let Some(obstacle) = readable::obstacle(path, user) else { continue };
+                usable &= fingerprint.is_of_an_owner(path);
+                found.push(Diagnostic {
+                    severity: Severity::Error,
+                    file: Arc::clone(&document),
+                    place: Place { line: 1, column: 1 },
+                    path: String::new(),
+                    message: obstacle.message,
+                    help: Some(obstacle.help),
+                });
+            }
+        }
+        let valid = !found.iter().any(Diagnostic::is_error) && compiled.is_some();
+        let revision = compiled.map(|compiled| compiled.snapshot.revision.to_string());
+        let start = self.start.then(|| match &revision {
+            Some(revision) if usable => {
+                Start { policy_source: Some("policy"), revision: Some(revision.clone()), problem: None }
+            }
+            _ => self.last_good(policy, now),
+        });
+        let good = start.as_ref().map_or(valid, |start| start.policy_source.is_some());
+        Checked {
+            file: policy.display().to_string(),
+            valid,
+            revision: revision.filter(|_| valid),
+            diagnostics: found.iter().map(Entry::of).collect(),
+            start,
+            owners: told,
+            read,
+            status: match (good, read) {
+                (true, _) => Status::Ok,
+                (false, false) => Status::Failed,
+                (false, true) => Status::Invalid,
+            },
+            found,
         }
     }
-    if let Some(user) = user {
-        // A file that could not be read here is told already.
-        let readable_here = fingerprint.files().filter(|(_, error)| error.is_none());
-        let document = fingerprint.files().next().map(|(path, _)| path.display().to_string().into());
-        let document: Arc<str> = document.unwrap_or_default();
-        found.extend(readable_here.filter_map(|(path, _)| readable::obstacle(path, user)).map(|obstacle| {
-            Diagnostic {
-                severity: Severity::Error,
-                file: Arc::clone(&document),
-                place: Place { line: 1, column: 1 },
-                path: String::new(),
-                message: obstacle.message,
-                help: Some(obstacle.help),
-            }
-        }));
+
+    /// What the state directory holds for a start with a policy that is not usable.
+    fn last_good(&self, policy: &Path, now: u64) -> Start {
+        let Some(directory) = &self.state_dir else { return Start::default() };
+        match engine::last_good(directory, policy, now) {
+            Ok(None) => Start::default(),
+            Ok(Some(compiled)) => Start {
+                policy_source: Some("state_dir"),
+                revision: Some(compiled.snapshot.revision.to_string()),
+                problem: None,
+            },
+            Err(problem) => Start { problem: Some(problem), ..Start::default() },
+        }
     }
-    let valid = !found.iter().any(Diagnostic::is_error) && compiled.is_some();
-    Checked {
-        file: policy.display().to_string(),
-        valid,
-        revision: compiled.filter(|_| valid).map(|compiled| compiled.snapshot.revision.to_string()),
-        diagnostics: found.iter().map(Entry::of).collect(),
-        owners: told,
-        status: match (valid, read) {
-            (true, _) => Status::Ok,
-            (false, false) => Status::Failed,
-            (false, true) => Status::Invalid,
-        },
-        found,
+}
+
+impl Start {
+    fn summary(&self) -> String {
+        match (self.policy_source, self.revision.as_deref(), &self.problem) {
+            (Some("policy"), _, _) => "with this policy".to_owned(),
+            (Some(_), revision, _) => {
+                format!(
+                    "with the last good version of the state directory, revision {}",
+                    revision.unwrap_or("unknown")
+                )
+            }
+            (None, _, None) => "refused, there is no last good version".to_owned(),
+            (None, _, Some(problem)) => format!("refused, {problem}"),
+        }
     }
 }
 
@@ -159,9 +233,9 @@ impl Checked {
     fn summary(&self) -> String {
         let errors = self.found.iter().filter(|problem| problem.is_error()).count();
         let warnings = self.found.len() - errors;
-        let mut line = match (&self.revision, self.status) {
+        let mut line = match (&self.revision, self.read) {
             (Some(revision), _) => format!("{}: valid, revision {revision}", self.file),
-            (None, Status::Failed) => return format!("{}: not checked", self.file),
+            (None, false) => return format!("{}: not checked", self.file),
             (None, _) => format!("{}: invalid, {}", self.file, counted(errors, "error")),
         };
         if warnings > 0 {

@@ -1,6 +1,7 @@
 //! Files of the state directory: what a worker leaves for the next start of nginx. They may hold secrets.
 
-use crate::policy::store;
+use crate::policy::store::{self, Bundle};
+use crate::policy::{Compiled, Outcome};
 use crate::token::digest::sha256_hex;
 use std::fs;
 use std::io::{self, Write};
@@ -78,6 +79,22 @@ pub(super) fn read_private(file: &Path) -> Result<Option<Vec<u8>>, String> {
 
 fn words(error: &io::Error) -> String {
     error.to_string().to_lowercase()
+}
+
+/// The last good policy that a start of nginx would go on with, where the one on disk is not usable.
+///
+/// `directory`: `state_dir` of `init_worker`. `policy`: the very path given there. `now`: Unix seconds. `None` where
+/// nothing was kept.
+///
+/// # Errors
+/// Why what was kept is not used, in words.
+pub fn last_good(directory: &Path, policy: &Path, now: u64) -> Result<Option<Compiled>, String> {
+    let Some(kept) = KeptPolicy::new(directory, policy).recall()? else { return Ok(None) };
+    let unusable = |what: &str| format!("what `{}` holds is not used: {what}", directory.display());
+    let bundle = Bundle::from_bytes(&kept).filter(|bundle| bundle.is_of(policy));
+    let bundle = bundle.ok_or_else(|| unusable("it was made of another policy"))?;
+    let Outcome { compiled, .. } = bundle.compile(now);
+    compiled.map(Some).ok_or_else(|| unusable("this version refuses it"))
 }
 
 /// The last good policy, kept in the state directory.

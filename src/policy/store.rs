@@ -60,6 +60,11 @@ impl Fingerprint {
         files.map(|(path, read)| (&**path, read.as_ref().err().map(String::as_str)))
     }
 
+    /// Whether this is the document of an owner.
+    pub fn is_of_an_owner(&self, path: &Path) -> bool {
+        self.owners.contains_key(path)
+    }
+
     /// Reads the same files again, and says which have changed.
     pub fn changes(&self) -> Changes {
         let digest = |path: &Path| read(path).map(|content| digest_of(&content));

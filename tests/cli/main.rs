@@ -20,6 +20,7 @@ mod keygen;
 mod keys;
 mod owners;
 mod replay;
+mod start;
 mod test;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -164,6 +165,7 @@ fn wrong_usage_is_1_and_help_is_0() {
         ("chekc policy.yaml", "'check'"),
         ("check", "<POLICY>..."),
         ("check --format xml policy.yaml", "'xml'"),
+        ("check --state-dir state policy.yaml", "--start"),
         ("explain --policy policy.yaml --tenant a --groups b", "--scope"),
         ("explain --policy policy.yaml --tenant a --scope logs:read", "--groups"),
         ("explain --policy policy.yaml --groups b --scope logs:read", "--tenant"),

@@ -199,6 +199,18 @@ fn modules() -> String {
     names.map(|name| format!("load_module {place}/{name}; ")).concat()
 }
 
+/// A script that is `openresty` where there is none: the nginx under test, with what differs on this machine. Its last
+/// argument is the directives of `-g`, to which it adds.
+pub(crate) fn shim() -> String {
+    let (binary, added) = (binary(), format!("{}{}", user(Launch::default()), modules()));
+    format!(
+        "#!/bin/sh\nset -eu\ncount=$# last=\nfor argument; do last=$argument; done\nwhile [ $count -gt 1 ]; do \
+         set -- \"$@\" \"$1\"; shift; count=$((count - 1)); done\nshift\n\
+         exec '{}' \"$@\" \"$last {added}\"\n",
+        binary.display()
+    )
+}
+
 /// The module under test: `TENANTAUTH_SO`, or what cargo built last. It leaves the module of a test beside the test
 /// (`target/debug/deps`), and that of `cargo build` above it.
 fn shared_object() -> PathBuf {

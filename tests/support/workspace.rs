@@ -110,8 +110,10 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the command with the workspace as its working directory and its output in `<name>.log` there.
     pub(crate) fn start(workspace: &Workspace, name: &str, command: &mut Command) -> Self {
-        let log =
-            fs::File::create(workspace.path(&format!("{name}.log"))).expect("a log in our own directory");
+        let path = workspace.path(&format!("{name}.log"));
+        fs::write(&path, "").expect("a log in our own directory");
+        // A program may open its standard output once more, by its name: neither writes over the other.
+        let log = fs::OpenOptions::new().append(true).open(path).expect("a log in our own directory");
         let child = command
             .current_dir(&workspace.dir)
             .stdin(Stdio::null())
