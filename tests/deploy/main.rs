@@ -13,6 +13,7 @@
 mod support;
 
 mod chart;
+mod compose;
 mod helm;
 mod image;
 mod kubelet;

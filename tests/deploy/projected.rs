@@ -27,7 +27,7 @@ fn volume<'o>(workload: &'o Value, name: &str) -> (&'o Value, &'o Value) {
 }
 
 /// Runs the command as the user of the image, where we are root and can become that user.
-fn tenantauth(directory: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn tenantauth(directory: &Path, arguments: &[&str]) -> Output {
     let copy = directory.join("tenantauth");
     fs::copy(env!("CARGO_BIN_EXE_tenantauth"), &copy).unwrap();
     let mut command = Command::new(copy);

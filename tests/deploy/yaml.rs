@@ -10,6 +10,11 @@ pub(crate) fn kubernetes(text: &str) -> Vec<Value> {
     documents("1.1", text)
 }
 
+/// The documents of a text in YAML 1.2, as Docker Compose, Grafana and tenantauth read it.
+pub(crate) fn modern(text: &str) -> Vec<Value> {
+    documents("1.2", text)
+}
+
 /// The documents of a text in `version` of YAML.
 fn documents(version: &str, text: &str) -> Vec<Value> {
     let mut command = Command::new(python());
