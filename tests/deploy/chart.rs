@@ -343,3 +343,27 @@ fn the_chart_has_the_version_of_the_crate() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!([&chart["version"], &chart["appVersion"]], [version; 2]);
 }
+
+/// What the page shows of values is rendered as it stands.
+#[test]
+fn the_values_of_the_page_can_be_rendered() {
+    let page = fs::read_to_string(repository("docs/kubernetes.md")).unwrap();
+    let blocks: Vec<&str> = page
+        .split("```yaml\n# values.yaml of the chart\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(blocks.len(), 2);
+    let mut kubernetes = Kubernetes::default();
+    for block in blocks {
+        let workspace = Workspace::new();
+        let file = workspace.write("values.yaml", block);
+        let objects = objects("tenantauth", &["--values", file.to_str().unwrap()]);
+        for object in objects.iter().filter(|object| object["apiVersion"] != OPERATOR) {
+            assert_eq!(kubernetes.problems(object), Vec::<String>::new());
+        }
+        // Names that the page gives to Services.
+        only(&objects, "Service", "tenantauth-gateway");
+        only(&objects, "Service", "tenantauth-grafana-gateway");
+    }
+}
