@@ -9,6 +9,10 @@
     reason = "everything here is a test"
 )]
 
+#[path = "docs/providers.rs"]
+mod providers;
+#[path = "docs/readmes.rs"]
+mod readmes;
 #[cfg(feature = "module")]
 #[path = "support/mod.rs"]
 mod support;
@@ -148,125 +152,6 @@ fn every_policy_compiles() {
         policies += 1;
     }
     assert!(policies >= 3);
-}
-
-/// What Grafana reads of the sections that are shown, from its `conf/defaults.ini`. Grafana ignores what it does not
-/// know, without a word.
-const GRAFANA_INI: [(&str, &[&str]); 3] = [
-    (
-        "auth.generic_oauth",
-        &[
-            "api_url",
-            "auth_url",
-            "client_id",
-            "client_secret",
-            "enabled",
-            "login_attribute_path",
-            "name",
-            "scopes",
-            "token_url",
-            "use_pkce",
-            "use_refresh_token",
-        ],
-    ),
-    (
-        "auth.okta",
-        &[
-            "api_url",
-            "auth_url",
-            "client_id",
-            "client_secret",
-            "enabled",
-            "scopes",
-            "token_url",
-            "use_pkce",
-            "use_refresh_token",
-        ],
-    ),
-    ("dataproxy", &["send_user_header"]),
-];
-
-/// The keys of an ini block, each behind its section: `[a]` and `b = c` give `a.b` and `c`.
-fn ini(block: &Block) -> Vec<(String, String)> {
-    let mut section = "";
-    let mut found = Vec::new();
-    for line in block.text.lines().filter(|line| !line.is_empty()) {
-        if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
-            section = name;
-            continue;
-        }
-        let (key, value) = line.split_once(" = ").unwrap_or_else(|| panic!("{}: `{line}`", block.place));
-        found.push((format!("{section}.{key}"), value.to_owned()));
-    }
-    found
-}
-
-/// Grafana knows each key, asks for refreshed ID tokens, and is the audience that the policy of the page expects.
-#[test]
-fn grafana_and_the_policy_of_a_provider_fit_together() {
-    let known: BTreeSet<String> = GRAFANA_INI
-        .iter()
-        .flat_map(|(section, keys)| keys.iter().map(move |key| format!("{section}.{key}")))
-        .collect();
-    let mut checked = BTreeSet::new();
-    for block in blocks_of("ini") {
-        let page = block.place.split(':').next().unwrap().to_owned();
-        let keys = ini(&block);
-        for (key, _) in &keys {
-            assert!(known.contains(key), "{}: `{key}`", block.place);
-        }
-        let value = |name: &str| {
-            let found = keys.iter().find(|(key, _)| key.starts_with("auth.") && key.ends_with(name));
-            found.unwrap_or_else(|| panic!("{}: no `{name}`", block.place)).1.clone()
-        };
-        assert_eq!((&*value(".enabled"), &*value(".use_refresh_token")), ("true", "true"), "{page}");
-        assert!(value(".scopes").split(' ').any(|scope| scope == "openid"), "{page}");
-        assert!(value(".client_secret").starts_with("$__file{"), "{page}");
-        let audience = format!("audiences: [{}]", value(".client_id"));
-        let policies = blocks_of("yaml").filter(|policy| policy.place.starts_with(&format!("{page}:")));
-        let policies: Vec<Block> = policies.collect();
-        assert!(
-            !policies.is_empty() && policies.iter().all(|policy| policy.text.contains(&audience)),
-            "{page}"
-        );
-        checked.insert(Path::new(&page).file_stem().unwrap().to_str().unwrap().to_owned());
-    }
-    assert_eq!(checked, ["cognito", "gitlab", "keycloak", "okta"].map(str::to_owned).into());
-}
-
-/// The Japanese README says the same: its blocks and its links are those of the English one, in their order.
-#[test]
-fn the_readmes_are_one() {
-    let of = |page: &str| -> Vec<(String, String)> {
-        let page = format!("{}:", repository(page).display());
-        let own = blocks().into_iter().filter(|block| block.place.starts_with(&page));
-        own.map(|block| (block.language, block.text)).collect()
-    };
-    let english = of("README.md");
-    assert!(english.len() >= 6);
-    assert_eq!(of("README.ja.md"), english);
-    let shape = |page: &str| -> (Vec<usize>, Vec<String>) {
-        let text = fs::read_to_string(repository(page)).unwrap();
-        let mut open = false;
-        let (mut headings, mut links) = (Vec::new(), Vec::new());
-        for line in text.lines() {
-            open ^= line.starts_with("```");
-            if !open && line.starts_with('#') {
-                headings.push(line.bytes().take_while(|byte| *byte == b'#').count());
-            }
-        }
-        for rest in text.split("](").skip(1) {
-            links.push(rest.split(')').next().unwrap().to_owned());
-        }
-        links.retain(|link| !link.starts_with("README"));
-        links.sort();
-        (headings, links)
-    };
-    assert_eq!(shape("README.ja.md"), shape("README.md"));
-    for (page, other) in [("README.md", "README.ja.md"), ("README.ja.md", "README.md")] {
-        let text = fs::read_to_string(repository(page)).unwrap();
-        assert!(text.contains(&format!("]({other})")), "{page}");
-    }
 }
 
 /// Whether it is the document of an owner: those stand in one page, and name no issuer.

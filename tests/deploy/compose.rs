@@ -7,6 +7,7 @@ use crate::support::client::{Answer, Request};
 use crate::support::repository;
 use crate::support::site::{COOKIE_KEY, Site};
 use crate::support::tokens::{claims_with, jwks, key};
+use crate::support::wait_for;
 use crate::support::workspace::Workspace;
 use crate::yaml;
 use serde_json::{Value, json};
@@ -420,6 +421,20 @@ fn everyone_sees_what_the_page_says() {
     assert_eq!(rule.clone().send(site.port(port)).status, 200);
     assert_eq!(rule.clone().cookie(COOKIE_KEY.pair(work)).send(site.port(port)).reason(), "service_attended");
     assert_eq!(rule.header("X-Grafana-User", "ada").send(site.port(port)).reason(), "service_attended");
+
+    // What the page proposes to change: bob is refused where he was let in, and sam is not.
+    let page = text("README.md");
+    let network = "networks: [198.51.100.0/24]";
+    assert!(page.contains(network));
+    let policy = site.workspace.read("policy/policy.yaml");
+    let changed = policy
+        .replace("networks: [everywhere-docker-is], except_groups", &format!("{network}, except_groups"));
+    assert_ne!(policy, changed);
+    site.write("policy/policy.yaml", &changed);
+    wait_for("the change of the page", 10, || {
+        (ask("team-b", "loki-team-b", work).reason() == "ip_forbidden").then_some(())
+    });
+    assert_eq!(ask("sre", "loki-team-b", work).status, 200);
 
     // The agent writes and does not read.
     for (port, path) in [("mimir", "/otlp/v1/metrics"), ("loki", "/otlp/v1/logs"), ("tempo", "/v1/traces")] {
