@@ -18,5 +18,6 @@ mod helm;
 mod image;
 mod kubelet;
 mod projected;
+mod provisioning;
 mod schemas;
 mod yaml;
