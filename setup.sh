@@ -8,6 +8,7 @@ set -eu
 missing=
 for need in "$@"; do
     case $need in
+        openssl) command -v openssl >/dev/null || missing="$missing openssl" ;;
         nginx) [ -n "${NGINX:-}" ] || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx" ;;
         lua) [ -n "${NGINX:-}" ] || [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || missing="$missing libnginx-mod-http-lua" ;;
         node)

@@ -9,6 +9,10 @@
     reason = "everything here is a test"
 )]
 
+#[path = "docs/providers.rs"]
+mod providers;
+#[path = "docs/readmes.rs"]
+mod readmes;
 #[cfg(feature = "module")]
 #[path = "support/mod.rs"]
 mod support;
@@ -77,7 +81,9 @@ fn repository(path: &str) -> PathBuf {
 /// Path and text of every page.
 fn pages() -> Vec<(PathBuf, String)> {
     let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let pages = docs.chain(["README.md", "CHANGELOG.md", "SECURITY.md"].map(repository));
+    let others = ["README.md", "README.ja.md", "CHANGELOG.md", "SECURITY.md", "deploy/compose/README.md"]
+        .map(repository);
+    let pages = docs.chain(others);
     pages.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
@@ -116,7 +122,7 @@ fn blocks_of(language: &str) -> impl Iterator<Item = Block> {
 #[test]
 fn every_block_is_of_a_kind_that_is_checked_or_needs_no_check() {
     for block in blocks() {
-        let known = ["alloy", "json", "mermaid", "nginx", "sh", "sql", "text", "yaml"];
+        let known = ["alloy", "ini", "json", "mermaid", "nginx", "sh", "sql", "text", "yaml"];
         let known = known.contains(&block.language.as_str());
         assert!(known, "{}: `{}`", block.place, block.language);
     }
@@ -132,6 +138,10 @@ fn every_policy_compiles() {
         }
         // What is provisioned into Grafana is no policy, nor is a file that is shown.
         if block.text.starts_with("apiVersion: 1\n") || shown().contains(&block.text) {
+            continue;
+        }
+        // Values of the chart are rendered by helm, in tests/deploy.
+        if block.text.starts_with("# values.yaml of the chart\n") {
             continue;
         }
         assert!(block.text.starts_with("version: 1\n"), "{}: neither a policy nor Grafana's", block.place);

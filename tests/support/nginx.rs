@@ -131,6 +131,19 @@ impl Nginx {
     }
 }
 
+/// Lets nginx judge a configuration (`nginx -t`), without running it.
+///
+/// # Panics
+/// With what it says, where it refuses.
+pub(crate) fn assert_valid(workspace: &Workspace, configuration: &str) {
+    let file = workspace.write("nginx.conf", configuration);
+    let mut command = Command::new(binary());
+    command.env_remove("NGINX").arg("-t").arg("-p").arg(workspace.path("")).arg("-e").arg("stderr");
+    command.arg("-c").arg(file).arg("-g").arg(format!("{}{}", user(Launch::default()), modules()));
+    let output = command.output().expect("nginx");
+    assert!(output.status.success(), "{}\n{configuration}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The nginx under test: `NGINX`, or that of the `PATH`.
 fn binary() -> PathBuf {
     std::env::var_os("NGINX").map_or_else(

@@ -203,6 +203,12 @@ impl SiteBuilder {
 
     /// Starts everything.
     pub(crate) fn start(self) -> Site {
+        let site = Site::prepare(self.installed);
+        self.start_in(site)
+    }
+
+    /// [`SiteBuilder::start`] where [`Site::prepare`] was called already, and files were laid out since.
+    pub(crate) fn start_in(self, mut site: Site) -> Site {
         let ours = "worker_processes @WORKERS@; error_log @DIR@/error.log info; pid @DIR@/nginx.pid;";
         let admin = if self.admin { ADMIN } else { "" };
         let Self { main, module, http, server, .. } = &self;
@@ -210,7 +216,6 @@ impl SiteBuilder {
             "{ours}\n{main}\nevents {{ worker_connections 256; }}\nhttp {{\n{TEMPORARY}\naccess_log off;\n{module}\n\
              {http}\nserver {{\nlisten 127.0.0.1:@PORT@;\n{server}\n}}\n{admin}\n}}\n"
         );
-        let mut site = Site::prepare(self.installed);
         site.launch = self.launch;
         for name in &self.directories {
             let made = DirBuilder::new().mode(0o700).create(site.workspace.path(name));

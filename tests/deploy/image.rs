@@ -1,0 +1,85 @@
+//! The image's entrypoint outside the image: it writes nginx's configuration from the environment that a chart or a
+//! compose file gives, and the real nginx reads it.
+
+use crate::support::repository;
+use crate::support::site::Site;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+/// The environment of a container.
+pub(crate) type Environment = BTreeMap<String, String>;
+
+/// The environment that a pod's container gets.
+pub(crate) fn of_container(container: &Value) -> Environment {
+    let variables = container["env"].as_array().unwrap().iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    variables.map(|variable| (text(&variable["name"]), text(&variable["value"]))).collect()
+}
+
+/// The configuration that the entrypoint writes into the site's directory.
+///
+/// # Panics
+/// With its words, where it refuses.
+fn render(site: &Site, environment: &Environment) -> String {
+    let templates = repository("deploy/image");
+    for entry in fs::read_dir(&templates).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "conf") {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            site.workspace.copy(&path, &format!("share/tenantauth/image/{name}"));
+        }
+    }
+    let mut command = Command::new("sh");
+    command.arg(templates.join("entrypoint.sh")).arg("render").env_clear().envs(environment);
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    for (variable, path) in [("PREFIX", ""), ("RUN_DIR", "run"), ("POLICY", "policy"), ("STATE_DIR", "state")]
+    {
+        let path = site.workspace.path(path);
+        command.env(format!("TENANTAUTH_{variable}"), path.to_str().unwrap().trim_end_matches('/'));
+    }
+    command.env("TENANTAUTH_KEYS_FILE", site.workspace.path("policy/client-ip.keys"));
+    fs::create_dir_all(site.workspace.path("run")).unwrap();
+    fs::create_dir_all(site.workspace.path("state")).unwrap();
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{environment:?}: {}", String::from_utf8_lossy(&output.stderr));
+    fs::read_to_string(String::from_utf8(output.stdout).unwrap().trim()).unwrap()
+}
+
+/// `nginx -t` over what the entrypoint writes for this environment.
+pub(crate) fn assert_nginx_takes(environment: &Environment) {
+    let site = Site::prepare(true);
+    let mut environment = environment.clone();
+    // Names are looked up while nginx runs, which it does not here.
+    environment.insert("TENANTAUTH_RESOLVER".to_owned(), "127.0.0.1".to_owned());
+    let configuration = render(&site, &environment);
+    crate::support::nginx::assert_valid(&site.workspace, &without_packages(&configuration));
+}
+
+/// Starts what the entrypoint writes for this environment, on free ports and in front of the site's own backends: the
+/// one that is `upstream_of("mimir")` for `MIMIR_URL`, and so on. The server of a backend is `port("mimir")`.
+pub(crate) fn start(site: Site, environment: &Environment) -> Site {
+    let mut environment = environment.clone();
+    let admin = format!("127.0.0.1:{}", site.port("admin"));
+    environment.insert("TENANTAUTH_ADMIN_LISTEN".to_owned(), admin);
+    environment.insert("TENANTAUTH_WORKERS".to_owned(), "1".to_owned());
+    for backend in ["mimir", "loki", "tempo", "grafana"] {
+        let name = backend.to_uppercase();
+        if let Some(url) = environment.get_mut(&format!("{name}_URL")) {
+            *url = format!("http://127.0.0.1:{}", site.upstream_of(backend).port);
+            let listen = format!("127.0.0.1:{}", site.port(backend));
+            environment.insert(format!("TENANTAUTH_LISTEN_{name}"), listen);
+        }
+    }
+    let configuration = without_packages(&render(&site, &environment));
+    let log = format!("error_log {} ", site.workspace.path("error.log").display());
+    let configuration = configuration.replace("error_log stderr ", &log);
+    let port = site.port("admin");
+    site.run_on(&configuration, 1, port)
+}
+
+/// The harness loads the Lua module itself.
+fn without_packages(configuration: &str) -> String {
+    configuration.replace("include /etc/nginx/modules-enabled/*.conf;", "")
+}
