@@ -13,7 +13,7 @@ SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
 VENV    := $(TARGET)/venv
 PROVIDER := tests/provider
 
-.PHONY: help build install demo test bench lint setup-demo setup-test setup-bench provider clean
+.PHONY: help build install demo test bench lint fuzz fuzz-smoke setup-demo setup-test setup-bench setup-fuzz provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -21,6 +21,7 @@ help:
 	@echo "make demo                  a gateway in front of a real Prometheus, and a dozen requests"
 	@echo "make test                  everything that is proven"
 	@echo "make bench                 what a request costs, as ratios"
+	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
 # cdylib and rlib at once, as the first command does. The second one's file is the one that is installed.
@@ -67,6 +68,9 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
 	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
+setup-fuzz:
+	@./setup.sh cxx
+
 setup-bench:
 	@./setup.sh nginx lua wrk
 
@@ -75,6 +79,7 @@ demo: setup-demo build
 
 lint:
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features vendored --all-targets -- -D warnings
@@ -89,7 +94,17 @@ test: setup-test lint build
 	$(CARGO) test --locked --no-default-features --features vendored --lib
 	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python $(CARGO) test --locked
 	./tests/install.sh
+	$(MAKE) fuzz-smoke
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
+
+# Every parser of bytes from outside for four seconds each, from its committed seeds: 48 seconds and the build.
+fuzz-smoke: setup-fuzz
+	CORPUS=none CARGO="$(CARGO)" ./fuzz/run.sh 4
+
+# The same for MINUTES each, going on from what earlier runs found; TARGETS names some of them.
+fuzz: MINUTES ?= 10
+fuzz: setup-fuzz
+	CARGO="$(CARGO)" ./fuzz/run.sh $$(( $(MINUTES) * 60 )) $(TARGETS)
 
 bench: setup-bench build
 	$(CARGO) bench --profile measure --locked --bench micro
