@@ -13,7 +13,7 @@ SHARE   := $(DESTDIR)$(PREFIX)/share/tenantauth
 VENV    := $(TARGET)/venv
 PROVIDER := tests/provider
 
-.PHONY: help build install demo test bench lint fuzz fuzz-smoke setup-demo setup-test setup-bench setup-fuzz provider clean
+.PHONY: help build install demo test bench lint fuzz fuzz-smoke endurance memcheck setup-demo setup-test setup-bench setup-fuzz provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -21,6 +21,8 @@ help:
 	@echo "make demo                  a gateway in front of a real Prometheus, and a dozen requests"
 	@echo "make test                  everything that is proven"
 	@echo "make bench                 what a request costs, as ratios"
+	@echo "make endurance [MINUTES=30]"
+	@echo "make memcheck              the module under valgrind"
 	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
@@ -106,9 +108,21 @@ fuzz: MINUTES ?= 10
 fuzz: setup-fuzz
 	CARGO="$(CARGO)" ./fuzz/run.sh $$(( $(MINUTES) * 60 )) $(TARGETS)
 
+# Good and hostile load for MINUTES while everything changes; `make test` holds twenty seconds of it.
+endurance: MINUTES ?= 30
+endurance: build
+	@./setup.sh nginx lua
+	TENANTAUTH_SO=$(abspath $(MODULE)) MINUTES=$(MINUTES) $(CARGO) test --locked --test endurance -- --nocapture
+
+# The module in nginx under valgrind.
+memcheck: build
+	@./setup.sh nginx lua valgrind
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) test --locked --test memcheck -- --nocapture
+
 bench: setup-bench build
 	$(CARGO) bench --profile measure --locked --bench micro
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile dev --locked --bench gateway
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile measure --locked --bench scale
 
 clean:
 	$(CARGO) clean

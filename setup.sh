@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the system packages that a make target needs and that are missing: says which, and asks on a terminal.
-# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `wrk`, `cxx`. An OpenResty given as NGINX= needs neither
-# nginx nor lua.
+# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `wrk`, `cxx`, `valgrind`. An OpenResty given as NGINX=
+# needs neither nginx nor lua.
 set -eu
 
 missing=
@@ -13,7 +13,7 @@ for need in "$@"; do
             command -v node >/dev/null || missing="$missing nodejs"
             command -v npm >/dev/null || missing="$missing npm"
             ;;
-        prometheus | wrk) command -v "$need" >/dev/null || missing="$missing $need" ;;
+        prometheus | wrk | valgrind) command -v "$need" >/dev/null || missing="$missing $need" ;;
         cxx) command -v c++ >/dev/null || missing="$missing g++" ;;
         python) python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv" ;;
         *) echo "unknown need \`$need\`" >&2; exit 1 ;;
