@@ -27,7 +27,7 @@ for target in "$@"; do
     fi
     log=artifacts/$target/log
     # shellcheck disable=SC2086 # the corpus is one word or none
-    if "target/$host/release/$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
+    if "target/$host/release/$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
         -verbosity=1 -artifact_prefix="artifacts/$target/" $corpus "seeds/$target" >"$log" 2>&1
     then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
