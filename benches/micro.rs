@@ -17,7 +17,7 @@ mod support;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use common::typical::{self, OFFICE, PATH, POLICY, QUERY, TENANT};
+use common::typical::{self, PATH, POLICY, QUERY};
 use common::{Comparison, Spread, machine, print_comparisons};
 use criterion::Criterion;
 use std::cell::Cell;
@@ -30,10 +30,10 @@ use std::time::{Duration, Instant};
 use support::site::COOKIE_KEY;
 use support::tokens::{jwks, key};
 use support::workspace::Workspace;
-use tenantauth::audit::{GrafanaContext, PrincipalMembers};
+use tenantauth::audit::PrincipalMembers;
 use tenantauth::client_ip::ClientIp;
 use tenantauth::decision::{AccessRequest, Caller, decide};
-use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, unix_now};
+use tenantauth::engine::{Engine, Incoming, Inherited, Options, Readiness, Server, unix_now};
 use tenantauth::policy::snapshot::GroupId;
 use tenantauth::policy::{self, Compiled, Files};
 use tenantauth::route::{Route, route};
@@ -219,7 +219,6 @@ fn start_engine(workspace: &Workspace) -> Arc<Engine> {
 /// A function that decides the typical request, token and cookie known.
 fn typical_request(engine: &Engine) -> impl FnMut() -> bool + '_ {
     let token = typical::token();
-    let cookie = COOKIE_KEY.pair(OFFICE);
     let uri = format!("{PATH}?{QUERY}");
     let server = Server {
         backends: BackendSet::of(Backend::Loki),

@@ -305,5 +305,7 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
     Trace { decision: decide(snapshot, request), tenants }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ pub mod client_ip;
 pub mod decision;
 pub mod engine;
 pub mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod grafana_gateway;
 #[cfg(any(feature = "module", feature = "vendored"))]
 pub mod lua;

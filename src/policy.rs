@@ -15,6 +15,8 @@ pub mod cases;
 mod compile;
 pub mod diagnostic;
 mod document;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fixtures;
 mod groups;
 mod index;
 mod lints;

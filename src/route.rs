@@ -14,8 +14,8 @@ pub use index::{TableRow, table};
 pub use path::{AmbiguousPath, RoutePath};
 
 mod index;
-#[cfg(test)]
-mod models;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod models;
 mod path;
 #[cfg(test)]
 mod tests;

@@ -65,7 +65,11 @@ impl<'a> TenantList<'a> {
         }
         tenants.sort_unstable();
         tenants.dedup();
-        Ok(Self(Tenants::Several(tenants)))
+        // So that equal lists are equal, however they were written.
+        Ok(Self(match *tenants {
+            [only] => Tenants::One(only),
+            _ => Tenants::Several(tenants),
+        }))
     }
 
     /// The tenants in canonical order.
@@ -311,6 +315,7 @@ mod tests {
         assert_eq!(canonical("a|B").as_deref(), Some("B|a"), "order is bytewise");
         let list = TenantList::parse(b"a|a").unwrap();
         assert_eq!(list.len(), 1);
+        assert_eq!(Ok(list.clone()), TenantList::parse(b"a"));
         assert!(!list.is_canonical_form_of(b"a|a"));
         assert!(list.is_canonical_form_of(b"a"));
     }

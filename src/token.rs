@@ -8,7 +8,7 @@ pub mod algorithm;
 pub mod cache;
 pub mod claims;
 pub mod digest;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixtures;
 mod json;
 pub mod jwks;

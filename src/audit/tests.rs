@@ -65,7 +65,7 @@ fn rendered(record: &Record<'_>, key: &[u8]) -> Value {
     let mut clock = Clock::default();
     clock.set(Duration::from_millis(1_800_000_000_042));
     render(&mut line, record, &mut clock, key);
-    let line = line.to_string();
+    let line = String::from_utf8(line.as_bytes().to_vec()).unwrap();
     assert!(line.chars().all(|c| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')), "{line:?}");
     let whole = format!("{{{line}}}");
     let value: Value = serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"));

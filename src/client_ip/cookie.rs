@@ -207,5 +207,7 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,4 @@
-//! `decide` against the words of the contract: examples for each sentence, and a slow, obvious model.
-
-mod model;
+//! `decide` against the words of the contract: examples for each sentence. The slow, obvious model is beside.
 
 use super::*;
 use crate::policy::tests::{HEAD, snapshot};

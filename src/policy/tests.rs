@@ -9,43 +9,13 @@ mod owners;
 mod warnings;
 
 use super::diagnostic::Severity;
+pub(crate) use super::fixtures::{HEAD, Shelf, outcome};
 use super::snapshot::Snapshot;
-use super::{Compiled, Files, Outcome, compile};
+use super::{Compiled, Files, compile};
 use crate::token::algorithm::Algorithm;
 use crate::token::fixtures::{NOW, jwk, with};
 use serde_json::json;
 use std::path::Path;
-
-/// A policy's files, in memory: `jwks.json` and `ip.keys` are good, the others are what their names say.
-pub(crate) struct Shelf;
-
-impl Files for Shelf {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let good = with(jwk(Algorithm::Rs256), "kid", json!("rsa"));
-        match path.to_str().unwrap() {
-            "jwks.json" => Ok(json!({"keys": [good]}).to_string().into_bytes()),
-            "mixed.json" => {
-                let secret = json!({"kty": "oct", "kid": "shared\nsecret", "k": "c2VjcmV0"});
-                Ok(json!({"keys": [good, secret]}).to_string().into_bytes())
-            }
-            "useless.json" => Ok(json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string().into_bytes()),
-            "no.json" => Ok(b"hello".to_vec()),
-            "ip.keys" => Ok(b"k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n".to_vec()),
-            "bad.keys" => Ok(b"# two problems\nk1:c2hvcnQ=\nk 2:c2hvcnQ=\n".to_vec()),
-            _ => Err("no such file or directory (os error 2)".to_owned()),
-        }
-    }
-}
-
-/// One issuer, with which a policy is complete.
-pub(crate) const HEAD: &str = "\
-version: 1
-issuers:
-  - name: entra
-    issuer: https://issuer.example
-    audiences: [grafana]
-    jwks_file: jwks.json
-";
 
 /// Two issuers, neither of which has its groups written bare.
 pub(crate) const TWO: &str = "\
@@ -54,10 +24,6 @@ issuers:
   - { name: entra, issuer: https://issuer.example, audiences: [grafana], jwks_file: jwks.json }
   - { name: keycloak, issuer: https://sso.example, audiences: [grafana], jwks_file: jwks.json }
 ";
-
-pub(crate) fn outcome(text: &str) -> Outcome {
-    compile("p.yaml", text.as_bytes(), &mut Shelf, NOW)
-}
 
 /// Every problem as it is printed.
 fn problems(text: &str) -> Vec<String> {

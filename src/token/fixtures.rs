@@ -1,5 +1,14 @@
 //! For tests: one key of each kind, made when first used, and tokens signed with them.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "built for tests and fuzzing alone"
+)]
+#![cfg_attr(not(test), allow(dead_code, reason = "the tests use more of it than fuzzing does"))]
+
 use super::algorithm::{Algorithm, AlgorithmSet};
 use super::claims::{ClaimPath, GroupsFormat, IssuerRules};
 use super::keys::KeySet;
@@ -21,7 +30,9 @@ static P256: LazyLock<EcdsaKeyPair> =
     LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap());
 static P384: LazyLock<EcdsaKeyPair> =
     LazyLock::new(|| EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap());
-static ED25519: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::generate().unwrap());
+/// The same in every process, so that what a fuzzer found can be read again.
+static ED25519: LazyLock<Ed25519KeyPair> =
+    LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap());
 
 /// When the tests take place.
 pub(crate) const NOW: u64 = 1_800_000_000;

@@ -2,7 +2,7 @@
 
 use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::Client;
-use crate::support::nginx::{mapped_modules, replace_module};
+use crate::support::nginx::{mapped_modules, replace_module, resident_kib};
 use crate::support::site::{MODULE, POLICY, Site};
 use crate::support::wait_for;
 use std::thread::sleep;
@@ -143,6 +143,35 @@ fn without_the_code_cache_decisions_stay_the_same() {
     assert!(threads < 20, "{threads} threads after 300 requests");
     // Development mode says so itself, at [alert].
     site.expect_errors();
+}
+
+/// Every request has a Lua state of its own, and must leave nothing behind.
+#[test]
+fn without_the_code_cache_ten_thousand_requests_leave_nothing_behind() {
+    const WARM: usize = 1000;
+    let site = Site::builder().module(&format!("lua_code_cache off;\n{MODULE}")).start();
+    site.expect_errors();
+    let pid = *site.nginx().workers().first().unwrap();
+    let descriptors = || std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let request = query(&["group1"], "tenant2").bytes();
+    let mut client = Client::connect(site.port(""));
+    let mut warm = (0, 0);
+    for number in 0..10_000 {
+        if number == WARM {
+            warm = (resident_kib(pid), descriptors());
+        }
+        client.send(&request);
+        let answer = client.answer();
+        assert_eq!(answer.reason(), "tenant_forbidden", "{answer:?}");
+        if answer.header("Connection") == Some("close") {
+            client = Client::connect(site.port(""));
+        }
+    }
+    let end = (resident_kib(pid), descriptors());
+    println!("{WARM} requests: {} KiB, {} descriptors; 10000: {} KiB, {}", warm.0, warm.1, end.0, end.1);
+    // A state takes 300 KiB and more: one in a hundred that stays would show.
+    assert!(end.0 <= warm.0 + 16 * 1024, "{warm:?} then, {end:?} now");
+    assert!(end.1 <= warm.1 + 2, "{warm:?} then, {end:?} now");
 }
 
 const DROP_IN: &str = r#"

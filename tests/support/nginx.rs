@@ -66,10 +66,19 @@ impl Nginx {
 
     /// The pids of the worker processes.
     pub(crate) fn workers(&self) -> BTreeSet<u32> {
+        Self::workers_of(self.pid())
+    }
+
+    /// The pid of the master process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.master.pid()
+    }
+
+    /// The pids of a master's worker processes.
+    pub(crate) fn workers_of(master: u32) -> BTreeSet<u32> {
         let Ok(processes) = fs::read_dir("/proc") else { return BTreeSet::new() };
         let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| parent(*pid) == Some(self.master.pid()) && title(*pid).contains("worker process"))
-            .collect()
+        pids.filter(|pid| parent(*pid) == Some(master) && title(*pid).contains("worker process")).collect()
     }
 
     /// Reloads the configuration, and waits until new workers have replaced every old one.
@@ -145,7 +154,7 @@ pub(crate) fn assert_valid(workspace: &Workspace, configuration: &str) {
 }
 
 /// The nginx under test: `NGINX`, or that of the `PATH`.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("NGINX").map_or_else(
         || {
             let packaged = Path::new("/usr/sbin/nginx");
@@ -198,7 +207,7 @@ pub(crate) fn resident_kib(pid: u32) -> u64 {
 }
 
 /// Where Lua is a dynamic module, as in Debian, the lines that load it; none where it is built in, as in OpenResty.
-fn modules() -> String {
+pub(crate) fn modules() -> String {
     let names = ["ndk_http_module.so", "ngx_http_lua_module.so"];
     let built = Command::new(binary()).arg("-V").output().map(|output| output.stderr).unwrap_or_default();
     let built = String::from_utf8_lossy(&built);

@@ -200,7 +200,7 @@ proptest! {
         let of = |wanted: &'static str| {
             lines.iter().filter(move |(name, _)| *name == wanted).map(|(_, value)| value.as_bytes())
         };
-        prop_assert_eq!(read.tenant, of("x-scope-orgid").last());
+        prop_assert_eq!(read.tenant, of("x-scope-orgid").next_back());
         prop_assert_eq!(read.tenant_repeated, of("x-scope-orgid").count() > 1);
         prop_assert_eq!(read.client_ip_repeated, of("x-real-ip").count() > 1);
         prop_assert_eq!(&*read.cookies, &*of("cookie").collect::<Vec<_>>());
@@ -209,7 +209,7 @@ proptest! {
         prop_assert_eq!(read.grafana.rule, of("x-rule-uid").next());
         prop_assert_eq!(read.grafana.org, of("x-grafana-org-id").next());
         if !read.token_is_service {
-            prop_assert_eq!(read.token, of("x-id-token").last().or(of("x-other").last()));
+            prop_assert_eq!(read.token, of("x-id-token").next_back().or(of("x-other").next_back()));
             prop_assert_eq!(read.token_repeated, of("x-id-token").count() > 1 || of("x-other").count() > 1);
         }
         for (number, (name, _)) in lines.iter().enumerate() {

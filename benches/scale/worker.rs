@@ -1,0 +1,186 @@
+//! A real nginx worker with a policy: what it takes, and how long its event loop stands still while another is loaded.
+
+use crate::common::typical::{OFFICE, PATH, QUERY};
+use crate::policy::Size;
+use crate::support::client::Request;
+use crate::support::nginx::{Launch, Nginx, install, resident_kib};
+use crate::support::site::{COOKIE_KEY, TEMPORARY};
+use crate::support::tokens::{claims_with, key};
+use crate::support::wait_for;
+use crate::support::workspace::{Process, Workspace, free_port};
+use serde_json::{Value, json};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// A timer of 1 ms in the worker notes the longest time between two of its calls. Read from the monotonic clock itself:
+/// nginx's own has the resolution of what is measured.
+const CONFIGURATION: &str = r#"
+worker_processes 1;
+error_log @DIR@/error.log warn;
+pid @DIR@/nginx.pid;
+events { worker_connections 1024; }
+http {
+    @TEMPORARY@
+    access_log off;
+    lua_package_cpath "@DIR@/lib/tenantauth/?.so;;";
+    lua_shared_dict tenantauth 30m;
+    lua_max_running_timers 64;
+    include @DIR@/share/tenantauth/http.conf;
+    keepalive_requests 100000000;
+    init_worker_by_lua_block {
+        require("tenantauth").init_worker { policy = "@DIR@/policy", reload_interval = 0.2 }
+        local ffi = require("ffi")
+        ffi.cdef [[ struct bench_time { long seconds; long nanoseconds; };
+                    int clock_gettime(int clock, struct bench_time *time); ]]
+        local time = ffi.new("struct bench_time")
+        local function now()
+            ffi.C.clock_gettime(1, time)
+            return tonumber(time.seconds) * 1e3 + tonumber(time.nanoseconds) / 1e6
+        end
+        gap, last = 0, nil
+        local function tick(premature)
+            if premature then return end
+            local at = now()
+            if last and at - last > gap then gap = at - last end
+            last = at
+            ngx.timer.at(0.001, tick)
+        end
+        ngx.timer.at(0, tick)
+    }
+    server {
+        listen 127.0.0.1:@PORT@;
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        location / { root @DIR@; try_files /backend.json =404; }
+    }
+    server {
+        listen 127.0.0.1:@ADMIN@;
+        location = /status { content_by_lua_block { require("tenantauth").status() } }
+        location = /gap { content_by_lua_block { ngx.print(gap) gap = 0 } }
+    }
+}
+"#;
+
+/// The running gateway.
+pub(crate) struct Worker {
+    size: Size,
+    nginx: Nginx,
+    port: u16,
+    admin: u16,
+    loaded_in: Duration,
+    workspace: Workspace,
+}
+
+impl Worker {
+    /// Starts it, and waits until the policy is in force.
+    pub(crate) fn start(size: Size) -> Self {
+        let workspace = Workspace::new();
+        install(&workspace);
+        size.write(&workspace);
+        workspace.write("backend.json", "{}");
+        let [port, admin] = [(); 2].map(|()| free_port());
+        let configuration = CONFIGURATION
+            .replace("@TEMPORARY@", TEMPORARY)
+            .replace("@DIR@", workspace.text())
+            .replace("@PORT@", &port.to_string())
+            .replace("@ADMIN@", &admin.to_string());
+        let started = Instant::now();
+        let nginx = Nginx::start(&workspace, &configuration, 1, port, Launch::default());
+        let mut worker = Self { size, nginx, port, admin, loaded_in: Duration::ZERO, workspace };
+        wait_for("policy in force", 60, || worker.revision());
+        worker.loaded_in = started.elapsed();
+        let answer = worker.request().send(port);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        worker
+    }
+
+    fn request(&self) -> Request {
+        let (owner, n) = (self.size.owners() - 1, 7);
+        let number = self.size.grants - self.size.grants.min(200) + n;
+        let group = format!("group-{}", number % self.size.groups());
+        let token = key().token(&claims_with(&[&group], json!({"exp": crate::support::now() + 3600})));
+        let address = format!("10.{}.{}.9", owner * 20 / 128, owner * 20 % 128 * 2);
+        let address = if self.size == Size::SMALL { "10.0.0.9".to_owned() } else { address };
+        assert_ne!(address, OFFICE);
+        Request::get(format!("{PATH}?{QUERY}"))
+            .tenant(&format!("team-{owner}-{n}"))
+            .token(&token)
+            .cookie(COOKIE_KEY.pair(&address))
+    }
+
+    fn revision(&self) -> Option<String> {
+        let status = Request::get("/status").send(self.admin);
+        let status: Value = serde_json::from_slice(&status.body).ok()?;
+        find(&status, "revision").and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    /// The longest gap of the timer since the last question, in milliseconds.
+    fn gap(&self) -> f64 {
+        Request::get("/gap").send(self.admin).text().parse().expect("a number")
+    }
+
+    /// From nginx's start to a policy in force.
+    pub(crate) fn loaded_in(&self) -> Duration {
+        self.loaded_in
+    }
+
+    /// What the worker has in memory, in MiB.
+    pub(crate) fn resident(&self) -> f64 {
+        sleep(Duration::from_secs(1));
+        let pid = *self.nginx.workers().first().expect("a worker");
+        resident_kib(pid) as f64 / 1024.0
+    }
+
+    /// Longest gaps under load, in milliseconds: without any reload, and while the policy is replaced and the old one
+    /// released; one of each a round.
+    pub(crate) fn gaps(&self, rounds: usize) -> (Vec<f64>, Vec<f64>) {
+        let text = self.request();
+        let request = String::from_utf8(text.bytes()).expect("a request is text here");
+        let headers: String = request
+            .lines()
+            .skip(2)
+            .filter_map(|line| line.split_once(": "))
+            .map(|(name, value)| format!("wrk.headers[\"{name}\"] = [[{value}]]\n"))
+            .collect();
+        let script = self.workspace.write("load.lua", headers);
+        let mut command = Command::new("wrk");
+        command.args(["-t1", "-c8", "-d600s", "-s"]).arg(script);
+        command.arg(format!("http://127.0.0.1:{}{PATH}?{QUERY}", self.port));
+        let mut load = Process::start(&self.workspace, "wrk", &mut command);
+        sleep(Duration::from_secs(1));
+        let (mut idle, mut reloading) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            let before = self.revision().expect("a policy in force");
+            let wait = self.replace_and_time(round + 1, &before, &mut reloading);
+            self.gap();
+            sleep(wait);
+            idle.push(self.gap());
+        }
+        load.stop();
+        (idle, reloading)
+    }
+
+    /// Replaces the policy and waits until it is in force and the old one gone. Returns how long that took.
+    fn replace_and_time(&self, number: usize, before: &str, gaps: &mut Vec<f64>) -> Duration {
+        self.gap();
+        let started = Instant::now();
+        self.size.write_platform(&self.workspace, number);
+        wait_for("new policy in force", 60, || self.revision().filter(|revision| revision != before));
+        // The old one is released at the thread's next look.
+        sleep(Duration::from_secs(1));
+        gaps.push(self.gap());
+        started.elapsed()
+    }
+}
+
+/// The first member of this name, at any depth.
+fn find<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => members
+            .get(name)
+            .filter(|value| value.is_string())
+            .or_else(|| members.values().find_map(|inner| find(inner, name))),
+        Value::Array(items) => items.iter().find_map(|inner| find(inner, name)),
+        _ => None,
+    }
+}

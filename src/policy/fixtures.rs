@@ -1,0 +1,50 @@
+//! For tests: a policy's head, and the files that policies name.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "built for tests and fuzzing alone"
+)]
+
+use super::{Files, Outcome, compile};
+use crate::token::algorithm::Algorithm;
+use crate::token::fixtures::{NOW, jwk, with};
+use serde_json::json;
+use std::path::Path;
+
+/// A policy's files, in memory: `jwks.json` and `ip.keys` are good, the others are what their names say.
+pub(crate) struct Shelf;
+
+impl Files for Shelf {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        let good = with(jwk(Algorithm::Rs256), "kid", json!("rsa"));
+        match path.to_str().unwrap() {
+            "jwks.json" => Ok(json!({"keys": [good]}).to_string().into_bytes()),
+            "mixed.json" => {
+                let secret = json!({"kty": "oct", "kid": "shared\nsecret", "k": "c2VjcmV0"});
+                Ok(json!({"keys": [good, secret]}).to_string().into_bytes())
+            }
+            "useless.json" => Ok(json!({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}).to_string().into_bytes()),
+            "no.json" => Ok(b"hello".to_vec()),
+            "ip.keys" => Ok(b"k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n".to_vec()),
+            "bad.keys" => Ok(b"# two problems\nk1:c2hvcnQ=\nk 2:c2hvcnQ=\n".to_vec()),
+            _ => Err("no such file or directory (os error 2)".to_owned()),
+        }
+    }
+}
+
+/// One issuer, with which a policy is complete.
+pub(crate) const HEAD: &str = "\
+version: 1
+issuers:
+  - name: entra
+    issuer: https://issuer.example
+    audiences: [grafana]
+    jwks_file: jwks.json
+";
+
+pub(crate) fn outcome(text: &str) -> Outcome {
+    compile("p.yaml", text.as_bytes(), &mut Shelf, NOW)
+}

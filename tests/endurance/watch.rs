@@ -1,0 +1,154 @@
+//! What the processes take: resident memory and descriptors, sampled once a second.
+
+use crate::support::nginx::{Nginx, resident_kib};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// One process at one time.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at: Instant,
+    kib: u64,
+    descriptors: usize,
+}
+
+type Samples = BTreeMap<u32, Vec<Sample>>;
+
+/// The running watch.
+pub(crate) struct Watch {
+    master: u32,
+    samples: Arc<Mutex<Samples>>,
+    /// The newest samples of the workers that lived through each generation.
+    ends: Mutex<Vec<u64>>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    pub(crate) fn start(nginx: &Nginx) -> Self {
+        let master = nginx.pid();
+        let samples = Arc::new(Mutex::new(Samples::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (into, until) = (Arc::clone(&samples), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                for pid in Nginx::workers_of(master).into_iter().chain([master]) {
+                    let Some(sample) = sample(pid) else { continue };
+                    into.lock().unwrap().entry(pid).or_default().push(sample);
+                }
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        });
+        Self { master, samples, ends: Mutex::default(), stop, thread }
+    }
+
+    /// To be called while the workers of a generation still run.
+    pub(crate) fn end_of_generation(&self) {
+        let samples = self.samples.lock().unwrap();
+        let oldest = Nginx::workers_of(self.master)
+            .into_iter()
+            .filter_map(|pid| samples.get(&pid))
+            .max_by_key(|samples| samples.len())
+            .and_then(|samples| samples.last());
+        self.ends.lock().unwrap().extend(oldest.map(|sample| sample.kib));
+    }
+
+    pub(crate) fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        let samples = std::mem::take(&mut *self.samples.lock().unwrap());
+        let longest = samples
+            .iter()
+            .filter(|(pid, _)| **pid != self.master)
+            .map(|(_, samples)| lifetime(samples))
+            .max()
+            .unwrap_or_default();
+        let lives = samples
+            .iter()
+            .filter(|(pid, samples)| **pid == self.master || lifetime(samples) * 3 > longest)
+            .map(|(pid, samples)| Life::of(*pid == self.master, samples))
+            .collect();
+        Report { lives, ends: std::mem::take(&mut *self.ends.lock().unwrap()) }
+    }
+}
+
+fn sample(pid: u32) -> Option<Sample> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    Some(Sample { at: Instant::now(), kib: resident_kib(pid), descriptors }).filter(|sample| sample.kib > 0)
+}
+
+fn lifetime(samples: &[Sample]) -> Duration {
+    match samples {
+        [first, .., last] => last.at - first.at,
+        _ => Duration::ZERO,
+    }
+}
+
+/// One process from when it was warm, a third into its life, to its end.
+#[derive(Debug)]
+struct Life {
+    master: bool,
+    lived: Duration,
+    kib: [u64; 2],
+    descriptors: [usize; 2],
+}
+
+impl Life {
+    fn of(master: bool, samples: &[Sample]) -> Self {
+        let (warm, late) = (samples.len() / 3, samples.len() * 5 / 6);
+        // The most within a while: a single sample may meet a moment in which a policy is read.
+        let most = |samples: &[Sample]| {
+            let kib: Vec<u64> = samples.iter().map(|sample| sample.kib).collect();
+            let descriptors = samples.iter().map(|sample| sample.descriptors).max().unwrap_or_default();
+            (kib.into_iter().max().unwrap_or_default(), descriptors)
+        };
+        let (first, last) = (most(&samples[warm..warm * 3 / 2 + 1]), most(&samples[late..]));
+        Self { master, lived: lifetime(samples), kib: [first.0, last.0], descriptors: [first.1, last.1] }
+    }
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub(crate) struct Report {
+    lives: Vec<Life>,
+    /// Resident KiB of the oldest worker at the end of each generation.
+    ends: Vec<u64>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Life { master, lived, kib, descriptors } in &self.lives {
+            let who = if *master { "master" } else { "worker" };
+            writeln!(
+                f,
+                "{who} of {:.0} s: {} KiB when warm, {} at the end; {} descriptors, {}",
+                lived.as_secs_f64(),
+                kib[0],
+                kib[1],
+                descriptors[0],
+                descriptors[1]
+            )?;
+        }
+        write!(f, "workers at the end of each generation: {:?} KiB", self.ends)
+    }
+}
+
+impl Report {
+    /// Memory within 5 %, descriptors but for the clients' connections.
+    ///
+    /// `short`: within seconds an allocator has not found its level yet, and 4 MiB more are no sign of anything.
+    pub(crate) fn assert_flat(&self, short: bool) {
+        let flat = |before: u64, after: u64| after <= before + before / 20 + if short { 4096 } else { 0 };
+        assert!(self.lives.len() >= 3, "{self}");
+        for Life { kib, descriptors, .. } in &self.lives {
+            assert!(flat(kib[0], kib[1]), "{self}");
+            assert!(descriptors[1] <= descriptors[0] + 8, "{self}");
+        }
+        assert!(flat(self.ends[0], *self.ends.last().unwrap()), "{self}");
+    }
+}
