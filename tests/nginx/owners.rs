@@ -221,7 +221,11 @@ fn each_owner_is_named_where_somebody_looks() {
     let warnings = site.status().json()["warnings"].to_string();
     assert!(!warnings.contains(".team-d"), "{warnings}");
     site.wait_for_log("owners.d/team-c.yaml:1:1: warning: it belongs to no owner of the platform's document");
-    assert_eq!(samples(&site.metrics())["tenantauth_policy_warnings{kind=\"owner_undeclared\"}"], 1.0);
+    // Whichever worker is asked: the other one may take the change a moment later.
+    wait_for("the warning in the metrics", 6, || {
+        (samples(&site.metrics())["tenantauth_policy_warnings{kind=\"owner_undeclared\"}"] == 1.0)
+            .then_some(())
+    });
     assert_denied(&ask(&site, "team-c", "team-c-x"), "tenant_forbidden");
 
     // Who never had a usable version is answered 503, in its bounds alone, whoever asks and before the token counts.

@@ -417,7 +417,7 @@ fn odd_rules_of_owners_are_told_like_the_platforms() {
     assert_eq!(
         told(&outcome.owners[0].diagnostics),
         [
-            "owners.d/team-a.yaml:3:40: warning: restrictions[0].tenants[1]: the tenant `theirs` is granted to nobody"
+            "owners.d/team-a.yaml:3:41: warning: restrictions[0].tenants[1]: the tenant `theirs` is granted to nobody"
         ]
     );
 }
