@@ -4,7 +4,7 @@
 
 use crate::audit::GrafanaContext;
 use crate::client_ip::Source;
-use crate::token::service::{Credentials, PREFIX, holds_token};
+use crate::token::service::{Credentials, MAX_HEADER_LEN, PREFIX, holds_token};
 use smallvec::SmallVec;
 
 /// Names that reach nginx's `$http_x_scope_orgid` with `underscores_in_headers on`, which http.conf reads; no backend
@@ -213,7 +213,9 @@ impl<'a> Headers<'a> {
             read.token_is_attended = others || person;
             read.token_repeated |= authorizations > 1;
             // It is ours: no backend ever sees it, whatever is forwarded.
-            read.removed.push(number);
+            if !read.removed.contains(&number) {
+                read.removed.push(number);
+            }
         }
         read
     }
@@ -246,6 +248,9 @@ fn tunes_a_backend(name: &[u8]) -> bool {
 
 /// Looks only at the beginning: Grafana sends an access token with nearly every request.
 fn service_scheme(value: &[u8]) -> Option<Service> {
+    if value.len() > MAX_HEADER_LEN {
+        return None;
+    }
     if let Some((scheme, rest)) = value.split_at_checked(7)
         && scheme.eq_ignore_ascii_case(b"bearer ")
     {

@@ -19,7 +19,7 @@ pub const PREFIX: &str = "tas_";
 pub const LENGTH: usize = 47;
 
 /// The longest header value that is looked at, in bytes: no account has a name that would need more.
-const MAX_HEADER_LEN: usize = 1024;
+pub const MAX_HEADER_LEN: usize = 1024;
 /// How many header values a worker remembers: each is some account's.
 const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Clients pad or do not.
