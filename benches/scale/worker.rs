@@ -38,12 +38,18 @@ http {
             ffi.C.clock_gettime(1, time)
             return tonumber(time.seconds) * 1e3 + tonumber(time.nanoseconds) / 1e6
         end
-        gap, last = 0, nil
+        -- The second clock is the thread's own: what it did itself between two calls, however busy the machine is.
+        local function own()
+            ffi.C.clock_gettime(3, time)
+            return tonumber(time.seconds) * 1e3 + tonumber(time.nanoseconds) / 1e6
+        end
+        gap, busy = 0, 0
+        local last, last_own
         local function tick(premature)
             if premature then return end
-            local at = now()
-            if last and at - last > gap then gap = at - last end
-            last = at
+            local at, at_own = now(), own()
+            if last then gap, busy = math.max(gap, at - last), math.max(busy, at_own - last_own) end
+            last, last_own = at, at_own
             ngx.timer.at(0.001, tick)
         end
         ngx.timer.at(0, tick)
@@ -56,10 +62,19 @@ http {
     server {
         listen 127.0.0.1:@ADMIN@;
         location = /status { content_by_lua_block { require("tenantauth").status() } }
-        location = /gap { content_by_lua_block { ngx.print(gap) gap = 0 } }
+        location = /gap { content_by_lua_block { ngx.print(gap, " ", busy) gap, busy = 0, 0 } }
     }
 }
 "#;
+
+/// How long the event loop did not come by, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gap {
+    /// By the clock on the wall: whatever else the machine did is in it.
+    pub(crate) gap: f64,
+    /// By the thread's own clock: what it did itself.
+    pub(crate) busy: f64,
+}
 
 /// The running gateway.
 pub(crate) struct Worker {
@@ -114,9 +129,13 @@ impl Worker {
         find(&status, "revision").and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
-    /// The longest gap of the timer since the last question, in milliseconds.
-    fn gap(&self) -> f64 {
-        Request::get("/gap").send(self.admin).text().parse().expect("a number")
+    /// The longest gap of the timer since the last question, and the most that the event loop's thread did itself
+    /// between two calls, in milliseconds.
+    fn gap(&self) -> Gap {
+        let text = Request::get("/gap").send(self.admin).text();
+        let (gap, busy) = text.split_once(' ').expect("two numbers");
+        let number = |text: &str| text.parse().expect("a number");
+        Gap { gap: number(gap), busy: number(busy) }
     }
 
     /// From nginx's start to a policy in force.
@@ -133,7 +152,7 @@ impl Worker {
 
     /// Longest gaps under load, in milliseconds: without any reload, and while the policy is replaced and the old one
     /// released; one of each a round.
-    pub(crate) fn gaps(&self, rounds: usize) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn gaps(&self, rounds: usize) -> (Vec<Gap>, Vec<Gap>) {
         let text = self.request();
         let request = String::from_utf8(text.bytes()).expect("a request is text here");
         let headers: String = request
@@ -161,7 +180,7 @@ impl Worker {
     }
 
     /// Replaces the policy and waits until it is in force and the old one gone. Returns how long that took.
-    fn replace_and_time(&self, number: usize, before: &str, gaps: &mut Vec<f64>) -> Duration {
+    fn replace_and_time(&self, number: usize, before: &str, gaps: &mut Vec<Gap>) -> Duration {
         self.gap();
         let started = Instant::now();
         self.size.write_platform(&self.workspace, number);
