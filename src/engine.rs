@@ -218,7 +218,7 @@ pub fn unix_now() -> u64 {
 }
 
 /// The clock, since the Unix epoch; zero where it stands before that.
-pub(crate) fn since_epoch() -> Duration {
+fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

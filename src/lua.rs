@@ -14,7 +14,7 @@ use crate::metrics::exposition;
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
-use decide::{Outcome, decide, number_of, server, time_of};
+use decide::{Outcome, decide, number_of, server};
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -194,9 +194,8 @@ fn start(options: Options, dict: String, inherited: Inherited) -> (Option<bool>,
 }
 
 /// The values of `native.decide`, in their order: server, header names and values in turns (nil where they were
-/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer, time in seconds since the Unix epoch.
-type DecideArguments =
-    (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString, f64);
+/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer.
+type DecideArguments = (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString);
 
 /// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set, lines to remove.
 type DecideAnswer = (i64, u64, usize, BString, Option<String>, u8, BString, Vec<u16>);
@@ -223,6 +222,8 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     )?;
     native.set("address", ffi::address())?;
     native.set("max_headers", ffi::MAX_HEADERS)?;
+    native.set("request_size", size_of::<ffi::Request>())?;
+    native.set("answer_size", size_of::<ffi::Answer>())?;
     native.set(
         "decide",
         lua.create_function(|_, arguments: DecideArguments| Ok(decide_by_value(&arguments)))?,
@@ -261,7 +262,7 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
 /// One request by value: what [`ffi`] does by pointer. The reference that its tests agree with; nginx takes the other
 /// way, which makes no Lua strings.
 fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
-    let (server, headers, method, request_uri, uri, remote_addr, peer, now) = arguments;
+    let (server, headers, method, request_uri, uri, remote_addr, peer) = arguments;
     let lines = headers.as_ref().map(|headers| {
         let (lines, _) = headers.as_chunks::<2>();
         lines.iter().map(|[name, value]| (name.as_slice(), value.as_slice()))
@@ -273,7 +274,6 @@ fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
         remote_addr: remote_addr.as_ref().map(|address| address.as_slice()),
         peer: peer.as_slice(),
         headers: lines,
-        now: time_of(*now),
     };
     let mut outcome = Outcome::default();
     decide(*server, incoming, &mut outcome);

@@ -124,6 +124,11 @@ impl Tally {
         .fold(0, |code, part| code << 7 | u64::from(*part & 0x7f))
     }
 
+    /// The same with a sign, as Lua's side takes it. What could not be written so would be no allowance.
+    pub fn to_code_or_internal_error(self) -> i64 {
+        i64::try_from(self.to_code()).unwrap_or(Reason::InternalError as i64)
+    }
+
     /// The keys of the counters that a code adds one to.
     pub fn counters_of(code: u64) -> Vec<String> {
         let part = |number: u32| usize::try_from(code >> (7 * number) & 0x7f).unwrap_or_default();

@@ -99,6 +99,9 @@ local function header_names(value)
     end
     for _, name in ipairs(value) do
         local lower = name:lower()
+        if not name:find("^[%w_-]+$") then
+            return "names `" .. name .. "`, which is no header's name"
+        end
         if lower == "cookie" or lower == "x-scope-orgid" then
             return "cannot name `" .. name .. "`"
         end

@@ -15,7 +15,6 @@ local C = ffi.C
 local ffi_str = ffi.string
 local null = ffi.new("void *")
 local get_method = ngx.req.get_method
-local now = ngx.now
 
 -- More than what nginx's Lua interface shows by default is a denial: padding could hide a header from us that still
 -- goes upstream.
@@ -23,7 +22,6 @@ local MAX_HEADERS = native.max_headers
 
 local text_type = ffi.typeof("struct { const unsigned char *data; size_t length; }")
 local request_type = ffi.typeof([[struct {
-    double now;
     uint32_t server;
     int32_t headers_count;
     const ngx_http_lua_ffi_table_elt_t *headers;
@@ -36,6 +34,11 @@ local answer_type = ffi.typeof([[struct {
     uint32_t removed_count;
     uint16_t removed[$];
 }]], text_type, MAX_HEADERS)
+
+-- What the engine was built for; anything else would be memory read as what it is not.
+assert(ffi.sizeof("ngx_http_lua_ffi_table_elt_t") == 32 and ffi.sizeof(request_type) == native.request_size
+    and ffi.sizeof(answer_type) == native.answer_size and ffi.offsetof(answer_type, "removed") == 76,
+    "tenantauth: the structures of this nginx are laid out in another way")
 
 local decide = ffi.cast(ffi.typeof("void (*)(const $ *, $ *)", request_type, answer_type),
     ffi.cast("uintptr_t", native.address))
@@ -83,7 +86,6 @@ end
 -- $remote_addr as well.
 function _M.decide(r, server, with_remote_addr)
     local method = get_method()
-    request.now = now()
     request.server = server
     request.headers = headers
     request.headers_count = read_headers(r)

@@ -1,6 +1,6 @@
 //! One request: from what nginx knows about it to a verdict. Runs on the event loop.
 
-use super::headers::Headers;
+use super::headers::{HeaderNames, Headers};
 use super::reload::Task;
 use super::{Engine, Live, Resolved, ResolvedService, Worker, lock, since_epoch};
 use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record, Text};
@@ -15,8 +15,8 @@ use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
 use crate::token::service::ServiceTokenCache;
 use crate::token::{self, VerifiedClaims};
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// What the configuration of one `enforce` says, the same for all its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,6 @@ pub struct Incoming<'a, H> {
     pub peer: &'a [u8],
     /// `None` where nginx's Lua interface did not show all.
     pub headers: Option<H>,
-    /// The time since the Unix epoch.
-    pub now: Duration,
 }
 
 /// The policy in force looks at `$remote_addr`, which was not given.
@@ -118,6 +116,9 @@ impl Verdict<'_> {
     }
 }
 
+/// What is read of a request that no policy decides: the record tells its context all the same.
+static WITHOUT_POLICY: LazyLock<HeaderNames> = LazyLock::new(|| HeaderNames::new(&[], None));
+
 /// What is learned on the way to a decision, as far as it came.
 struct Facts<'a> {
     tenants: Option<TenantList<'a>>,
@@ -143,17 +144,15 @@ impl Engine {
     ) -> Result<T, NeedsRemoteAddr> {
         let guard = self.live();
         let live = guard.as_deref();
-        let names = live.map(|live| &*live.header_names);
-        let looks_at_peer =
-            server.client_is_remote_addr || names.is_some_and(|names| names.needs_remote_addr);
+        let names = live.map_or(&*WITHOUT_POLICY, |live| &*live.header_names);
+        let looks_at_peer = server.client_is_remote_addr || names.needs_remote_addr;
         if looks_at_peer && incoming.remote_addr.is_none() {
             return Err(NeedsRemoteAddr);
         }
         let headers_truncated = incoming.headers.is_none();
-        let read = match (names, incoming.headers) {
-            (Some(names), Some(lines)) => Headers::read(names, &server.forward_headers, lines),
-            _ => Headers::default(),
-        };
+        let read = incoming
+            .headers
+            .map_or_else(Headers::default, |lines| Headers::read(names, &server.forward_headers, lines));
         let joined;
         let cookies = match &*read.cookies {
             [] => None,
@@ -183,7 +182,7 @@ impl Engine {
             token_repeated: read.token_repeated,
             ip_header_repeated: read.client_ip_repeated,
         };
-        Ok(self.decide(live, server, &request, &read.removed, incoming.now, apply))
+        Ok(self.decide(live, server, &request, &read.removed, apply))
     }
 
     /// Decides one request that has been read, with this policy.
@@ -193,11 +192,11 @@ impl Engine {
         server: &Server,
         request: &Request<'_>,
         removed: &[u16],
-        now: Duration,
         apply: impl FnOnce(&Verdict<'_>) -> T,
     ) -> T {
         let mut worker = lock(&self.worker);
         let Worker { tokens, services, cookies, record, clock } = &mut *worker;
+        let now = since_epoch();
         clock.set(now);
         let mut facts =
             Facts { tenants: None, route: None, members: None, client_ip: None, cache: CacheUse::Unused };
@@ -324,7 +323,7 @@ pub fn undecided(
         &[],
     );
     let tally = Tally { backends, ..Tally::of(&decision, shadow_mode) };
-    (i64::try_from(tally.to_code()).unwrap_or(i64::MAX), record)
+    (tally.to_code_or_internal_error(), record)
 }
 
 /// The cookie that may carry the client's address. It never goes upstream, whatever the source is.

@@ -176,7 +176,7 @@ fn decided<T>(
     request: &Request<'_>,
     look: impl Fn(&Verdict<'_>) -> T,
 ) -> T {
-    engine.decide(engine.live().as_deref(), server, request, &[], since_epoch(), look)
+    engine.decide(engine.live().as_deref(), server, request, &[], look)
 }
 
 fn loki() -> Server {

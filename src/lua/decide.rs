@@ -1,13 +1,13 @@
 //! One request from Lua's side, whichever way it came: what nginx knows about it -> what Lua has to do.
 
 use crate::client_ip::cookie::Remaining;
-use crate::engine::{Incoming, Server, since_epoch, undecided};
+use crate::engine::{Incoming, Server, undecided};
 use crate::metrics::bucket_of;
 use crate::reason::Reason;
 use crate::scope::BackendSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Every `enforce { ... }` of the configuration that was met so far. Of the process, like the engine: under
 /// `lua_code_cache off` every request has a Lua state of its own.
@@ -80,12 +80,6 @@ pub(super) fn server(number: usize) -> Option<Arc<Server>> {
     SERVERS.read().unwrap_or_else(PoisonError::into_inner).get(number).cloned()
 }
 
-/// A time as Lua gives it, in seconds since the Unix epoch. What is no time is replaced by the clock's: under a time of
-/// zero no token would have expired.
-pub(super) fn time_of(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).ok().filter(|time| !time.is_zero()).unwrap_or_else(since_epoch)
-}
-
 /// Decides one request. A panic is a denial: the worker goes on.
 pub(super) fn decide<'a>(
     number: usize,
@@ -106,7 +100,7 @@ pub(super) fn decide<'a>(
             #[cfg(test)]
             tests_panic(request_uri);
             engine.enforce(&server, incoming, |verdict| {
-                outcome.code = i64::try_from(verdict.tally.to_code()).unwrap_or(i64::MAX);
+                outcome.code = verdict.tally.to_code_or_internal_error();
                 outcome.record.extend_from_slice(verdict.record);
                 if verdict.tenants_rewritten || !verdict.passes() {
                     outcome.tenants = verdict.tenants.map(ToString::to_string);

@@ -5,7 +5,7 @@
 //! alone costs more than the decision (a token has 3 kB, and LuaJIT hashes records of one shape to the same chain).
 //! `native.decide` does the same through mlua and is what the tests hold this entry against.
 //!
-//! What is relied upon, by `lua/tenantauth/enforce.lua`, which declares the same structures:
+//! What is relied upon, by `lua/tenantauth/request.lua`, which declares the same structures:
 //!
 //! - It is called on the thread that runs nginx's event loop and Lua, and by no other.
 //! - Every text it gives lies in memory of the request, of Lua or of nginx's configuration, and stays as it is during
@@ -13,7 +13,7 @@
 //! - It reads the answer before it calls again, and keeps no pointer from it.
 #![allow(unsafe_code, reason = "the one file of design law 6 that may; each block says why it is sound")]
 
-use super::decide::{Outcome, decide, guarded, time_of};
+use super::decide::{Outcome, decide, guarded};
 use crate::engine::Incoming;
 use std::cell::RefCell;
 use std::ffi::c_int;
@@ -51,8 +51,6 @@ pub(super) struct Header {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request {
-    /// nginx's time of this turn of its event loop: seconds since the Unix epoch.
-    now: f64,
     server: u32,
     /// Negative where nginx's Lua interface did not show all.
     headers_count: i32,
@@ -103,10 +101,16 @@ impl NginxText {
     /// # Safety
     /// As of [`Text::bytes`].
     unsafe fn bytes<'a>(self) -> &'a [u8] {
-        // A negative length is nginx's for nothing that we would have asked for.
         let length = usize::try_from(self.length).unwrap_or_default();
         // SAFETY: the caller's promise.
         unsafe { Text { data: self.data, length }.bytes() }.unwrap_or_default()
+    }
+}
+
+impl Header {
+    fn is_whole(&self) -> bool {
+        let is_whole = |text: NginxText| text.length == 0 || (text.length > 0 && !text.data.is_null());
+        is_whole(self.name) && is_whole(self.value)
     }
 }
 
@@ -136,6 +140,8 @@ unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
             // SAFETY: nginx has written that many lines there, which the caller promises.
             unsafe { std::slice::from_raw_parts(request.headers, count) }.iter()
         });
+    // A line of which not both texts are there cannot be judged, and would go upstream all the same: a denial.
+    let headers = headers.filter(|lines| lines.clone().all(Header::is_whole));
     let lines = headers.map(|lines| {
         lines.map(|line| {
             // SAFETY: name and value of a header line are the request's memory.
@@ -149,7 +155,6 @@ unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
         remote_addr: text(request.remote_addr),
         peer: text(request.peer).unwrap_or_default(),
         headers: lines,
-        now: time_of(request.now),
     };
     let server = usize::try_from(request.server).unwrap_or(usize::MAX);
     // `decide` answers for panics of a decision. One outside of it must not reach C either: what Lua then finds is no

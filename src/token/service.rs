@@ -28,6 +28,14 @@ const BASIC: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// For what is only to be kept from backends.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
 /// What an `Authorization` header says of a service account; nothing of it is proven.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials<'h> {
@@ -96,9 +104,18 @@ pub fn holds_token(header: &[u8]) -> bool {
         let mut words = text.split(|byte| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')));
         words.any(|word| word.starts_with(PREFIX.as_bytes()))
     };
-    let mut words = header.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    // As any reader might: both alphabets, whatever bits are left over.
+    let holds_encoded = |word: &[u8]| {
+        let usual = |byte: &u8| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            byte => *byte,
+        };
+        LENIENT.decode(word.iter().map(usual).collect::<Vec<_>>()).is_ok_and(|text| holds(&text))
+    };
+    let mut words = header.split(|byte| matches!(byte, b' ' | b'\t' | b',')).filter(|word| !word.is_empty());
     let is_basic = words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
-    holds(header) || (is_basic && words.any(|word| BASIC.decode(word).is_ok_and(|text| holds(&text))))
+    holds(header) || (is_basic && words.any(holds_encoded))
 }
 
 /// Whether the bytes are a token of the form that `tenantauth keygen --service-account` makes.

@@ -115,7 +115,6 @@ fn the_policy_in_force_says_which_headers_are_read() {
             remote_addr: None,
             peer: b"192.0.2.1",
             headers: Some(lines.into_iter()),
-            now: since_epoch(),
         };
         let answer = |verdict: &Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
         site.engine.enforce(&loki(), incoming, answer).unwrap()
@@ -143,7 +142,6 @@ fn an_address_that_is_needed_is_asked_for() {
             remote_addr,
             peer: b"198.51.100.1",
             headers: Some(lines.into_iter()),
-            now: since_epoch(),
         };
         site.engine.enforce(&loki(), incoming, |verdict| verdict.decision.reason())
     };

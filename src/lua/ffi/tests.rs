@@ -15,12 +15,12 @@ fn structures_are_laid_out_as_lua_declares_them() {
     assert_eq!((size_of::<Text>(), offset_of!(Text, length)), (16, 8));
     assert_eq!((size_of::<NginxText>(), offset_of!(NginxText, data)), (16, 8));
     assert_eq!((size_of::<Header>(), offset_of!(Header, value)), (32, 16));
-    assert_eq!((size_of::<Request>(), align_of::<Request>()), (104, 8));
+    assert_eq!((size_of::<Request>(), align_of::<Request>()), (96, 8));
     assert_eq!(
         [offset_of!(Request, server), offset_of!(Request, headers_count), offset_of!(Request, headers)],
-        [8, 12, 16]
+        [0, 4, 8]
     );
-    assert_eq!([offset_of!(Request, method), offset_of!(Request, peer)], [24, 88]);
+    assert_eq!([offset_of!(Request, method), offset_of!(Request, peer)], [16, 80]);
     assert_eq!([offset_of!(Answer, bucket), offset_of!(Answer, cookies_to)], [16, 20]);
     assert_eq!(
         [offset_of!(Answer, record), offset_of!(Answer, tenants), offset_of!(Answer, cookies)],
@@ -40,7 +40,6 @@ struct Said {
     uri: Vec<u8>,
     remote_addr: Option<Vec<u8>>,
     peer: Vec<u8>,
-    now: f64,
 }
 
 fn nginx_text(bytes: &[u8]) -> NginxText {
@@ -57,7 +56,6 @@ fn by_pointer(said: &Said) -> (f64, Vec<u8>, Option<Vec<u8>>, u32, Vec<u8>, Vec<
         .map(|(name, value)| Header { name: nginx_text(name), value: nginx_text(value) })
         .collect();
     let request = Request {
-        now: said.now,
         server: u32::try_from(said.server).unwrap(),
         headers_count: said.headers.as_ref().map_or(-1, |_| i32::try_from(lines.len()).unwrap()),
         headers: lines.as_ptr(),
@@ -123,7 +121,6 @@ pub(in crate::lua) fn agrees_with_the_way_by_value(token: &str) {
         let more = [good.clone(), more].concat();
         proptest::option::weighted(0.95, Just(more))
     });
-    let now = crate::engine::unix_now() as f64;
     let said = (lines, bytes(), path, proptest::option::of(bytes()), any::<bool>()).prop_map(
         move |(headers, other, path, remote_addr, known)| Said {
             server: if known { number } else { number + 1000 },
@@ -133,7 +130,6 @@ pub(in crate::lua) fn agrees_with_the_way_by_value(token: &str) {
             uri: path,
             remote_addr,
             peer: other,
-            now,
         },
     );
     let granted = std::cell::Cell::new(0);
@@ -150,11 +146,10 @@ pub(in crate::lua) fn agrees_with_the_way_by_value(token: &str) {
             said.uri.clone().into(),
             said.remote_addr.clone().map(Into::into),
             said.peer.clone().into(),
-            said.now,
         ));
         let (other_code, other_record, other_tenants, other_to, other_cookies, other_removed) =
             by_pointer(&said);
-        // A request that could not be decided carries the clock's time of that moment.
+        // Each carries the clock's time of its moment.
         let timeless = |record: &[u8]| {
             let text = String::from_utf8(record.to_vec()).unwrap();
             text.split_once(',').unwrap().1.to_owned()
