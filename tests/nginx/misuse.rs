@@ -18,6 +18,7 @@ fn enforce_names_the_option_that_is_wrong() {
         ("{ backend = \"loki\", client_ip = false }", "client_ip"),
         ("{ backend = \"loki\", forward_headers = \"Authorization\" }", "forward_headers"),
         ("{ backend = \"loki\", forward_headers = { 1 } }", "forward_headers"),
+        ("{ backend = \"loki\", forward_headers = { \"X-Foo,Authorization\" } }", "forward_headers"),
         ("(\"loki\")", "table"),
     ];
     let server = |(number, (options, _)): (usize, &(&str, &str))| {

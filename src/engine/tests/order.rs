@@ -131,6 +131,19 @@ fn without_a_policy_nothing_else_is_looked_at() {
     let record = site.seen(&loki(), &query("secret-token"), record_of);
     let record: Value = serde_json::from_str(&format!("{{{record}}}")).unwrap();
     assert_eq!((&record["reason"], &record["query"]), (&json!("policy_unavailable"), &Value::Null));
+    // What Grafana claims is told all the same.
+    let lines = [(b"upgrade".as_slice(), b"websocket".as_slice()), (b"x-dashboard-uid", b"d1")];
+    let incoming = Incoming {
+        method: b"GET",
+        request_uri: b"/loki/api/v1/tail",
+        uri: b"/loki/api/v1/tail",
+        remote_addr: None,
+        peer: b"192.0.2.1",
+        headers: Some(lines.into_iter()),
+    };
+    let record = site.engine.enforce(&loki(), incoming, record_of).unwrap();
+    let record: Value = serde_json::from_str(&format!("{{{record}}}")).unwrap();
+    assert_eq!((&record["upgrade"], &record["grafana"]["dashboard"]), (&json!(true), &json!("d1")));
 }
 
 #[test]
