@@ -38,6 +38,8 @@ const SERVER: &str = r#"
 rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
 access_log @DIR@/audit.jsonl tenantauth_audit buffer=64k flush=1s;
 keepalive_requests 1000000;
+client_header_timeout 5s;
+client_body_timeout 5s;
 location / { content_by_lua_block { ngx.print("{}") } }
 "#;
 
@@ -192,8 +194,8 @@ fn nothing_grows_and_nothing_is_wrong() {
             run.hup();
         }
     }
-    let report = watch.stop();
     let summary = callers.stop();
+    let report = watch.stop();
     run.rotate_logs();
     println!("{:?}\n{summary}\n{report}", run.done);
     assert!(summary.wrong.is_empty(), "{:#?}", summary.wrong);
