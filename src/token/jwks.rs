@@ -106,15 +106,19 @@ impl KeySet {
 pub(crate) fn told(text: &str) -> String {
     const MOST: usize = 500;
     let mut line = String::new();
-    for letter in text.chars().take(MOST) {
-        if letter.is_control() {
-            line.extend(letter.escape_default());
-        } else {
-            line.push(letter);
+    let mut length = 0;
+    for letter in text.chars() {
+        // What is escaped counts as it is written.
+        let escaped = letter.is_control().then(|| letter.escape_default());
+        length += escaped.as_ref().map_or(1, ExactSizeIterator::len);
+        if length > MOST {
+            line.push_str("...");
+            break;
         }
-    }
-    if text.chars().nth(MOST).is_some() {
-        line.push_str("...");
+        match escaped {
+            Some(escaped) => line.extend(escaped),
+            None => line.push(letter),
+        }
     }
     line
 }

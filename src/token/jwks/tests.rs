@@ -269,3 +269,13 @@ fn what_a_provider_writes_is_quoted_and_short() {
     let why = reports[0].refused.as_deref().unwrap();
     assert!(!why.contains('\n') && why.len() < 1000, "{} bytes, newline {}", why.len(), why.contains('\n'));
 }
+
+#[test]
+fn what_a_provider_says_is_told_on_one_line_of_bounded_length() {
+    assert_eq!(told("a\nb"), "a\\nb");
+    assert_eq!(told(&"x".repeat(500)), "x".repeat(500));
+    assert_eq!(told(&"x".repeat(501)), format!("{}...", "x".repeat(500)));
+    // Found by fuzzing: each of these is written as six.
+    let long = told(&"\u{7f}".repeat(500));
+    assert!(long.len() <= 503 && long.ends_with("..."), "{long}");
+}
