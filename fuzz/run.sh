@@ -33,7 +33,7 @@ for target in "$@"; do
     then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         coverage=$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1)
-        echo "$target: $runs runs in $seconds s, $coverage, nothing found"
+        echo "$target: $runs runs in $seconds s at most, $coverage, nothing found"
     else
         tail -n 40 "$log" >&2
         echo "$target: a property does not hold; see fuzz/$log" >&2

@@ -1,7 +1,6 @@
-//! What the processes take: memory of their own and descriptors, sampled twice a second. Pages of the shared dict, which has
-//! its size from the start, and of libraries are not theirs; connections come and go.
+//! What the processes take: resident memory and descriptors, sampled twice a second.
 
-use crate::support::nginx::Nginx;
+use crate::support::nginx::{Nginx, resident_kib};
 use crate::support::wait_for;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -85,10 +84,8 @@ impl Watch {
 }
 
 fn sample(pid: u32) -> Option<Sample> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kib = line.trim().trim_end_matches(" kB").parse().ok()?;
-    Some(Sample { at: Instant::now(), kib, descriptors: descriptors(pid)? })
+    let descriptors = descriptors(pid)?;
+    Some(Sample { at: Instant::now(), kib: resident_kib(pid), descriptors }).filter(|sample| sample.kib > 0)
 }
 
 /// The descriptors of a process but sockets: connections come and go, and with every worker that starts or ends so do the
@@ -149,7 +146,7 @@ impl Life {
 #[derive(Debug)]
 pub(crate) struct Report {
     lives: Vec<Life>,
-    /// KiB of the oldest worker at the end of each generation.
+    /// Resident KiB of the oldest worker at the end of each generation.
     ends: Vec<u64>,
 }
 
