@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The first line of a kept policy.
-const MAGIC: &[u8] = b"tenantauth policy 1\n";
+const MAGIC: &[u8] = b"tenantauth policy 2\n";
 
 /// No file takes longer to be written.
 const DRAFT_LIFETIME: Duration = Duration::from_secs(60);

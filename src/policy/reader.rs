@@ -144,8 +144,10 @@ impl Problems {
         path: &Path<'_>,
         mut read: impl FnMut(&mut Self, At<&str>, &Path<'_>) -> Option<T>,
     ) -> Vec<At<T>> {
-        let mut values = Vec::new();
-        for (number, item) in self.items(node, path).iter().enumerate() {
+        let items = self.items(node, path);
+        // Exactly as long as it is: most have one item, and large policies have a hundred thousand such lists.
+        let mut values = Vec::with_capacity(items.len());
+        for (number, item) in items.iter().enumerate() {
             let path = path.item(number);
             if let Some(text) = self.text(item, &path)
                 && let Some(value) = read(self, text, &path)

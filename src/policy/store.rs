@@ -1,6 +1,7 @@
 //! Policies on disk: reading one with the files it names, and noticing when any of them changes.
 
 mod bundle;
+mod packed;
 
 pub use bundle::Bundle;
 
@@ -200,7 +201,7 @@ fn load_with(
         // What is not on disk any more is as old as it was.
         let is_kept = owner.state != OwnerState::Current || unsettled.contains(&path);
         let kept_since = former.read_at(&path).filter(|_| is_kept);
-        bundle.add(path, content, kept_since.unwrap_or_else(uptime));
+        bundle.add(path, &content, kept_since.unwrap_or_else(uptime));
     }
     (outcome, seen, bundle)
 }
@@ -323,7 +324,7 @@ impl Reader<'_> {
         let content = read(&path);
         let digest = content.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         if let Ok(content) = &content {
-            self.bundle.add(path.clone(), content.clone(), uptime());
+            self.bundle.add(path.clone(), content, uptime());
         }
         self.seen.files.push((path, digest));
         content
@@ -338,7 +339,7 @@ impl Files for Reader<'_> {
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let directory = self.seen.directory.clone()?;
         let path = owner_path(&directory, name);
-        let last_good = self.former.find(&path).cloned();
+        let last_good = self.former.find(&path);
         let mut current = read_owner(&path, Some(&directory));
         let digest = current.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         self.seen.owners.insert(path.clone(), digest);
@@ -373,10 +374,13 @@ fn words(error: std::io::Error) -> String {
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     // What is opened may be another thing than what lay there a moment ago: a FIFO would block until somebody writes.
     let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(words)?;
-    if !file.metadata().map_err(words)?.is_file() {
+    let metadata = file.metadata().map_err(words)?;
+    if !metadata.is_file() {
         return Err("not a regular file".to_owned());
     }
-    let mut content = Vec::new();
+    // One byte more than is expected, so that the end is found without asking for more memory.
+    let expected = metadata.len().min(MAX_BYTES).saturating_add(1);
+    let mut content = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
     file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(words)?;
     if u64::try_from(content.len()).unwrap_or(u64::MAX) > MAX_BYTES {
         return Err(format!("larger than {} MiB", MAX_BYTES >> 20));

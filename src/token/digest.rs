@@ -29,6 +29,11 @@ impl Sha256 {
         Some(Self(sum))
     }
 
+    /// Its 32 bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether both are the same, in a time that does not tell how much of them is.
     pub fn equals(&self, other: &Self) -> bool {
         verify_slices_are_equal(&self.0, &other.0).is_ok()

@@ -94,7 +94,7 @@ fn a_broken_platform_document_is_refused_unless_a_last_good_version_is_kept() {
     room.set_mode(&name, 0o622);
     check().says(1, &["  start: refused, `", "is not used: others than its owner may write it\n"]);
     room.set_mode(&name, 0o600);
-    fs::write(kept.path(), "tenantauth policy 1\n").unwrap();
+    fs::write(kept.path(), "tenantauth policy 2\n").unwrap();
     let run = check();
     run.says(1, &["is not used: it is damaged\n"]);
     let report = room.run(&["check", "--start", "--state-dir", "state", &policy, "--format", "json"]).json();

@@ -85,8 +85,9 @@ pub(in crate::policy) const GRANT: [&str; 6] =
 pub(super) fn read_grants(fields: &Fields<'_>, problems: &mut Problems) -> Vec<GrantEntry> {
     let Some(node) = fields.get("grants") else { return Vec::new() };
     let list = Path::Root.key("grants");
-    let mut grants = Vec::new();
-    for (number, item) in problems.items(node, &list).iter().enumerate() {
+    let items = problems.items(node, &list);
+    let mut grants = Vec::with_capacity(items.len());
+    for (number, item) in items.iter().enumerate() {
         let path = list.item(number);
         let Some(fields) = problems.fields(item, &path, &GRANT) else { continue };
         let name = read_name(&fields, &path, problems);

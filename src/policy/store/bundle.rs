@@ -1,10 +1,11 @@
 //! What a policy was made of, to be made again: by this worker, by one that starts later, or by one that has missed it.
 
+use super::packed::Packed;
 use super::{DOCUMENT, OWNERS, base_of, failed, owner_path};
 use crate::policy::{Files, Outcome, OwnerText, compile};
 use crate::token::digest::sha256_hex;
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Everything that a policy was made of: the document first, then each file it names. Enough to make it again
@@ -18,7 +19,7 @@ pub struct Bundle(Vec<Part>);
 #[derive(Clone, Debug)]
 struct Part {
     path: PathBuf,
-    content: Vec<u8>,
+    content: Packed,
     /// By the clock of [`super::uptime`]; 0 for what was kept through a restart, which is older than all that was read.
     read_at: u64,
 }
@@ -37,15 +38,16 @@ impl Bundle {
     /// Nothing.
     pub const EMPTY: Self = Self(Vec::new());
 
-    pub(super) fn add(&mut self, path: PathBuf, content: Vec<u8>, read_at: u64) {
-        self.0.push(Part { path, content, read_at });
+    pub(super) fn add(&mut self, path: PathBuf, content: &[u8], read_at: u64) {
+        self.0.push(Part { path, content: Packed::new(content), read_at });
     }
 
     /// The bundle as bytes that [`Bundle::from_bytes`] reads. They hold secrets: the keys of signed cookies.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for Part { path, content, read_at } in &self.0 {
-            for part in [path.as_os_str().as_bytes(), content, &read_at.to_le_bytes()] {
+            let (packed, digest) = (content.bytes(), content.digest().as_bytes());
+            for part in [path.as_os_str().as_bytes(), packed, digest, &read_at.to_le_bytes()] {
                 bytes.extend_from_slice(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
                 bytes.extend_from_slice(part);
             }
@@ -59,15 +61,17 @@ impl Bundle {
             let (length, rest) = bytes.split_first_chunk::<8>()?;
             let (part, rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
             bytes = rest;
-            Some((part.to_vec(), rest.is_empty()))
+            Some((part, rest.is_empty()))
         };
         let mut bundle = Self::default();
         loop {
             let (path, _) = part()?;
-            let (content, _) = part()?;
+            let (packed, _) = part()?;
+            let (digest, _) = part()?;
             let (read_at, last) = part()?;
             let read_at = u64::from_le_bytes(read_at.try_into().ok()?);
-            bundle.add(PathBuf::from(OsString::from_vec(path)), content, read_at);
+            let path = PathBuf::from(OsStr::from_bytes(path));
+            bundle.0.push(Part { path, content: Packed::from_parts(packed, digest)?, read_at });
             if last {
                 return Some(bundle);
             }
@@ -82,7 +86,7 @@ impl Bundle {
 
     /// What tells it from bundles of other contents, in 64 hexadecimal digits; when files were read is not in it.
     pub fn id(&self) -> String {
-        let parts = self.0.iter().map(|part| format!("{:?} {}\n", part.path, sha256_hex(&part.content)));
+        let parts = self.0.iter().map(|part| format!("{:?} {:?}\n", part.path, part.content.digest()));
         sha256_hex(parts.collect::<String>().as_bytes())
     }
 
@@ -158,8 +162,9 @@ impl Bundle {
         self.0.iter().skip(1).find(|part| part.path == path)
     }
 
-    pub(super) fn find(&self, path: &Path) -> Option<&Vec<u8>> {
-        self.part(path).map(|part| &part.content)
+    /// A file's content.
+    pub(super) fn find(&self, path: &Path) -> Option<Vec<u8>> {
+        self.part(path).map(|part| part.content.content())
     }
 
     /// Compiles the policy again as it was. `now`: Unix seconds.
@@ -167,21 +172,21 @@ impl Bundle {
         let Some(Part { path, content, .. }) = self.0.first().cloned() else {
             return failed("", "there is no last good policy");
         };
-        compile(&path.display().to_string(), &content, &mut self, now)
+        compile(&path.display().to_string(), &content.content(), &mut self, now)
     }
 }
 
 impl Files for Bundle {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
         let base = self.document().map(base_of).unwrap_or_default();
-        self.find(&base.join(path)).cloned().ok_or_else(|| "not kept".to_owned())
+        self.find(&base.join(path)).ok_or_else(|| "not kept".to_owned())
     }
 
     /// What was good stays good: there is no newer version here.
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let base = self.document().map(base_of).unwrap_or_default();
         let path = owner_path(&base, name);
-        let content = self.find(&path).cloned();
+        let content = self.find(&path);
         Some(OwnerText {
             file: path.display().to_string(),
             current: content.clone().ok_or_else(|| "not kept".to_owned()),
