@@ -19,3 +19,7 @@ pub mod route;
 pub mod scope;
 pub mod tenant;
 pub mod token;
+
+#[cfg(feature = "allocator")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -140,11 +140,13 @@ fn build(
             let snapshot = &mut compiled.snapshot;
             (owners, documents) = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
         }
-        let platform = lints::Source::new(&document, file, 0, 0);
-        let of_owners = documents
-            .iter()
-            .map(|one| lints::Source::new(&one.document, &one.file, one.grants, one.restrictions));
-        let (odd, odd_of_owners) = lints::lint(platform, of_owners.collect(), &compiled.snapshot, now);
+        let rules = |one: &compile::OwnerDocument| {
+            let owner = owners.get(one.owner)?;
+            let (file, text) = (&*owner.file, owner.content.as_deref()?);
+            Some(lints::OwnerRules { file, text, grants: one.grants.clone(), restrictions: one.restrictions })
+        };
+        let of_owners: Vec<_> = documents.iter().filter_map(rules).collect();
+        let (odd, odd_of_owners) = lints::lint(&document, file, &of_owners, &compiled.snapshot, now);
         problems.append(odd);
         for (one, odd) in documents.iter().zip(odd_of_owners) {
             if let Some(owner) = owners.get_mut(one.owner) {

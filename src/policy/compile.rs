@@ -20,7 +20,7 @@ use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
 use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers, refuse_several_bare};
-pub(super) use owners::add_owners;
+pub(super) use owners::{OwnerDocument, add_owners};
 use principals::{check_givers, compile_revoked, compile_service_accounts, refuse_unknown_accounts};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};

@@ -6,7 +6,8 @@
 
 use super::groups::GroupId;
 use crate::tenant::TenantPattern;
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use std::hash::BuildHasher as _;
 
 /// One rule for one group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,10 +16,80 @@ struct Entry {
     rule: u32,
 }
 
+/// Rules by tenants that are written out. A policy may name a hundred thousand of them, so that their names and rules
+/// lie in two pieces of memory and not in twice as many as there are tenants.
+#[derive(Debug, Default)]
+struct Exact {
+    /// Positions in `tenants`, by the hash of the name.
+    table: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    /// Where the name and the rules of each begin.
+    tenants: Box<[(usize, usize)]>,
+    names: Box<str>,
+    entries: Box<[Entry]>,
+}
+
+impl Exact {
+    /// `rules`: a tenant is known also where a rule of it is for no group.
+    fn build(mut rules: Vec<(&str, Option<Entry>)>) -> Self {
+        rules.sort_unstable();
+        rules.dedup();
+        let (mut tenants, mut names) = (Vec::new(), String::new());
+        let mut entries = Vec::with_capacity(rules.len());
+        let mut last = None;
+        for (tenant, entry) in rules {
+            if last != Some(tenant) {
+                tenants.push((names.len(), entries.len()));
+                names.push_str(tenant);
+                last = Some(tenant);
+            }
+            entries.extend(entry);
+        }
+        let mut exact = Self {
+            table: HashTable::with_capacity(tenants.len()),
+            tenants: tenants.into(),
+            names: names.into(),
+            entries: entries.into(),
+            ..Self::default()
+        };
+        let hasher = exact.hasher.clone();
+        let mut table = std::mem::take(&mut exact.table);
+        for (position, tenant) in exact.names().enumerate() {
+            table.insert_unique(hasher.hash_one(tenant), position, |other| {
+                hasher.hash_one(exact.name(*other))
+            });
+        }
+        exact.table = table;
+        exact
+    }
+
+    /// Name and rules of the tenant at this position.
+    fn at(&self, position: usize) -> (&str, &[Entry]) {
+        let Some((name, entries)) = self.tenants.get(position) else { return ("", &[]) };
+        let end = (self.names.len(), self.entries.len());
+        let next = self.tenants.get(position + 1).unwrap_or(&end);
+        let entries = self.entries.get(*entries..next.1).unwrap_or_default();
+        (self.names.get(*name..next.0).unwrap_or_default(), entries)
+    }
+
+    fn name(&self, position: usize) -> &str {
+        self.at(position).0
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        (0..self.tenants.len()).map(|position| self.name(position))
+    }
+
+    fn get(&self, tenant: &str) -> Option<&[Entry]> {
+        let found = self.table.find(self.hasher.hash_one(tenant), |other| self.name(*other) == tenant)?;
+        Some(self.at(*found).1)
+    }
+}
+
 /// Rules by tenant and group.
 #[derive(Debug, Default)]
 pub(crate) struct TenantIndex {
-    exact: HashMap<Box<str>, Box<[Entry]>>,
+    exact: Exact,
     patterns: HashMap<Box<str>, Box<[(TenantPattern, Box<[Entry]>)]>>,
     /// The distinct lengths of the keys of `patterns`, ascending.
     prefix_lengths: Box<[usize]>,
@@ -29,15 +100,16 @@ impl TenantIndex {
     ///
     /// `rules`: each rule's tenants and groups; a rule's number is its position.
     pub(super) fn build<'r>(rules: impl Iterator<Item = (&'r [TenantPattern], &'r [GroupId])>) -> Self {
-        let mut exact: HashMap<Box<str>, Vec<Entry>> = HashMap::new();
+        let mut exact: Vec<(&str, Option<Entry>)> = Vec::new();
         let mut patterns: HashMap<TenantPattern, Vec<Entry>> = HashMap::new();
         for (rule, (tenants, groups)) in (0..).zip(rules) {
             for tenant in tenants {
-                let entries = match tenant.literal() {
-                    Some(name) => exact.entry(name.into()).or_default(),
-                    None => patterns.entry(tenant.clone()).or_default(),
-                };
-                entries.extend(groups.iter().map(|group| Entry { group: *group, rule }));
+                let entries = groups.iter().map(|group| Entry { group: *group, rule });
+                match tenant.literal() {
+                    Some(name) if groups.is_empty() => exact.push((name, None)),
+                    Some(name) => exact.extend(entries.map(|entry| (name, Some(entry)))),
+                    None => patterns.entry(tenant.clone()).or_default().extend(entries),
+                }
             }
         }
         let mut by_prefix: HashMap<Box<str>, Vec<(TenantPattern, Box<[Entry]>)>> = HashMap::new();
@@ -48,7 +120,7 @@ impl TenantIndex {
         prefix_lengths.sort_unstable();
         prefix_lengths.dedup();
         Self {
-            exact: exact.into_iter().map(|(tenant, entries)| (tenant, sorted(entries))).collect(),
+            exact: Exact::build(exact),
             patterns: by_prefix.into_iter().map(|(prefix, found)| (prefix, found.into())).collect(),
             prefix_lengths: prefix_lengths.into(),
         }
@@ -76,10 +148,10 @@ impl TenantIndex {
     /// Whether any rule names a tenant that matches `pattern`.
     pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {
         if let Some(tenant) = pattern.literal() {
-            return self.exact.contains_key(tenant)
+            return self.exact.get(tenant).is_some()
                 || self.patterns.values().flatten().any(|(other, _)| other.matches(tenant));
         }
-        self.exact.keys().any(|tenant| pattern.matches(tenant))
+        self.exact.names().any(|tenant| pattern.matches(tenant))
             || self.patterns.values().flatten().any(|(other, _)| pattern.overlaps(other))
     }
 }

@@ -1,12 +1,15 @@
 //! What a policy says that is probably not meant. None of it refuses the policy.
 
 use super::diagnostic::{Diagnostic, Path, Problems, WarningKind};
+use super::document::owners::read_document;
 use super::document::{Document, GrantEntry};
 use super::reader::At;
 use super::snapshot::{EVERYONE, Grant, GroupId, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
+use smallvec::SmallVec;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 /// A grant that ends within this many seconds is told: two weeks, time enough to ask whether it is still needed.
 const SOON: u64 = 14 * 86_400;
@@ -17,52 +20,96 @@ const MAX_COMPARISONS: usize = 2_000_000;
 /// From this many groups on the policy shows what the issuer's groups look like.
 const MIN_GUIDS: usize = 3;
 
-/// A document whose rules are in a snapshot.
-pub(super) struct Source<'d> {
-    document: &'d Document,
-    /// Where its rules begin among those of the snapshot.
-    grants: usize,
-    restrictions: usize,
-    problems: Problems,
+/// The document of an owner whose rules are in a snapshot.
+pub(super) struct OwnerRules<'d> {
+    /// What diagnostics call it.
+    pub(super) file: &'d str,
+    pub(super) text: &'d [u8],
+    /// Which of the snapshot's grants are its.
+    pub(super) grants: Range<usize>,
+    /// Where its restrictions begin among those of the snapshot.
+    pub(super) restrictions: usize,
 }
 
-impl<'d> Source<'d> {
-    /// `grants` and `restrictions`: where its rules begin among those of the snapshot.
-    pub(super) fn new(document: &'d Document, file: &str, grants: usize, restrictions: usize) -> Self {
-        Self { document, grants, restrictions, problems: Problems::of(file) }
-    }
+/// What every document is held against.
+struct Whole<'s> {
+    snapshot: &'s Snapshot,
+    granted: Granted<'s>,
+    /// Grants by their number, with that of one which gives all of them.
+    duplicates: HashMap<usize, usize>,
+    now: u64,
 }
 
 /// Tells what is odd about the documents of a policy that has no error: the platform's, and each owner's that is in
 /// force in its newest version. All of them are held against the rules of the whole policy.
 ///
-/// `now`: Unix seconds. Returns what was found in each of the documents.
+/// `file`: what diagnostics call the platform's. `now`: Unix seconds. Returns what was found in each of the documents.
+///
+/// Owners' documents are read once more, one after the other: five hundred of them at once would take several times what
+/// the policy itself takes.
 pub(super) fn lint(
-    platform: Source<'_>,
-    owners: Vec<Source<'_>>,
+    platform: &Document,
+    file: &str,
+    owners: &[OwnerRules<'_>],
     snapshot: &Snapshot,
     now: u64,
 ) -> (Problems, Vec<Vec<Diagnostic>>) {
-    let platforms = raw_groups(platform.document, snapshot);
-    let mut sources = vec![platform];
-    sources.extend(owners);
-    warn_of_duplicates(&mut sources, snapshot, now);
-    let granted = Granted::of(&sources, snapshot, now);
-    for (number, source) in sources.iter_mut().enumerate() {
-        let grants = snapshot.grants.get(source.grants..).unwrap_or_default();
-        for (entry, grant) in source.document.grants.iter().zip(grants) {
-            warn_of_end(entry, now, &mut source.problems);
-            warn_of_writes_everywhere(entry, grant, &mut source.problems);
-            warn_of_unreachable(entry, &mut source.problems);
+    // Those of other documents could not be told where they stand.
+    let is_told = |number: usize| {
+        let after = owners.partition_point(|owner| owner.grants.start <= number);
+        let before = after.checked_sub(1).and_then(|index| owners.get(index));
+        number < platform.grants.len() || before.is_some_and(|owner| owner.grants.contains(&number))
+    };
+    let duplicates = duplicates(snapshot, now, is_told);
+    let whole = Whole { snapshot, granted: Granted::of(snapshot, now), duplicates, now };
+    let platforms = raw_groups(platform, snapshot);
+    let mut problems = Problems::of(file);
+    whole.hold(platform, 0, 0, &mut problems);
+    warn_of_names_among_guids(&platforms, None, snapshot, &mut problems);
+    let of_owner = |owner: &OwnerRules<'_>| {
+        let mut problems = Problems::of(owner.file);
+        // What is wrong with it was told when its rules were compiled.
+        if let Some(root) = super::node::parse(owner.text, &mut Problems::of("")) {
+            let document = read_document(&root, &mut Problems::of(""));
+            whole.hold(&document, owner.grants.start, owner.restrictions, &mut problems);
+            let own = raw_groups(&document, snapshot);
+            warn_of_names_among_guids(&platforms, Some(&own), snapshot, &mut problems);
         }
-        warn_of_unmatched_restrictions(source, snapshot, granted.scopes);
-        warn_of_ungranted_tenants(source.document, &granted, snapshot, now, &mut source.problems);
-        let own = if number == 0 { None } else { Some(raw_groups(source.document, snapshot)) };
-        warn_of_names_among_guids(&platforms, own.as_deref(), snapshot, &mut source.problems);
+        problems.into_sorted()
+    };
+    let of_owners = owners.iter().map(of_owner).collect();
+    (problems, of_owners)
+}
+
+impl Whole<'_> {
+    /// Holds one document against all rules. `grants` and `restrictions`: where its own begin among them.
+    fn hold(&self, document: &Document, grants: usize, restrictions: usize, problems: &mut Problems) {
+        self.warn_of_duplicates(document, grants, problems);
+        let compiled = self.snapshot.grants.get(grants..).unwrap_or_default();
+        for (entry, grant) in document.grants.iter().zip(compiled) {
+            warn_of_end(entry, self.now, problems);
+            warn_of_writes_everywhere(entry, grant, problems);
+            warn_of_unreachable(entry, problems);
+        }
+        warn_of_unmatched_restrictions(document, restrictions, self.snapshot, self.granted.scopes, problems);
+        warn_of_ungranted_tenants(document, &self.granted, self.snapshot, self.now, problems);
     }
-    let mut found = sources.into_iter().map(|source| source.problems);
-    let platform = found.next().unwrap_or_else(|| Problems::of(""));
-    (platform, found.map(Problems::into_sorted).collect())
+
+    fn warn_of_duplicates(&self, document: &Document, grants: usize, problems: &mut Problems) {
+        for (number, entry) in (grants..).zip(&document.grants) {
+            let wider = self.duplicates.get(&number).and_then(|wider| self.snapshot.grants.get(*wider));
+            let (Some(other), Some(grant)) = (wider, self.snapshot.grants.get(number)) else { continue };
+            let whose = if other.owner == grant.owner { "" } else { " of the platform's document" };
+            problems
+                .warning(
+                    WarningKind::DuplicateGrant,
+                    entry.place,
+                    &Path::Root.key(&entry.path),
+                    format!("`{}` in line {}{whose} grants all of it already", other.name, other.line),
+                )
+                .help("remove one of them");
+        }
+    }
 }
 
 /// What is granted at all.
@@ -74,10 +121,9 @@ struct Granted<'s> {
 }
 
 impl<'s> Granted<'s> {
-    fn of(sources: &[Source<'_>], snapshot: &'s Snapshot, now: u64) -> Self {
+    fn of(snapshot: &'s Snapshot, now: u64) -> Self {
         let scopes = snapshot.grants.iter().fold(ScopeSet::EMPTY, |all, grant| all.union(grant.scopes));
-        let any_expired =
-            sources.iter().flat_map(|source| &source.document.grants).any(|entry| has_expired(entry, now));
+        let any_expired = snapshot.grants.iter().any(|grant| grant.has_expired(now));
         let grants = snapshot.grants.iter().filter(|grant| any_expired && !grant.has_expired(now));
         let live: HashSet<&TenantPattern> = grants.flat_map(|grant| &grant.tenants).collect();
         let wild = live.iter().copied().filter(|pattern| pattern.literal().is_none()).collect();
@@ -140,8 +186,11 @@ fn warn_of_unreachable(entry: &GrantEntry, problems: &mut Problems) {
 }
 
 /// A grant that gives nothing which another one does not give as long. Another owner's does not count: it may go.
-fn warn_of_duplicates(sources: &mut [Source<'_>], snapshot: &Snapshot, now: u64) {
-    let mut by_group: HashMap<(GroupId, &TenantPattern), Vec<usize>> = HashMap::new();
+///
+/// `is_told`: whether a grant stands in a document about which something can be told. Returns numbers of such grants, each
+/// with that of the one which gives all of it.
+fn duplicates(snapshot: &Snapshot, now: u64, is_told: impl Fn(usize) -> bool) -> HashMap<usize, usize> {
+    let mut by_group: HashMap<(GroupId, &TenantPattern), SmallVec<[usize; 1]>> = HashMap::new();
     let mut patterns: HashMap<GroupId, Vec<(&TenantPattern, usize)>> = HashMap::new();
     let live = || {
         let grants = snapshot.grants.iter().enumerate();
@@ -162,7 +211,7 @@ fn warn_of_duplicates(sources: &mut [Source<'_>], snapshot: &Snapshot, now: u64)
             }
         }
     }
-    let mut told: HashSet<usize> = HashSet::new();
+    let mut told: HashMap<usize, usize> = HashMap::new();
     let mut comparisons = 0;
     for (number, grant) in live() {
         let (Some(tenant), Some(group)) = (grant.tenants.first(), grant.groups.first()) else { continue };
@@ -181,33 +230,24 @@ fn warn_of_duplicates(sources: &mut [Source<'_>], snapshot: &Snapshot, now: u64)
             if let Some(other) = snapshot.grants.get(candidate)
                 && candidate != number
                 && (other.owner.is_none() || other.owner == grant.owner)
-                && !told.contains(&candidate)
+                && !told.contains_key(&candidate)
                 && gives_all_of(other, grant)
                 && !first_of_two(other)
             {
-                wider = Some(other);
+                wider = Some(candidate);
                 break;
             }
         }
         if comparisons > MAX_COMPARISONS {
-            return;
+            break;
         }
-        let source = sources.iter_mut().find_map(|source| {
-            Some((source.document.grants.get(number.checked_sub(source.grants)?)?, &mut source.problems))
-        });
-        if let (Some(other), Some((entry, problems))) = (wider, source) {
-            told.insert(number);
-            let whose = if other.owner == grant.owner { "" } else { " of the platform's document" };
-            problems
-                .warning(
-                    WarningKind::DuplicateGrant,
-                    entry.place,
-                    &Path::Root.key(&entry.path),
-                    format!("`{}` in line {}{whose} grants all of it already", other.name, other.line),
-                )
-                .help("remove one of them");
+        if let Some(wider) = wider
+            && is_told(number)
+        {
+            told.insert(number, wider);
         }
     }
+    told
 }
 
 /// Whether `wide` gives everybody, for as long, everything that `narrow` gives.
@@ -322,9 +362,17 @@ fn warn_of_names_among_guids(
 }
 
 /// Restrictions on tenants or scopes that nothing grants.
-fn warn_of_unmatched_restrictions(source: &mut Source<'_>, snapshot: &Snapshot, granted: ScopeSet) {
-    let restrictions = snapshot.restrictions.get(source.restrictions..).unwrap_or_default();
-    for (entry, restriction) in source.document.restrictions.iter().zip(restrictions) {
+///
+/// `first`: where the document's restrictions begin among those of the snapshot.
+fn warn_of_unmatched_restrictions(
+    document: &Document,
+    first: usize,
+    snapshot: &Snapshot,
+    granted: ScopeSet,
+    problems: &mut Problems,
+) {
+    let restrictions = snapshot.restrictions.get(first..).unwrap_or_default();
+    for (entry, restriction) in document.restrictions.iter().zip(restrictions) {
         let tenants_meet =
             restriction.tenants.iter().any(|pattern| snapshot.grant_index.names_any_tenant_of(pattern));
         let scopes_meet = Scope::ALL
@@ -332,8 +380,7 @@ fn warn_of_unmatched_restrictions(source: &mut Source<'_>, snapshot: &Snapshot, 
             .any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
         if !(tenants_meet && scopes_meet) {
             let what = if tenants_meet { "scope" } else { "tenant" };
-            source
-                .problems
+            problems
                 .warning(
                     WarningKind::RestrictionUnmatched,
                     entry.place,

