@@ -104,7 +104,7 @@ setup-demo:
 	@./setup.sh nginx lua prometheus
 
 setup-test:
-	@./setup.sh nginx lua prometheus python node openssl mmdebstrap dpkg-dev
+	@./setup.sh nginx lua prometheus python node openssl mmdebstrap dpkg-dev valgrind
 	@$(MAKE) --silent $(VENV)/ready provider operator
 
 # The SQL engine, the schemas and the helm of the tests, into a directory of the build; each file is known by its hash.
