@@ -17,7 +17,7 @@ use std::fs;
 use std::process::Command;
 
 /// Rows whose figures stand in the history of `benches/README.md`, in the order of its columns.
-const HISTORY: [&str; 10] = [
+const HISTORY: [&str; 11] = [
     "enforce",
     "audited",
     "auth-lua",
@@ -26,6 +26,7 @@ const HISTORY: [&str; 10] = [
     "envoy-cached",
     "first-sight",
     "decision-same",
+    "decision-turns",
     "pause",
     "memory",
 ];

@@ -214,9 +214,12 @@ impl Collected {
         PROMISES.iter().map(take).collect()
     }
 
-    /// The measured number of a row as the history writes it.
+    /// What was measured of a row as the history writes it: `1.123 (25.8 / 23.0 µs)`.
     pub(crate) fn told(rows: &[Outcome], id: &str) -> String {
-        rows.iter().find(|row| row.id == id).map_or_else(String::new, |row| row.cells()[1].clone())
+        let Some(row) = rows.iter().find(|row| row.id == id) else { return String::new() };
+        let [_, measured, .., absolute] = row.cells();
+        let sides = absolute.split_once(" us").filter(|_| row.measured.is_ok());
+        sides.map_or_else(|| measured.clone(), |(sides, _)| format!("{measured} ({sides} µs)"))
     }
 }
 

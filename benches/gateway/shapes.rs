@@ -142,6 +142,10 @@ pub(crate) fn measure(farm: &Farm) -> Vec<[String; COLUMNS]> {
         core(),
         other_cores()
     );
+    println!(
+        "the worker remembers {} tokens of the typical size",
+        farm.metric("tenantauth_token_cache_entries")
+    );
     lines
 }
 
