@@ -14,8 +14,9 @@ pub(crate) const CONNECTIONS: usize = 16;
 const REPORT: &str = r#"
 function done(summary)
     local errors = summary.errors
-    print(string.format("requests=%d errors=%d", summary.requests,
-        errors.connect + errors.read + errors.write + errors.timeout + errors.status))
+    print(string.format("requests=%d errors=%d connect=%d read=%d write=%d timeout=%d status=%d", summary.requests,
+        errors.connect + errors.read + errors.write + errors.timeout + errors.status,
+        errors.connect, errors.read, errors.write, errors.timeout, errors.status))
 end
 "#;
 
@@ -39,7 +40,7 @@ pub(crate) fn wrk(
     let mut command = Command::new("taskset");
     command.args(["-c", &core().to_string(), "wrk"]);
     command
-        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"])
+        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--timeout", "20s", "-s"])
         .arg(script)
         .arg(target);
     let output =
@@ -47,11 +48,13 @@ pub(crate) fn wrk(
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let counted = said.lines().find_map(|line| line.strip_prefix("requests=")?.split_once(" errors="));
     match counted.map(|(requests, errors)| (requests.parse::<u64>(), errors)) {
-        Some((Ok(requests), "0")) if requests > 0 => Ok(requests),
-        _ => Err(format!(
-            "wrk failed (Debian: apt install wrk): {said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        )),
+        Some((Ok(requests), errors)) if requests > 0 && errors.starts_with("0 ") => Ok(requests),
+        Some((requests, errors)) => {
+            Err(format!("under load: {} requests, errors: {errors}", requests.unwrap_or(0)))
+        }
+        None => {
+            Err(format!("wrk failed: {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
+        }
     }
 }
 

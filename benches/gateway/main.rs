@@ -39,12 +39,13 @@ const fn pair(row: &'static str, with: Server, without: Server) -> Pair {
     Pair { row, with, without }
 }
 
-const PAIRS: [Pair; 7] = [
+const PAIRS: [Pair; 8] = [
     pair("enforce", Server::Enforce, Server::Plain),
     pair("audited", Server::EnforceAudited, Server::PlainLogged),
     pair("auth-lua", Server::Enforce, Server::AuthLua),
     pair("auth-lua-verifying", Server::Enforce, Server::AuthLuaVerifying),
     pair("haproxy", Server::Enforce, Server::HAProxy),
+    pair("haproxy-once", Server::Enforce, Server::HAProxyOnce),
     pair("envoy-cached", Server::Enforce, Server::EnvoyCached),
     pair("envoy", Server::Enforce, Server::Envoy),
 ];

@@ -49,7 +49,8 @@ impl Peer {
         match server {
             Server::AuthLua => Self::auth_lua(backend, false),
             Server::AuthLuaVerifying => Self::auth_lua(backend, true),
-            Server::HAProxy => Self::haproxy(backend),
+            Server::HAProxy => Self::haproxy(backend, "var(txn.token),jwt_payload_query"),
+            Server::HAProxyOnce => Self::haproxy(backend, "var(txn.claims),json_query"),
             Server::Envoy => Self::envoy(backend, ""),
             Server::EnvoyCached => Self::envoy(backend, "jwt_cache_config: { jwt_cache_size: 1000 }"),
             _ => Err("is not a peer".to_owned()),
@@ -99,7 +100,7 @@ impl Peer {
         })
     }
 
-    fn haproxy(backend: u16) -> Result<Self, String> {
+    fn haproxy(backend: u16, claim: &str) -> Result<Self, String> {
         let program =
             program("HAPROXY", "haproxy").ok_or("there is no haproxy: `make setup-bench` installs it")?;
         let workspace = Workspace::new();
@@ -116,6 +117,7 @@ impl Peer {
             served.push(format!("tenant_{number} groups_{number}"));
         }
         let configuration = include_str!("peers/haproxy.cfg")
+            .replace("@CLAIM@", claim)
             .replace("@RULES@", rules.trim())
             .replace("@SERVED@", &served.join(" or "));
         let version = version(Command::new(&program).arg("-v"), "HAProxy version ");

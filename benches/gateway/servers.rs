@@ -27,8 +27,10 @@ pub(crate) enum Server {
     AuthLua,
     /// The same, which verifies it too.
     AuthLuaVerifying,
-    /// HAProxy that verifies.
+    /// HAProxy that verifies, and reads claims as its manual shows.
     HAProxy,
+    /// The same, which decodes the claims once.
+    HAProxyOnce,
     /// Envoy that verifies.
     Envoy,
     /// Envoy that remembers what it verified.
@@ -39,8 +41,14 @@ impl Server {
     /// The nginx without tenantauth and with it, in the order of their numbers.
     pub(crate) const OURS: [Self; 4] = [Self::Plain, Self::Enforce, Self::PlainLogged, Self::EnforceAudited];
     /// The others.
-    pub(crate) const PEERS: [Self; 5] =
-        [Self::AuthLua, Self::AuthLuaVerifying, Self::HAProxy, Self::Envoy, Self::EnvoyCached];
+    pub(crate) const PEERS: [Self; 6] = [
+        Self::AuthLua,
+        Self::AuthLuaVerifying,
+        Self::HAProxy,
+        Self::HAProxyOnce,
+        Self::Envoy,
+        Self::EnvoyCached,
+    ];
     /// How many there are.
     pub(crate) const COUNT: usize = Self::OURS.len() + Self::PEERS.len();
 
