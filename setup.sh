@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the system packages that a make target needs and that are missing: says which, and asks on a terminal.
-# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `openssl`, `wrk`, `buildah`, `mmdebstrap`, `dpkg-dev`,
-# `cxx`, `valgrind`. An OpenResty given as NGINX= needs neither nginx nor lua.
+# Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `openssl`, `wrk`, `haproxy`, `cjson`, `buildah`,
+# `mmdebstrap`, `dpkg-dev`, `cxx`, `valgrind`. An OpenResty given as NGINX= needs neither nginx nor lua nor cjson.
 set -eu
 
 missing=
@@ -13,6 +13,9 @@ for need in "$@"; do
             command -v node >/dev/null || missing="$missing nodejs"
             command -v npm >/dev/null || missing="$missing npm"
             ;;
+        # lua-resty-jwt's parser of JSON, for LuaJIT.
+        cjson) [ -n "${NGINX:-}" ] || find /usr/lib -path '*/lua/5.1/cjson.so' 2>/dev/null | grep -q . || missing="$missing lua-cjson" ;;
+        haproxy) command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing="$missing haproxy" ;;
         prometheus | wrk | buildah | mmdebstrap | valgrind | openssl) command -v "$need" >/dev/null || missing="$missing $need" ;;
         dpkg-dev) command -v dpkg-shlibdeps >/dev/null || missing="$missing dpkg-dev" ;;
         cxx) command -v c++ >/dev/null || missing="$missing g++" ;;

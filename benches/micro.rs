@@ -17,8 +17,9 @@ mod support;
 use aws_lc_rs::signature::{ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use common::Spread;
+use common::promises::{Outcome, Report};
 use common::typical::{self, PATH, POLICY, QUERY};
-use common::{Comparison, Spread, machine, print_comparisons};
 use criterion::Criterion;
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -250,12 +251,7 @@ fn typical_request(engine: &Engine) -> impl FnMut() -> bool + '_ {
 // === Ratios
 
 /// What `ours` costs, as a multiple of what `theirs` costs: measured in turns, for about a second.
-fn compare(
-    what: &str,
-    target: Option<f64>,
-    mut ours: impl FnMut() -> bool,
-    mut theirs: impl FnMut() -> bool,
-) -> Comparison {
+fn compare(row: &'static str, mut ours: impl FnMut() -> bool, mut theirs: impl FnMut() -> bool) -> Outcome {
     const ROUNDS: usize = 2001;
     // A quarter of a millisecond a batch: long against the clock, and so short that most rounds pass before another
     // process takes the core away. The median does not see the others.
@@ -285,7 +281,7 @@ fn compare(
     let median = |side: fn(&(f64, f64)) -> f64| Spread::of(rounds.iter().map(side)).median * 1e6;
     let absolute = format!("{:.3} / {:.3} us", median(|round| round.0), median(|round| round.1));
     let ratio = Spread::of(rounds.iter().map(|(ours, theirs)| ours / theirs));
-    Comparison { what: what.to_owned(), ratio, target, absolute }
+    Outcome::measured(row, ratio, absolute)
 }
 
 fn timed(call: &mut (impl FnMut() -> bool + ?Sized), calls: u32) -> Duration {
@@ -309,6 +305,7 @@ fn compile_time(text: &str) -> f64 {
 }
 
 fn main() {
+    let mut report = Report::begin("micro");
     let text = LARGE.policy();
     let (small, large) = (compile(&SMALL.policy()), compile(&text));
     let (few, many) = (questions(&small, SMALL, 1024), questions(&large, LARGE, 1024));
@@ -344,32 +341,21 @@ fn main() {
         return;
     }
 
-    let comparisons = [
+    let outcomes = [
         compare(
-            "first sight of a token / one RS256 verification",
-            Some(2.0),
+            "first-sight",
             || first_sight(&typical_policy, &token, now).1.len() == 3,
             raw_verification(&token),
         ),
-        compare(
-            "decision under 100 000 grants / under 10, the same question again",
-            Some(2.0),
-            asker(&large, &many[..1]),
-            asker(&small, &few[..1]),
-        ),
-        compare(
-            "decision under 100 000 grants / under 10, 1024 questions in turns",
-            Some(2.0),
-            asker(&large, &many),
-            asker(&small, &few),
-        ),
+        compare("decision-same", asker(&large, &many[..1]), asker(&small, &few[..1])),
+        compare("decision-turns", asker(&large, &many), asker(&small, &few)),
     ];
-    print_comparisons(&comparisons);
+    report.version(format!("tenantauth {}", env!("CARGO_PKG_VERSION")));
+    report.end(&outcomes);
     println!(
         "\ncompiling 100 000 grants, 10 000 groups, 100 000 tenants, 10 000 networks ({:.1} MB): {:.0} ms",
         text.len() as f64 / 1e6,
         compile_time(&text)
     );
-    println!("\nmachine   {}\nversion   tenantauth {}", machine(), env!("CARGO_PKG_VERSION"));
     drop(engine);
 }

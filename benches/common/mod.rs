@@ -1,6 +1,7 @@
-//! What both benchmarks share: the middle of many measurements, tables, options, the machine.
+//! What the benchmarks share: the middle of many measurements, tables, options, the machine.
 #![allow(dead_code, reason = "each benchmark needs another part of it")]
 
+pub(crate) mod promises;
 pub(crate) mod typical;
 
 use std::fs;
@@ -29,36 +30,11 @@ impl Spread {
         };
         Self { median: at(2), low: at(1), high: at(3) }
     }
-}
 
-/// One comparison with what the contract promises of it.
-pub(crate) struct Comparison {
-    /// What was compared with what.
-    pub(crate) what: String,
-    /// How many times the cost of the second it was.
-    pub(crate) ratio: Spread,
-    /// The most that the ratio may be; absent where nothing is promised.
-    pub(crate) target: Option<f64>,
-    /// What was measured, in words: for information.
-    pub(crate) absolute: String,
-}
-
-/// Prints comparisons with their verdicts.
-pub(crate) fn print_comparisons(comparisons: &[Comparison]) {
-    let heads = ["what", "ratio", "middle half", "target", "", "absolute"];
-    let mut lines = vec![heads.map(str::to_owned)];
-    for Comparison { what, ratio, target, absolute } in comparisons {
-        let verdict = target.map_or("", |target| if ratio.median <= target { "pass" } else { "MISSED" });
-        lines.push([
-            what.clone(),
-            format!("{:.3}", ratio.median),
-            format!("{:.3} .. {:.3}", ratio.low, ratio.high),
-            target.map_or_else(|| "-".to_owned(), |target| format!("{target:.2}")),
-            verdict.to_owned(),
-            absolute.clone(),
-        ]);
+    /// What was measured once.
+    pub(crate) const fn exactly(value: f64) -> Self {
+        Self { median: value, low: value, high: value }
     }
-    print_table(&lines);
 }
 
 /// Prints lines of cells with every column as wide as its widest cell.

@@ -54,13 +54,18 @@ restrictions:
 /// # Panics
 /// Where it would be of another size.
 pub(crate) fn token() -> String {
-    let known = ["team-a", "oncall"].map(str::to_owned);
-    let others = (known.len()..50).map(|n| format!("{n:08x}00004000a00000000000aa{n:02x}"));
-    let groups: Vec<String> = known.into_iter().chain(others).collect();
-    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    let token = key().token(&claims_with(&groups, json!({"exp": crate::support::now() + 86_400})));
+    let token = token_of(50, "user-1");
     assert!((2900..3200).contains(&token.len()), "the token has {} bytes", token.len());
     token
+}
+
+/// Such a token of somebody else, in so many groups: `team-a` first, then `oncall`, then those that no policy knows.
+pub(crate) fn token_of(groups: usize, subject: &str) -> String {
+    let known = ["team-a", "oncall"].map(str::to_owned);
+    let others = (known.len()..groups).map(|n| format!("{n:08x}00004000a00000000000aa{n:02x}"));
+    let groups: Vec<String> = known.into_iter().take(groups).chain(others).collect();
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    key().token(&claims_with(&groups, json!({"sub": subject, "exp": crate::support::now() + 86_400})))
 }
 
 /// The header lines but `Host`, which whoever sends them adds as the twentieth. The cookie is good for five minutes.

@@ -4,6 +4,7 @@ use crate::support::workspace::Workspace;
 use std::fmt::Write;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Connections that are kept busy.
@@ -13,16 +14,23 @@ pub(crate) const CONNECTIONS: usize = 16;
 const REPORT: &str = r#"
 function done(summary)
     local errors = summary.errors
-    print(string.format("requests=%d errors=%d", summary.requests,
-        errors.connect + errors.read + errors.write + errors.timeout + errors.status))
+    print(string.format("requests=%d errors=%d connect=%d read=%d write=%d timeout=%d status=%d", summary.requests,
+        errors.connect + errors.read + errors.write + errors.timeout + errors.status,
+        errors.connect, errors.read, errors.write, errors.timeout, errors.status))
 end
 "#;
 
 /// Sends a GET over and over for so many seconds; the number of requests that were answered.
 ///
-/// # Panics
-/// Where a single one was not answered with success: a denial is faster than a request that is served.
-pub(crate) fn wrk(workspace: &Workspace, target: &str, headers: &[(&str, String)], seconds: usize) -> u64 {
+/// # Errors
+/// What `wrk` said, where a single one was not answered with success: a denial is faster than a request that is
+/// served.
+pub(crate) fn wrk(
+    workspace: &Workspace,
+    target: &str,
+    headers: &[(&str, String)],
+    seconds: usize,
+) -> Result<u64, String> {
     let mut script = String::new();
     for (name, value) in headers {
         // Lua's long brackets take everything as it is; no header holds one.
@@ -32,7 +40,7 @@ pub(crate) fn wrk(workspace: &Workspace, target: &str, headers: &[(&str, String)
     let mut command = Command::new("taskset");
     command.args(["-c", &core().to_string(), "wrk"]);
     command
-        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"])
+        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "--timeout", "20s", "-s"])
         .arg(script)
         .arg(target);
     let output =
@@ -40,9 +48,12 @@ pub(crate) fn wrk(workspace: &Workspace, target: &str, headers: &[(&str, String)
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let counted = said.lines().find_map(|line| line.strip_prefix("requests=")?.split_once(" errors="));
     match counted.map(|(requests, errors)| (requests.parse::<u64>(), errors)) {
-        Some((Ok(requests), "0")) if requests > 0 => requests,
-        _ => {
-            panic!("wrk failed (Debian: apt install wrk):\n{said}{}", String::from_utf8_lossy(&output.stderr))
+        Some((Ok(requests), errors)) if requests > 0 && errors.starts_with("0 ") => Ok(requests),
+        Some((requests, errors)) => {
+            Err(format!("under load: {} requests, errors: {errors}", requests.unwrap_or(0)))
+        }
+        None => {
+            Err(format!("wrk failed: {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")))
         }
     }
 }
@@ -54,15 +65,39 @@ pub(crate) fn wrk(workspace: &Workspace, target: &str, headers: &[(&str, String)
 /// worker it sleeps more often. Measured on two cores, whatever makes a worker slower seems to cost half as much
 /// again.
 pub(crate) fn core() -> usize {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
-    list.and_then(|list| list.trim().rsplit([',', '-']).next()?.parse().ok()).unwrap_or_default()
+    allowed().last().copied().unwrap_or_default()
 }
 
-/// Moves a process with all its threads to [`core`].
-pub(crate) fn pin(pid: u32) {
-    let output =
-        Command::new("taskset").args(["-a", "-p", "-c", &core().to_string(), &pid.to_string()]).output();
+/// The other cores that we may use; the same one where there is no other.
+pub(crate) fn other_cores() -> Vec<usize> {
+    let mut cores = allowed();
+    if cores.len() > 1 {
+        cores.pop();
+    }
+    cores
+}
+
+/// The cores that we may use.
+fn allowed() -> Vec<usize> {
+    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
+    // Asked once: later we may have moved ourselves.
+    let read = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let list =
+            status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+        let cores = list.trim().split(',').filter_map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            Some(first.parse::<usize>().ok()?..=last.parse().ok()?)
+        });
+        cores.flatten().collect()
+    };
+    ALLOWED.get_or_init(read).clone()
+}
+
+/// Moves a process with all its threads to these cores.
+pub(crate) fn pin(pid: u32, cores: &[usize]) {
+    let list: Vec<String> = cores.iter().map(usize::to_string).collect();
+    let output = Command::new("taskset").args(["-a", "-p", "-c", &list.join(","), &pid.to_string()]).output();
     let output = output.unwrap_or_else(|error| panic!("cannot start taskset: {error}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

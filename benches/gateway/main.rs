@@ -1,8 +1,9 @@
-//! What the gateway costs: CPU time a request of the one nginx worker, with tenantauth and without it, in one run on
-//! one machine. Rows 1 and 2 of the targets; `benches/README.md` says how to read it.
+//! What the gateway costs, with tenantauth, without it, and with others in its place, in one run on one machine.
+//! `benches/README.md` says how to read it.
 //!
-//! `ROUNDS` (24) slices of `SECONDS` (1) are measured of each server. Ends with status 1 only where it could not
-//! measure: a missed target is a result.
+//! First CPU time a request: `ROUNDS` (24) slices of `SECONDS` (1) of each server. Then requests a second and latency
+//! of requests of other shapes: [`shapes`]. `PARTS` (`ratios,load`) names what is measured. Ends with status 1 only
+//! where it could not measure: a missed target is a result.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -13,60 +14,66 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod generator;
 mod load;
+mod peers;
 mod servers;
+mod shapes;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use common::{Comparison, Spread, machine, option, print_comparisons};
+use common::promises::{Outcome, Report};
+use common::{Spread, option};
 use servers::{Farm, Server};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-/// A pair of servers that differ in tenantauth alone.
+/// A row of the contract: two servers that serve the same request.
 struct Pair {
-    what: &'static str,
-    without: Server,
+    row: &'static str,
     with: Server,
-    target: f64,
+    without: Server,
 }
 
-const PAIRS: [Pair; 2] = [
-    Pair {
-        what: "enforce / plain, no access log",
-        without: Server::Plain,
-        with: Server::Enforce,
-        target: 1.15,
-    },
-    Pair {
-        what: "enforce with audit log / plain with combined log",
-        without: Server::PlainLogged,
-        with: Server::EnforceAudited,
-        target: 1.15,
-    },
+const fn pair(row: &'static str, with: Server, without: Server) -> Pair {
+    Pair { row, with, without }
+}
+
+const PAIRS: [Pair; 8] = [
+    pair("enforce", Server::Enforce, Server::Plain),
+    pair("audited", Server::EnforceAudited, Server::PlainLogged),
+    pair("auth-lua", Server::Enforce, Server::AuthLua),
+    pair("auth-lua-verifying", Server::Enforce, Server::AuthLuaVerifying),
+    pair("haproxy", Server::Enforce, Server::HAProxy),
+    pair("haproxy-once", Server::Enforce, Server::HAProxyOnce),
+    pair("envoy-cached", Server::Enforce, Server::EnvoyCached),
+    pair("envoy", Server::Enforce, Server::Envoy),
 ];
 
 /// Microseconds of CPU time a request, by round, of one server.
 type Costs = Vec<f64>;
 
-fn measure(farm: &Farm, rounds: usize, seconds: usize) -> [Costs; 4] {
-    let mut costs: [Costs; 4] = Default::default();
+fn measure(farm: &mut Farm, rounds: usize, seconds: usize) -> [Costs; Server::COUNT] {
+    let mut costs: [Costs; Server::COUNT] = Default::default();
     // Warm: caches filled, code compiled, connections to the backend open.
-    for server in Server::ALL {
+    for server in farm.running() {
         farm.slice(server, 1);
     }
     for round in 0..rounds {
-        // Each goes first, last and in between equally often, so that a machine that gets slower wrongs nobody.
-        let mut order = Server::ALL;
+        // Each goes first, last and in between equally often, so that a machine that gets slower wrongs nobody, and
+        // the two of a pair of ours stay neighbours.
+        let mut order = farm.running();
         if round % 2 == 1 {
             order.swap(0, 1);
             order.swap(2, 3);
         }
         if round / 2 % 2 == 1 {
-            order.rotate_left(2);
+            order.reverse();
         }
+        let places = order.len();
+        order.rotate_left(round / 4 * 2 % places);
         for server in order {
-            costs[server as usize].push(farm.slice(server, seconds));
+            costs[server as usize].extend(farm.slice(server, seconds));
         }
         if std::io::stderr().is_terminal() {
             eprint!("\rround {} of {rounds} ", round + 1);
@@ -75,31 +82,54 @@ fn measure(farm: &Farm, rounds: usize, seconds: usize) -> [Costs; 4] {
     costs
 }
 
-fn run() {
+/// The rows of the contract. Measured next to each other or a few seconds apart, in the same round.
+fn ratios(farm: &mut Farm) -> Vec<Outcome> {
     let (rounds, seconds) = (option("ROUNDS", 24), option("SECONDS", 1));
-    let farm = Farm::start();
-    farm.prove();
-    let costs = measure(&farm, rounds, seconds);
+    let costs = measure(farm, rounds, seconds);
     farm.prove_counted();
-
-    let of = |server: Server| &costs[server as usize];
-    let comparisons = PAIRS.map(|Pair { what, without, with, target }| {
-        let ratios = of(with).iter().zip(of(without)).map(|(with, without)| with / without);
-        let absolute = format!(
-            "{:.1} / {:.1} us of CPU time a request",
-            Spread::of(of(with).iter().copied()).median,
-            Spread::of(of(without).iter().copied()).median
-        );
-        Comparison { what: what.to_owned(), ratio: Spread::of(ratios), target: Some(target), absolute }
-    });
     println!(
         "\n{rounds} rounds of {seconds} s a server, {} connections, all on core {}",
         load::CONNECTIONS,
         load::core()
     );
-    print_comparisons(&comparisons);
-    println!("\nmachine   {}", machine());
-    println!("versions  {}", farm.versions());
+    let of = |server: Server| &costs[server as usize];
+    let outcome = |Pair { row, with, without }: &Pair| {
+        if let Some(why) = farm.absent(*without) {
+            return Outcome::missing(row, why);
+        }
+        let ratios = of(*with).iter().zip(of(*without)).map(|(with, without)| with / without);
+        let median = |server| Spread::of(of(server).iter().copied()).median;
+        let absolute = format!("{:.1} / {:.1} us of CPU time a request", median(*with), median(*without));
+        Outcome::measured(row, Spread::of(ratios), absolute)
+    };
+    PAIRS.iter().map(outcome).collect()
+}
+
+fn run() {
+    // Without it the tests' harness would find a module of a debug build, which is three times as slow.
+    assert!(
+        std::env::var_os("TENANTAUTH_SO").is_some(),
+        "TENANTAUTH_SO must name the module as it is shipped"
+    );
+    let mut report = Report::begin("gateway");
+    let parts = std::env::var("PARTS").unwrap_or_else(|_| "ratios,load".to_owned());
+    let wanted = |part: &str| parts.split(',').any(|name| name.trim() == part);
+    let mut farm = Farm::start();
+    farm.prove();
+    farm.versions().into_iter().for_each(|version| report.version(version));
+    let outcomes = if wanted("ratios") {
+        ratios(&mut farm)
+    } else {
+        PAIRS.iter().map(|pair| Outcome::missing(pair.row, "PARTS leaves it out")).collect()
+    };
+    if wanted("load") {
+        farm.without_peers();
+        let lines = shapes::measure(&farm);
+        common::print_table(&lines);
+        println!();
+        lines.iter().for_each(|line| report.further(line));
+    }
+    report.end(&outcomes);
 }
 
 fn main() -> ExitCode {

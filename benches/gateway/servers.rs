@@ -1,8 +1,9 @@
 //! The servers under measurement: two nginx of the same build with one worker each, one with tenantauth and one
-//! without, and a third as their backend.
+//! without, the peers, and one more nginx as the backend of all.
 
 use crate::common::typical::{HOME, OFFICE, PATH, POLICY, QUERY, headers, token};
-use crate::load::{cpu_time, pin, wrk};
+use crate::load::{core, cpu_time, pin, wrk};
+use crate::peers::Peer;
 use crate::support::client::{Answer, Request};
 use crate::support::nginx::{Launch, Nginx, install};
 use crate::support::site::{COOKIE_KEY, TEMPORARY};
@@ -11,7 +12,7 @@ use crate::support::wait_for;
 use crate::support::workspace::{Workspace, free_port};
 use std::fs;
 
-/// What the load is sent to. Each is one `server {}`.
+/// What the load is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Server {
     /// `proxy_pass` alone.
@@ -22,25 +23,48 @@ pub(crate) enum Server {
     PlainLogged,
     /// The same behind `enforce`, with the audit log instead.
     EnforceAudited,
+    /// The same behind auth.lua, which parses the token.
+    AuthLua,
+    /// The same, which verifies it too.
+    AuthLuaVerifying,
+    /// HAProxy that verifies, and reads claims as its manual shows.
+    HAProxy,
+    /// The same, which decodes the claims once.
+    HAProxyOnce,
+    /// Envoy that verifies.
+    Envoy,
+    /// Envoy that remembers what it verified.
+    EnvoyCached,
 }
 
 impl Server {
-    /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 4] = [Self::Plain, Self::Enforce, Self::PlainLogged, Self::EnforceAudited];
+    /// The nginx without tenantauth and with it, in the order of their numbers.
+    pub(crate) const OURS: [Self; 4] = [Self::Plain, Self::Enforce, Self::PlainLogged, Self::EnforceAudited];
+    /// The others.
+    pub(crate) const PEERS: [Self; 6] = [
+        Self::AuthLua,
+        Self::AuthLuaVerifying,
+        Self::HAProxy,
+        Self::HAProxyOnce,
+        Self::Envoy,
+        Self::EnvoyCached,
+    ];
+    /// How many there are.
+    pub(crate) const COUNT: usize = Self::OURS.len() + Self::PEERS.len();
 
     fn enforces(self) -> bool {
         matches!(self, Self::Enforce | Self::EnforceAudited)
     }
 }
 
-/// Both front servers proxy as production does (`nginx/examples/mimir-loki-tempo.conf`): kept connections to the
+/// Every nginx in front proxies as production does (`nginx/examples/mimir-loki-tempo.conf`): kept connections to the
 /// backend and room for large headers. The fewer microseconds nginx itself needs, the more a microsecond of ours
 /// weighs.
 const FRONT: &str = r#"
 worker_processes 1;
 error_log @DIR@/error.log warn;
 pid @DIR@/nginx.pid;
-events { worker_connections 1024; }
+events { worker_connections 2048; }
 http {
     @TEMPORARY@
     @MODULE@
@@ -50,7 +74,7 @@ http {
     proxy_set_header Connection "";
     upstream loki {
         server 127.0.0.1:@BACKEND@;
-        keepalive 64;
+        keepalive @KEPT@;
         keepalive_requests 100000000;
     }
     server {
@@ -68,6 +92,9 @@ http {
     @ADMIN@
 }
 "#;
+
+/// Connections to the backend that are kept open: as many as come in at most.
+const KEPT: usize = 256;
 
 const MODULE: &str = r#"
     lua_package_cpath "@DIR@/lib/tenantauth/?.so;;";
@@ -96,7 +123,7 @@ const BACKEND: &str = r#"
 worker_processes 1;
 error_log @DIR@/error.log warn;
 pid @DIR@/nginx.pid;
-events { worker_connections 1024; }
+events { worker_connections 4096; }
 http {
     @TEMPORARY@
     access_log off;
@@ -112,51 +139,69 @@ http {
 }
 "#;
 
+/// What distinguishes one nginx in front of the backend from another.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Variety<'a> {
+    /// Directives of `http {}`.
+    pub(crate) module: &'a str,
+    /// Directives of each `server {}`.
+    pub(crate) enforce: &'a str,
+    /// Further servers of `http {}`.
+    pub(crate) admin: &'a str,
+    /// The access log's format.
+    pub(crate) format: &'a str,
+}
+
 /// One nginx in front of the backend.
-struct Front {
-    workspace: Workspace,
-    quiet: u16,
+pub(crate) struct Front {
+    pub(crate) workspace: Workspace,
+    pub(crate) quiet: u16,
     logged: u16,
-    admin: u16,
-    worker: u32,
-    _nginx: Nginx,
+    pub(crate) admin: u16,
+    pub(crate) worker: u32,
+    pub(crate) nginx: Nginx,
 }
 
 impl Front {
-    fn start(backend: u16, with_module: bool) -> Self {
-        let workspace = Workspace::new();
-        if with_module {
-            install(&workspace);
-            workspace.write("jwks.json", jwks(&[key()]));
-            workspace.write("client-ip.keys", COOKIE_KEY.line());
-            workspace.write("policy.yaml", POLICY.replace("@DIR@", workspace.text()));
-        }
+    /// Starts it in a workspace that has what the variety names.
+    pub(crate) fn start(workspace: Workspace, backend: u16, variety: Variety<'_>) -> Self {
         let [quiet, logged, admin] = [(); 3].map(|()| free_port());
-        let [module, enforce, further] =
-            [MODULE, ENFORCE, ADMIN].map(|text| if with_module { text } else { "" });
         let configuration = FRONT
-            .replace("@MODULE@", module)
-            .replace("@ENFORCE@", enforce)
-            .replace("@ADMIN@", further)
-            .replace("@FORMAT@", if with_module { "tenantauth_audit" } else { "combined" })
+            .replace("@MODULE@", variety.module)
+            .replace("@ENFORCE@", variety.enforce)
+            .replace("@ADMIN@", variety.admin)
+            .replace("@FORMAT@", variety.format)
+            .replace("@KEPT@", &KEPT.to_string())
             .replace("@BACKEND@", &backend.to_string())
             .replace("@QUIET@", &quiet.to_string())
             .replace("@LOGGED@", &logged.to_string())
             .replace("@ADMIN_PORT@", &admin.to_string());
         let (nginx, worker) = start(&workspace, &configuration, quiet);
-        Self { workspace, quiet, logged, admin, worker, _nginx: nginx }
+        Self { workspace, quiet, logged, admin, worker, nginx }
     }
-}
 
-fn fill(configuration: &str, workspace: &Workspace) -> String {
-    configuration.replace("@TEMPORARY@", TEMPORARY).replace("@DIR@", workspace.text())
+    fn plain(backend: u16) -> Self {
+        let variety = Variety { format: "combined", ..Variety::default() };
+        Self::start(Workspace::new(), backend, variety)
+    }
+
+    fn enforcing(backend: u16) -> Self {
+        let workspace = Workspace::new();
+        install(&workspace);
+        workspace.write("jwks.json", jwks(&[key()]));
+        workspace.write("client-ip.keys", COOKIE_KEY.line());
+        workspace.write("policy.yaml", POLICY.replace("@DIR@", workspace.text()));
+        let variety = Variety { module: MODULE, enforce: ENFORCE, admin: ADMIN, format: "tenantauth_audit" };
+        Self::start(workspace, backend, variety)
+    }
 }
 
 /// Starts nginx, and moves its only worker to the core of the measurement.
 fn start(workspace: &Workspace, configuration: &str, port: u16) -> (Nginx, u32) {
-    let nginx = Nginx::start(workspace, &fill(configuration, workspace), 1, port, Launch::default());
+    let configuration = configuration.replace("@TEMPORARY@", TEMPORARY).replace("@DIR@", workspace.text());
+    let nginx = Nginx::start(workspace, &configuration, 1, port, Launch::default());
     let worker = *nginx.workers().first().expect("a worker");
-    pin(worker);
+    pin(worker, &[core()]);
     (nginx, worker)
 }
 
@@ -164,22 +209,27 @@ fn start(workspace: &Workspace, configuration: &str, port: u16) -> (Nginx, u32) 
 pub(crate) struct Farm {
     plain: Front,
     enforcing: Front,
+    peers: Vec<(Server, Result<Peer, String>)>,
     token: String,
+    /// The backend's only worker.
+    pub(crate) backend: u32,
     _backend: Nginx,
     _backend_workspace: Workspace,
 }
 
 impl Farm {
-    /// Starts the three nginx.
+    /// Starts the nginx, and those peers that are there.
     pub(crate) fn start() -> Self {
         let workspace = Workspace::new();
         let port = free_port();
-        let (backend, _) = start(&workspace, &BACKEND.replace("@PORT@", &port.to_string()), port);
+        let (nginx, backend) = start(&workspace, &BACKEND.replace("@PORT@", &port.to_string()), port);
         Self {
-            plain: Front::start(port, false),
-            enforcing: Front::start(port, true),
+            plain: Front::plain(port),
+            enforcing: Front::enforcing(port),
+            peers: Server::PEERS.map(|server| (server, Peer::start(server, port))).into(),
             token: token(),
-            _backend: backend,
+            backend,
+            _backend: nginx,
             _backend_workspace: workspace,
         }
     }
@@ -188,26 +238,78 @@ impl Farm {
         if server.enforces() { &self.enforcing } else { &self.plain }
     }
 
-    fn port(&self, server: Server) -> u16 {
-        match server {
-            Server::Plain | Server::Enforce => self.front(server).quiet,
-            Server::PlainLogged | Server::EnforceAudited => self.front(server).logged,
+    fn peer(&self, server: Server) -> Option<&Peer> {
+        let (_, peer) = self.peers.iter().find(|(peer, _)| *peer == server)?;
+        Some(peer.as_ref().unwrap_or_else(|why| panic!("{server:?} does not run: {why}")))
+    }
+
+    /// Where a server listens.
+    pub(crate) fn port(&self, server: Server) -> u16 {
+        self.peer(server).map_or_else(
+            || match server {
+                Server::PlainLogged | Server::EnforceAudited => self.front(server).logged,
+                _ => self.front(server).quiet,
+            },
+            |peer| peer.port,
+        )
+    }
+
+    /// The process that serves a server's requests.
+    pub(crate) fn worker(&self, server: Server) -> u32 {
+        self.peer(server).map_or_else(|| self.front(server).worker, |peer| peer.worker)
+    }
+
+    /// Those that run.
+    pub(crate) fn running(&self) -> Vec<Server> {
+        let peers = self.peers.iter().filter(|(_, peer)| peer.is_ok()).map(|(server, _)| *server);
+        Server::OURS.into_iter().chain(peers).collect()
+    }
+
+    /// Why a peer does not run.
+    pub(crate) fn absent(&self, server: Server) -> Option<&str> {
+        let (_, peer) = self.peers.iter().find(|(peer, _)| *peer == server)?;
+        peer.as_ref().err().map(String::as_str)
+    }
+
+    /// Stops a peer that turned out not to be fit for what it is measured for.
+    fn give_up(&mut self, server: Server, why: String) {
+        eprintln!("{server:?} is left out: {why}");
+        for (peer, state) in &mut self.peers {
+            if *peer == server {
+                *state = Err(why.clone());
+            }
         }
     }
 
-    /// Sends requests for so many seconds, and returns the worker's CPU time a request in microseconds.
-    pub(crate) fn slice(&self, server: Server, seconds: usize) -> f64 {
-        let front = self.front(server);
-        let log = front.workspace.path("access.log");
-        // nginx appends, so an emptied file stays its log; a whole run's would fill the disk.
-        fs::File::options().write(true).open(&log).and_then(|log| log.set_len(0)).expect("nginx's log");
+    /// Stops all peers.
+    pub(crate) fn without_peers(&mut self) {
+        self.peers.clear();
+    }
+
+    /// Sends requests for so many seconds, and returns the worker's CPU time a request in microseconds; `None` where
+    /// a peer failed, which is then left out.
+    pub(crate) fn slice(&mut self, server: Server, seconds: usize) -> Option<f64> {
+        self.absent(server).is_none().then_some(())?;
+        let workspace =
+            self.peer(server).map_or_else(|| &self.front(server).workspace, |peer| &peer.workspace);
+        if self.peer(server).is_none() {
+            // nginx appends, so an emptied file stays its log; a whole run's would fill the disk.
+            let log = workspace.path("access.log");
+            fs::File::options().write(true).open(&log).and_then(|log| log.set_len(0)).expect("nginx's log");
+        }
         let target = format!("http://127.0.0.1:{}{PATH}?{QUERY}", self.port(server));
         // Signed anew each time: a cookie lives for ten minutes at most.
         let headers = headers(&self.token);
-        let before = cpu_time(front.worker);
-        let requests = wrk(&front.workspace, &target, &headers, seconds);
-        let spent = cpu_time(front.worker) - before;
-        spent.as_secs_f64() * 1e6 / requests as f64
+        let worker = self.worker(server);
+        let before = cpu_time(worker);
+        match wrk(workspace, &target, &headers, seconds) {
+            Ok(requests) => Some((cpu_time(worker) - before).as_secs_f64() * 1e6 / requests as f64),
+            Err(why) => {
+                assert!(self.peer(server).is_some(), "{server:?}: {why}");
+                self.give_up(server, why);
+                None
+            }
+        }
     }
 
     fn send(&self, server: Server, change: impl Fn(&str, String) -> Option<String>) -> Answer {
@@ -220,10 +322,10 @@ impl Farm {
         request.send(self.port(server))
     }
 
-    /// Makes sure that what is measured does what it is measured for: all four serve the typical request, and those
-    /// that should deny it from elsewhere or without its token do.
-    pub(crate) fn prove(&self) {
-        for server in Server::ALL {
+    /// Makes sure that what is measured does what it is measured for: all nginx serve the typical request, and those
+    /// that should deny it from elsewhere or without its token do. A peer that does not is left out.
+    pub(crate) fn prove(&mut self) {
+        for server in Server::OURS {
             let answer = self.send(server, |_, value| Some(value));
             assert_eq!(
                 answer.status,
@@ -242,23 +344,75 @@ impl Farm {
             let log = self.enforcing.workspace.read("access.log");
             log.contains(&format!("\"client_ip\":\"{OFFICE}\"")).then_some(())
         });
+        for server in
+            Server::PEERS.into_iter().filter(|server| self.absent(*server).is_none()).collect::<Vec<_>>()
+        {
+            if let Err(why) = self.prove_peer(server) {
+                self.give_up(server, why);
+            }
+        }
+    }
+
+    /// A peer must serve the typical request and another tenant of the same user's, and deny a tenant that is not
+    /// theirs and a request without a token; where it verifies, a token that somebody changed too.
+    fn prove_peer(&self, server: Server) -> Result<(), String> {
+        let replaced = |name: &'static str, by: &'static str| {
+            move |header: &str, value: String| Some(if header == name { by.to_owned() } else { value })
+        };
+        // The first character of the signature, none of whose bits is filling.
+        let forge = |name: &str, value: String| {
+            let forged = |token: &str| {
+                let (signed, signature) = token.rsplit_once('.').expect("three parts");
+                let other = if signature.starts_with('A') { 'B' } else { 'A' };
+                format!("{signed}.{other}{}", &signature[1..])
+            };
+            Some(if name == "X-Id-Token" { forged(&value) } else { value })
+        };
+        let forged = self.send(server, forge);
+        let answers = [
+            ("the typical request", self.send(server, |_, value| Some(value)), true),
+            ("another tenant of theirs", self.send(server, replaced("X-Scope-OrgID", "tenant1")), true),
+            ("a tenant of others", self.send(server, replaced("X-Scope-OrgID", "tenant2")), false),
+            ("no token", self.send(server, |name, value| (name != "X-Id-Token").then_some(value)), false),
+            ("a token that was changed", forged, server == Server::AuthLua),
+        ];
+        for (what, answer, served) in answers {
+            let expected: &[u16] = if served { &[200] } else { &[401, 403] };
+            if !expected.contains(&answer.status) {
+                let log = self.peer(server).map(Peer::complaints).unwrap_or_default();
+                return Err(format!("{what} was answered {}; {log}", answer.status));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of a sample of tenantauth's metrics.
+    pub(crate) fn metric(&self, sample: &str) -> f64 {
+        let metrics = Request::get("/metrics").send(self.enforcing.admin).text();
+        let line = metrics.lines().find(|line| line.starts_with(sample));
+        let number = line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        number.unwrap_or_else(|| panic!("no `{sample}` in the metrics:\n{metrics}"))
     }
 
     /// Makes sure afterwards that the requests were allowed by verified tokens and counted.
     pub(crate) fn prove_counted(&self) {
-        let metrics = Request::get("/metrics").send(self.enforcing.admin).text();
-        let value = |sample: &str| {
-            let line = metrics.lines().find(|line| line.starts_with(sample));
-            let number = line.and_then(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-            number.unwrap_or_else(|| panic!("no `{sample}` in the metrics:\n{metrics}"))
-        };
-        let allowed = value("tenantauth_decisions_total{decision=\"allow\",reason=\"granted\"");
-        let hits = value("tenantauth_token_cache_requests_total{result=\"hit\"}");
-        assert!(allowed > 1000.0 && hits >= allowed - 2.0, "the load was not decided:\n{metrics}");
+        let allowed = self.metric("tenantauth_decisions_total{decision=\"allow\",reason=\"granted\"");
+        let hits = self.metric("tenantauth_token_cache_requests_total{result=\"hit\"}");
+        assert!(
+            allowed > 1000.0 && hits >= allowed - 2.0,
+            "{allowed} were allowed, {hits} tokens were known"
+        );
     }
 
     /// What was measured.
-    pub(crate) fn versions(&self) -> String {
-        Request::get("/versions").send(self.enforcing.admin).text()
+    pub(crate) fn versions(&self) -> Vec<String> {
+        let ours = Request::get("/versions").send(self.enforcing.admin).text();
+        let mut versions: Vec<String> = ours.split(", ").map(str::to_owned).collect();
+        for peer in self.peers.iter().filter_map(|(_, peer)| peer.as_ref().ok()) {
+            if !versions.contains(&peer.version) {
+                versions.push(peer.version.clone());
+            }
+        }
+        versions
     }
 }

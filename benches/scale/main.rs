@@ -19,7 +19,8 @@ mod users;
 mod worker;
 
 use chart::Curve;
-use common::{Comparison, Spread, machine, option, print_comparisons, print_table};
+use common::promises::{Outcome, Report};
+use common::{Spread, machine, option, print_table};
 use policy::Size;
 use std::hint::black_box;
 use std::time::Instant;
@@ -117,6 +118,7 @@ fn main() {
     if !common::is_wanted() {
         return;
     }
+    let report = Report::begin("scale");
     println!("{}", machine());
     let (decisions, load) = decisions();
     let grants = |size: Size| size.grants as f64;
@@ -145,8 +147,13 @@ fn main() {
             format!("{:.1} ms (at most {:.1})", middle(gaps, of), longest(gaps, of))
         };
         memory.push((grants(*size), resident));
-        let pause = Spread::of(reloading.iter().map(|gap| gap.gap));
-        gaps.push((*size, pause, longest(&reloading, |gap| gap.gap), longest(&reloading, |gap| gap.busy)));
+        let pause = |gaps: &[Gap]| Spread::of(gaps.iter().map(|gap| gap.gap));
+        let told_longest = format!(
+            "{:.1} ms at most, of which the thread itself worked {:.1} ms at most",
+            longest(&reloading, |gap| gap.gap),
+            longest(&reloading, |gap| gap.busy)
+        );
+        gaps.push((pause(&reloading), pause(&idle), told_longest));
         lines.push([
             size.grants.to_string(),
             format!("{:.0} ns", decision.median),
@@ -179,29 +186,12 @@ fn main() {
 
     let added = memory.last().expect("sizes").1 - memory[0].1;
     let (_, ratio, _) = decisions.last().expect("sizes");
-    let (_, pause, longest, busy) = gaps.last().expect("sizes");
-    let exactly = |value: f64| Spread { median: value, low: value, high: value };
-    print_comparisons(&[
-        Comparison {
-            what: "decision with 100 000 grants against 10".to_owned(),
-            ratio: *ratio,
-            target: Some(2.0),
-            absolute: String::new(),
-        },
-        Comparison {
-            what: "longest pause of the event loop while reloading, ms".to_owned(),
-            ratio: *pause,
-            target: Some(10.0),
-            absolute: format!(
-                "{longest:.1} ms at most, of which the thread itself worked {busy:.1} ms at most"
-            ),
-        },
-        Comparison {
-            what: "memory that a worker adds, MiB".to_owned(),
-            ratio: exactly(added),
-            target: Some(64.0),
-            absolute: String::new(),
-        },
+    let (pause, idle, told) = gaps.last().expect("sizes");
+    report.end(&[
+        Outcome::measured("decision-owners", *ratio, ""),
+        Outcome::measured("pause", *pause, &**told),
+        Outcome::measured("pause-idle", *idle, ""),
+        Outcome::measured("memory", Spread::exactly(added), ""),
     ]);
 
     let sizes: Vec<f64> = Size::ALL.map(grants).to_vec();
@@ -220,7 +210,7 @@ fn main() {
                 "longest pause while reloading",
                 "grants",
                 "ms",
-                with(gaps.iter().map(|(_, pause, _, _)| pause.median).collect()),
+                with(gaps.iter().map(|(pause, _, _)| pause.median).collect()),
                 Some(10.0),
             ),
             curve("users that come in turns", "users", "µs a request", turns, None),
