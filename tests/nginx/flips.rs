@@ -7,7 +7,7 @@ use crate::support::client::Answer;
 use crate::support::flow::{Flow, Judge, Summary};
 use crate::support::nginx::{Launch, resident_kib};
 use crate::support::site::{POLICY, Site, module_with};
-use crate::support::wait_for;
+use crate::support::{noise, wait_for};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -370,8 +370,7 @@ fn a_full_disk_loses_the_last_good_policy_and_nothing_else() {
     let module = module_with(&format!("{FAST}, state_dir = \"@DIR@/state\""));
     let launch = Launch { survives_file_limit: true, ..Launch::default() };
     // Larger than the room that is left below.
-    let large =
-        |letter: char, number: usize| format!("{}# {}\n", policy(letter, number), "x".repeat(1 << 20));
+    let large = |letter: char, number: usize| format!("{}# {}\n", policy(letter, number), noise(1 << 20));
     let builder = Site::builder().policy(&large('a', 0)).workers(WORKERS).directory("state").launch(launch);
     let mut site = builder.module(&module).server(SERVER).start();
     site.expect_errors();

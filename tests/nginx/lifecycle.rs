@@ -4,7 +4,7 @@ use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::Client;
 use crate::support::nginx::{mapped_modules, replace_module, resident_kib};
 use crate::support::site::{MODULE, POLICY, Site};
-use crate::support::wait_for;
+use crate::support::{noise, wait_for};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -235,7 +235,7 @@ fn a_policy_too_large_to_keep_leaves_no_older_one_behind() {
     assert_allowed(&site.send(query(&["group1"], "tenant1")));
     // The grant is withdrawn by a policy that is too large for the shared dictionary.
     let withdrawn = POLICY.replace("group1: [tenant1]", "group1: [tenant9]");
-    site.write_policy(&format!("{withdrawn}# {}\n", "x".repeat(100_000)));
+    site.write_policy(&format!("{withdrawn}# {}\n", noise(100_000)));
     sleep(IN_FORCE);
     assert_denied(&site.send(query(&["group1"], "tenant1")), "tenant_forbidden");
     site.write_policy("broken\n");

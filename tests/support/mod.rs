@@ -25,6 +25,19 @@ pub(crate) fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// Letters and digits that no compression makes shorter, always the same.
+pub(crate) fn noise(length: usize) -> String {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut letter = || {
+        // Marsaglia's xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from_digit(u32::try_from(state % 36).expect("below 36"), 36).expect("a digit")
+    };
+    (0..length).map(|_| letter()).collect()
+}
+
 /// The Python that has what `tests/requirements.txt` lists: `TENANTAUTH_PYTHON`, or that of
 /// `make setup-test`.
 ///
