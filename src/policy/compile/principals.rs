@@ -188,6 +188,9 @@ pub(super) fn check_givers(
             && groups.giver(name).is_none()
     };
     let help = |name: &str| {
+        if issuers.is_empty() {
+            return "name the issuer that gives it under `issuers`".to_owned();
+        }
         let written: Vec<_> = issuers.iter().map(|issuer| format!("`{issuer}:{name}`")).collect();
         format!("write {}; or give one issuer `bare_groups: true`", written.join(" or "))
     };

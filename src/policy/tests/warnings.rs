@@ -192,6 +192,11 @@ fn groups_that_no_issuer_gives() {
             format!("p.yaml:7:14: warning: grants[0]: no issuer gives the group `b`{}", help("b")),
         ]
     );
+    let none = "version: 1\nissuers: []\ngrants:\n- { groups: [b], tenants: [t] }\n";
+    let told = problems(none).pop();
+    let expected = "p.yaml:4:14: warning: grants[0]: no issuer gives the group `b`\n  help: name the issuer that gives it \
+                    under `issuers`";
+    assert_eq!(told.as_deref(), Some(expected));
     // With one whose groups are bare they are that issuer's.
     let bare = text.replacen("jwks.json }", "jwks.json, bare_groups: true }", 1);
     assert_eq!(problems(&bare), [""; 0]);
