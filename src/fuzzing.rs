@@ -14,6 +14,7 @@
 mod audit;
 mod client_ip;
 mod decision;
+mod headers;
 mod policy;
 mod requests;
 mod tokens;
@@ -22,11 +23,12 @@ mod tokens;
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target, under the name of its directory of seeds and of its program.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("audit", audit::audit),
     ("claims", tokens::claims),
     ("cookies", client_ip::cookies),
     ("decision", decision::decision),
+    ("headers", headers::headers),
     ("jwks", tokens::jwks),
     ("keys_file", client_ip::keys_file),
     ("path", requests::path),
