@@ -34,7 +34,7 @@ init_by_lua_block {
 "#;
 
 fn with_answer(how: &str) -> Request {
-    let request = Request::get(&format!("/loki/api/v1/query?query=1&answer={how}"));
+    let request = Request::get(format!("/loki/api/v1/query?query=1&answer={how}"));
     request.tenant("tenant1").token(&token(&["group1"]))
 }
 

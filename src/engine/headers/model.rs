@@ -79,8 +79,8 @@ impl Plan {
         let is = |one: &&str| one.as_bytes() == name;
         let is_token = self.tokens.iter().any(|token| token.to_ascii_lowercase().as_bytes() == name);
         let tunes = name.starts_with(b"x-loki-") || name.starts_with(b"x-mimir-");
-        let goes = is_token || tunes || REMOVED.iter().any(|one| is(&one));
-        goes && !self.forwarded.iter().any(|one| is(&one)) || SPELLINGS.iter().any(|one| is(&one))
+        let goes = is_token || tunes || REMOVED.iter().any(is);
+        goes && !self.forwarded.iter().any(is) || SPELLINGS.iter().any(is)
     }
 }
 
