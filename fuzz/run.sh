@@ -18,18 +18,20 @@ RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 export RUSTFLAGS
 "${CARGO:-cargo}" build --quiet --release --locked --target "$host"
 
-for target in "$@"; do
-    mkdir -p "artifacts/$target"
+# libFuzzer writes what it finds into the first directory that it is given: never the seeds.
+found=corpus fixed=
+if [ "${CORPUS:-}" = none ]; then
     # Without a corpus the same inputs each time: what then fails tells of a change, not of luck.
-    corpus= fixed="-seed=1 -runs=5000"
-    if [ "${CORPUS:-}" != none ]; then
-        corpus=corpus/$target fixed=
-        mkdir -p "$corpus"
-    fi
+    found=$(mktemp -d) fixed="-seed=1 -runs=5000"
+    trap 'rm -rf "$found"' EXIT
+fi
+
+for target in "$@"; do
+    mkdir -p "artifacts/$target" "$found/$target"
     log=artifacts/$target/log
     # shellcheck disable=SC2086 # words or none
     if "target/$host/release/$target" -max_total_time="$seconds" -timeout=30 -rss_limit_mb=2048 -print_final_stats=1 \
-        -verbosity=1 -artifact_prefix="artifacts/$target/" $fixed $corpus "seeds/$target" >"$log" 2>&1
+        -verbosity=1 -artifact_prefix="artifacts/$target/" $fixed "$found/$target" "seeds/$target" >"$log" 2>&1
     then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         coverage=$(grep -o 'cov: [0-9]* ft: [0-9]*' "$log" | tail -n 1)

@@ -5,7 +5,7 @@
 //! released by the engine's own thread (`reload`).
 
 mod fetched;
-mod headers;
+pub(crate) mod headers;
 mod keys;
 mod reload;
 mod request;

@@ -14,6 +14,9 @@
 mod audit;
 mod client_ip;
 mod decision;
+mod headers;
+#[cfg(feature = "vendored")]
+mod pointers;
 mod policy;
 mod requests;
 mod tokens;
@@ -21,15 +24,18 @@ mod tokens;
 /// A function that a fuzzer calls with any bytes.
 pub type Target = fn(&[u8]) -> bool;
 
-/// Every target, under the name of its directory of seeds and of its program.
-pub const TARGETS: [(&str, Target); 12] = [
+/// Every target, under the name of its directory of seeds and of its program. What Lua calls is there where Lua is.
+pub const TARGETS: &[(&str, Target)] = &[
     ("audit", audit::audit),
     ("claims", tokens::claims),
     ("cookies", client_ip::cookies),
     ("decision", decision::decision),
+    ("headers", headers::headers),
     ("jwks", tokens::jwks),
     ("keys_file", client_ip::keys_file),
     ("path", requests::path),
+    #[cfg(feature = "vendored")]
+    ("pointers", pointers::pointers),
     ("policy", policy::policy),
     ("service_token", tokens::service_token),
     ("signed_cookie", client_ip::signed_cookie),

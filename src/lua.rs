@@ -3,7 +3,7 @@
 //! Denials are return values. An `Err` from here is a mistake of our own Lua code, and costs a traceback.
 
 mod decide;
-mod ffi;
+pub(crate) mod ffi;
 mod gateway;
 mod shared_dict;
 

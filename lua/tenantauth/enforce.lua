@@ -157,7 +157,7 @@ end
 -- found by what the table says; every key is looked at each time, which is what finds a mistyped one.
 local function server_of(options)
     if options == nil then
-        return uncommon_server_of({})
+        options = {}
     end
     if type(options) == "table" then
         local backend = options.backend
@@ -178,7 +178,9 @@ local function server_of(options)
             return server
         end
     end
-    return uncommon_server_of(options)
+    -- In two steps, so that a mistake is told at the line of the configuration whichever way it was found.
+    local server = uncommon_server_of(options)
+    return server
 end
 
 

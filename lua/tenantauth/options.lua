@@ -7,8 +7,10 @@ local pairs = pairs
 local _M = {}
 
 
+-- `level`: how many functions of ours were called on the way here, that of the interface among them; not counted are
+-- those that called another one last of all, since LuaJIT forgets them.
 function _M.fail(level, where, message)
-    error("tenantauth." .. where .. ": " .. message, level + 1)
+    error("tenantauth." .. where .. ": " .. message, level + 2)
 end
 
 

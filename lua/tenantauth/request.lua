@@ -50,6 +50,8 @@ local truncated = ffi.new("int[1]")
 local value, length = ffi.new("char *[1]"), ffi.new("size_t[1]")
 local lower_case, problem = ffi.new("unsigned char[64]"), ffi.new("char *[1]")
 local PROBLEM_SIZE = 256
+-- Not a number, as the engine's own answer where it has none.
+local NO_ANSWER = 0 / 0
 local problem_text = ffi.new("unsigned char[?]", PROBLEM_SIZE)
 
 local _M = { answer = answer }
@@ -101,6 +103,8 @@ function _M.decide(r, server, with_remote_addr)
     end
     request.method.data = method
     request.method.length = #method
+    -- What is not written anew is no decision: an answer that stays away must not be the last request's.
+    answer.code = NO_ANSWER
     decide(request, answer)
     -- A pointer into a Lua string is not kept longer than that string.
     request.method.data = nil

@@ -260,5 +260,7 @@ fn service_scheme(value: &[u8]) -> Option<Service> {
     scheme.eq_ignore_ascii_case(b"basic ").then_some(Service::Basic)
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -27,8 +27,9 @@ fn every_seed_and_program_belongs_to_a_target() {
         let mut found: Vec<String> = fs::read_dir(root.join(directory))
             .unwrap()
             .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned())
+            .filter(|name: &String| cfg!(feature = "vendored") || name != "pointers")
             .collect();
         found.sort();
-        assert_eq!(found, TARGETS.map(|(name, _)| name), "{directory}");
+        assert_eq!(found, TARGETS.iter().map(|(name, _)| *name).collect::<Vec<_>>(), "{directory}");
     }
 }

@@ -120,26 +120,27 @@ pub(super) fn address() -> f64 {
     (enforce as *const ()).addr() as f64
 }
 
-/// Decides one request.
+/// What a request says, read where its pointers lead.
 ///
 /// # Safety
-/// `request` points to a [`Request`] whose pointers are good for the call, as the head of this file says, and `answer`
-/// to memory for an [`Answer`] that nobody else uses during the call.
-unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
-    // SAFETY: the caller's promise: aligned, filled in, and unchanged during the call.
-    let request = unsafe { &*request };
+/// Every pointer of the request is null, or good for reading what its length says during `'a`, as the head of this file
+/// says.
+unsafe fn incoming<'a>(
+    request: &'a Request,
+) -> Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a>> {
     let text = |text: Text| {
         // SAFETY: the caller's promise for every text of the request.
         unsafe { text.bytes() }
     };
-    let headers =
-        usize::try_from(request.headers_count).ok().filter(|count| *count <= MAX_HEADERS).map(|count| {
-            if count == 0 || request.headers.is_null() {
-                return [].iter();
-            }
-            // SAFETY: nginx has written that many lines there, which the caller promises.
-            unsafe { std::slice::from_raw_parts(request.headers, count) }.iter()
-        });
+    let headers = usize::try_from(request.headers_count).ok().filter(|count| *count <= MAX_HEADERS);
+    let headers = headers.and_then(|count| {
+        if count == 0 {
+            return Some([].iter());
+        }
+        // SAFETY: not null by the check, and nginx has written that many lines there, which the caller promises.
+        (!request.headers.is_null())
+            .then(|| unsafe { std::slice::from_raw_parts(request.headers, count) }.iter())
+    });
     // A line of which not both texts are there cannot be judged, and would go upstream all the same: a denial.
     let headers = headers.filter(|lines| lines.clone().all(Header::is_whole));
     let lines = headers.map(|lines| {
@@ -148,14 +149,26 @@ unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
             unsafe { (line.name.bytes(), line.value.bytes()) }
         })
     });
-    let incoming = Incoming {
+    Incoming {
         method: text(request.method).unwrap_or_default(),
         request_uri: text(request.request_uri).unwrap_or_default(),
         uri: text(request.uri).unwrap_or_default(),
         remote_addr: text(request.remote_addr),
         peer: text(request.peer).unwrap_or_default(),
         headers: lines,
-    };
+    }
+}
+
+/// Decides one request.
+///
+/// # Safety
+/// `request` points to a [`Request`] whose pointers are good for the call, as the head of this file says, and `answer`
+/// to memory for an [`Answer`] that nobody else uses during the call.
+unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
+    // SAFETY: the caller's promise: aligned, filled in, and unchanged during the call.
+    let request = unsafe { &*request };
+    // SAFETY: the caller's promise for the pointers in it.
+    let incoming = unsafe { incoming(request) };
     let server = usize::try_from(request.server).unwrap_or(usize::MAX);
     // `decide` answers for panics of a decision. One outside of it must not reach C either: what Lua then finds is no
     // code of a decision, and it denies.
@@ -206,6 +219,8 @@ impl Answer {
     }
 }
 
+#[cfg(all(any(test, feature = "fuzzing"), feature = "vendored"))]
+pub(crate) mod model;
 #[cfg(test)]
 #[cfg(feature = "vendored")]
 pub(super) mod tests;

@@ -27,6 +27,7 @@ mod lifecycle;
 mod metrics;
 mod misuse;
 mod monitoring;
+mod no_answer;
 mod owners;
 mod paths;
 mod prometheus;
