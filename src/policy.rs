@@ -140,16 +140,17 @@ fn build(
             let snapshot = &mut compiled.snapshot;
             (owners, documents) = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
         }
-        let rules = |one: &compile::OwnerDocument| {
+        let rules = |one: compile::OwnerDocument| {
             let owner = owners.get(one.owner)?;
             let (file, text) = (&*owner.file, owner.content.as_deref()?);
-            Some(lints::OwnerRules { file, text, grants: one.grants.clone(), restrictions: one.restrictions })
+            let (grants, restrictions) = (one.grants, one.restrictions);
+            Some((one.owner, lints::OwnerRules { file, text, grants, restrictions }))
         };
-        let of_owners: Vec<_> = documents.iter().filter_map(rules).collect();
-        let (odd, odd_of_owners) = lints::lint(&document, file, &of_owners, &compiled.snapshot, now);
+        let (numbers, rules): (Vec<_>, Vec<_>) = documents.into_iter().filter_map(rules).unzip();
+        let (odd, odd_of_owners) = lints::lint(&document, file, &rules, &compiled.snapshot, now);
         problems.append(odd);
-        for (one, odd) in documents.iter().zip(odd_of_owners) {
-            if let Some(owner) = owners.get_mut(one.owner) {
+        for (number, odd) in numbers.into_iter().zip(odd_of_owners) {
+            if let Some(owner) = owners.get_mut(number) {
                 owner.diagnostics.extend(odd);
                 owner.diagnostics.sort_by_key(|problem| problem.place);
             }

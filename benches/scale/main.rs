@@ -139,7 +139,7 @@ fn main() {
     for ((size, _, decision), compiled) in decisions.iter().zip(&load) {
         let worker = Worker::start(*size);
         let resident = worker.resident();
-        let (idle, reloading) = worker.gaps(option("RELOADS", 5));
+        let (idle, reloading) = worker.gaps(if *size == Size::LARGE { option("RELOADS", 3) } else { 1 });
         let later = worker.resident();
         let longest = |gaps: &[Gap], of: fn(&Gap) -> f64| gaps.iter().map(of).fold(0.0, f64::max);
         let middle = |gaps: &[Gap], of: fn(&Gap) -> f64| Spread::of(gaps.iter().map(of)).median;

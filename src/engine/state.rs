@@ -9,8 +9,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The first line of a kept policy.
+/// The first line of a kept policy; the number is that of the format.
 const MAGIC: &[u8] = b"tenantauth policy 2\n";
+/// What every version begins it with.
+const MAGIC_OF_ANY: &[u8] = b"tenantauth policy ";
 
 /// No file takes longer to be written.
 const DRAFT_LIFETIME: Duration = Duration::from_secs(60);
@@ -150,6 +152,8 @@ impl KeptPolicy {
             let (digest, bundle) = (parts.next()?, parts.next()?);
             (sha256_hex(bundle).as_bytes() == digest).then(|| (bundle.to_vec(), taken_at))
         };
-        parsed().map(Some).ok_or_else(|| "it is damaged".to_owned())
+        let is_foreign = content.starts_with(MAGIC_OF_ANY) && !content.starts_with(MAGIC);
+        let problem = if is_foreign { "another version of tenantauth wrote it" } else { "it is damaged" };
+        parsed().map(Some).ok_or_else(|| problem.to_owned())
     }
 }

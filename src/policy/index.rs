@@ -30,20 +30,20 @@ struct Exact {
 }
 
 impl Exact {
-    /// `rules`: a tenant is known also where a rule of it is for no group.
-    fn build(mut rules: Vec<(&str, Option<Entry>)>) -> Self {
+    /// `rules`: tenants, each with the number of a rule that names it; one whose rules are for no group is known all the
+    /// same. `groups`: those of each rule.
+    fn build(mut rules: Vec<(&str, u32)>, groups: &[&[GroupId]]) -> Self {
         rules.sort_unstable();
-        rules.dedup();
-        let (mut tenants, mut names) = (Vec::new(), String::new());
-        let mut entries = Vec::with_capacity(rules.len());
-        let mut last = None;
-        for (tenant, entry) in rules {
-            if last != Some(tenant) {
-                tenants.push((names.len(), entries.len()));
-                names.push_str(tenant);
-                last = Some(tenant);
-            }
-            entries.extend(entry);
+        let (mut tenants, mut names, mut entries) = (Vec::new(), String::new(), Vec::new());
+        for of_tenant in rules.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((tenant, _)) = of_tenant.first() else { continue };
+            tenants.push((names.len(), entries.len()));
+            names.push_str(tenant);
+            let own = of_tenant.iter().flat_map(|(_, rule)| {
+                let groups = usize::try_from(*rule).ok().and_then(|rule| groups.get(rule));
+                groups.into_iter().copied().flatten().map(|group| Entry { group: *group, rule: *rule })
+            });
+            entries.extend(sorted(own.collect()));
         }
         let mut exact = Self {
             table: HashTable::with_capacity(tenants.len()),
@@ -100,15 +100,17 @@ impl TenantIndex {
     ///
     /// `rules`: each rule's tenants and groups; a rule's number is its position.
     pub(super) fn build<'r>(rules: impl Iterator<Item = (&'r [TenantPattern], &'r [GroupId])>) -> Self {
-        let mut exact: Vec<(&str, Option<Entry>)> = Vec::new();
+        let (mut exact, mut groups_of_rules) = (Vec::new(), Vec::new());
         let mut patterns: HashMap<TenantPattern, Vec<Entry>> = HashMap::new();
         for (rule, (tenants, groups)) in (0..).zip(rules) {
+            groups_of_rules.push(groups);
             for tenant in tenants {
-                let entries = groups.iter().map(|group| Entry { group: *group, rule });
                 match tenant.literal() {
-                    Some(name) if groups.is_empty() => exact.push((name, None)),
-                    Some(name) => exact.extend(entries.map(|entry| (name, Some(entry)))),
-                    None => patterns.entry(tenant.clone()).or_default().extend(entries),
+                    Some(name) => exact.push((name, rule)),
+                    None => {
+                        let entries = groups.iter().map(|group| Entry { group: *group, rule });
+                        patterns.entry(tenant.clone()).or_default().extend(entries);
+                    }
                 }
             }
         }
@@ -120,7 +122,7 @@ impl TenantIndex {
         prefix_lengths.sort_unstable();
         prefix_lengths.dedup();
         Self {
-            exact: Exact::build(exact),
+            exact: Exact::build(exact, &groups_of_rules),
             patterns: by_prefix.into_iter().map(|(prefix, found)| (prefix, found.into())).collect(),
             prefix_lengths: prefix_lengths.into(),
         }

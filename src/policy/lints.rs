@@ -43,7 +43,7 @@ struct Whole<'s> {
 /// Tells what is odd about the documents of a policy that has no error: the platform's, and each owner's that is in
 /// force in its newest version. All of them are held against the rules of the whole policy.
 ///
-/// `file`: what diagnostics call the platform's. `now`: Unix seconds. Returns what was found in each of the documents.
+/// `file`: what diagnostics call the platform's. `owners`: in the order of their grants. `now`: Unix seconds. Returns what was found in each of the documents.
 ///
 /// Owners' documents are read once more, one after the other: five hundred of them at once would take several times what
 /// the policy itself takes.

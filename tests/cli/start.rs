@@ -97,6 +97,9 @@ fn a_broken_platform_document_is_refused_unless_a_last_good_version_is_kept() {
     fs::write(kept.path(), "tenantauth policy 2\n").unwrap();
     let run = check();
     run.says(1, &["is not used: it is damaged\n"]);
+    fs::write(kept.path(), "tenantauth policy 1\n").unwrap();
+    check().says(1, &["is not used: another version of tenantauth wrote it\n"]);
+    fs::write(kept.path(), "tenantauth policy 2\n").unwrap();
     let report = room.run(&["check", "--start", "--state-dir", "state", &policy, "--format", "json"]).json();
     assert!(report["policies"][0]["start"]["problem"].as_str().unwrap().ends_with("it is damaged"));
 }

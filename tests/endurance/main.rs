@@ -158,7 +158,7 @@ fn nothing_grows_and_nothing_is_wrong() {
         std::env::var("MINUTES").ok().map(|text| text.parse().expect("a number of minutes"));
     let total = minutes.map_or(Duration::from_secs(20), |minutes| Duration::from_secs(minutes * 60));
     // Each ends with a reload of nginx; in its middle one worker is killed, so the other lives through all of it.
-    let generations = if minutes.is_some() { 6 } else { 2 };
+    let generations = if minutes.is_some() { 3 } else { 2 };
     let builder = Site::builder().policy(&policy('a', 0)).workers(WORKERS);
     let site = builder.module(&module_with(", reload_interval = 0.1")).server(SERVER).start();
     site.expect_errors();

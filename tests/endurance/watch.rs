@@ -55,8 +55,8 @@ impl Watch {
             .into_iter()
             .filter_map(|pid| samples.get(&pid))
             .max_by_key(|samples| samples.len())
-            .and_then(|samples| samples.last());
-        self.ends.lock().unwrap().extend(oldest.map(|sample| sample.kib));
+            .map(|samples| middle(&samples[samples.len() * 5 / 6..]));
+        self.ends.lock().unwrap().extend(oldest);
     }
 
     /// To be called when nobody asks any more: then no worker may keep a connection.
@@ -76,7 +76,8 @@ impl Watch {
             .unwrap_or_default();
         let lives = samples
             .iter()
-            .filter(|(pid, samples)| **pid == self.master || lifetime(samples) * 3 > longest)
+            // Those that lived through a whole generation: one that was killed in the middle of it has hardly warmed up.
+            .filter(|(pid, samples)| **pid == self.master || lifetime(samples) * 3 > longest * 2)
             .map(|(pid, samples)| Life::of(*pid == self.master, samples))
             .collect();
         Report { lives, ends: std::mem::take(&mut *self.ends.lock().unwrap()) }
@@ -112,6 +113,13 @@ fn connections(pid: u32) -> usize {
     entries.filter_map(|entry| socket_of(&entry)).filter(|inode| inodes.contains(inode.as_str())).count()
 }
 
+/// The median of resident memory, in KiB: a single sample may meet a moment in which a policy is read.
+fn middle(samples: &[Sample]) -> u64 {
+    let mut kib: Vec<u64> = samples.iter().map(|sample| sample.kib).collect();
+    kib.sort_unstable();
+    kib.get(kib.len() / 2).copied().unwrap_or_default()
+}
+
 fn lifetime(samples: &[Sample]) -> Duration {
     match samples {
         [first, .., last] => last.at - first.at,
@@ -131,13 +139,11 @@ struct Life {
 impl Life {
     fn of(master: bool, samples: &[Sample]) -> Self {
         let (warm, late) = (samples.len() / 3, samples.len() * 5 / 6);
-        // The most within a while: a single sample may meet a moment in which a policy is read.
-        let most = |samples: &[Sample]| {
-            let kib: Vec<u64> = samples.iter().map(|sample| sample.kib).collect();
+        let within = |samples: &[Sample]| {
             let descriptors = samples.iter().map(|sample| sample.descriptors).max().unwrap_or_default();
-            (kib.into_iter().max().unwrap_or_default(), descriptors)
+            (middle(samples), descriptors)
         };
-        let (first, last) = (most(&samples[warm..warm * 3 / 2 + 1]), most(&samples[late..]));
+        let (first, last) = (within(&samples[warm..warm * 3 / 2 + 1]), within(&samples[late..]));
         Self { master, lived: lifetime(samples), kib: [first.0, last.0], descriptors: [first.1, last.1] }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::keys::Local;
 use super::*;
+use crate::policy::store::Bundle;
 
 /// A worker that looks at the files seldom: what comes and goes between two looks it never sees.
 const SELDOM: Duration = Duration::from_millis(2500);
@@ -142,4 +143,17 @@ fn what_another_policy_left_is_left_alone() {
     }
     assert_eq!(lock(&pair.memory).get(LAST_GOOD), theirs);
     assert_eq!([pair.reason(0, "t"), pair.reason(1, "u")], [Reason::Granted; 2]);
+}
+
+#[test]
+fn what_another_version_left_is_written_anew() {
+    let pair = Pair::start();
+    {
+        let mut memory = lock(&pair.memory);
+        memory.set("last_good_id", &[b'0'; 64], None);
+        memory.set("last_good", b"in a format of its own", None);
+    }
+    let kept = |pair: &Pair| lock(&pair.memory).get("last_good").and_then(|bytes| Bundle::from_bytes(&bytes));
+    pair.wait_for("a last good policy that can be read", &[0, 1], |pair| kept(pair).is_some());
+    assert!(kept(&pair).unwrap().compile(unix_now()).compiled.is_some());
 }

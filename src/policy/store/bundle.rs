@@ -8,6 +8,10 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// Of [`Bundle::to_bytes`], changed with it: after an upgrade the memory that workers share still holds what the former
+/// version wrote, and has to be written anew although the policy is the same.
+const FORMAT: u32 = 2;
+
 /// Everything that a policy was made of: the document first, then each file it names. Enough to make it again
 /// when what is on disk has become unusable.
 ///
@@ -84,10 +88,11 @@ impl Bundle {
         self
     }
 
-    /// What tells it from bundles of other contents, in 64 hexadecimal digits; when files were read is not in it.
+    /// What tells it from bundles of other contents, and from bytes that another version of this program made of the
+    /// same, in 64 hexadecimal digits; when files were read is not in it.
     pub fn id(&self) -> String {
         let parts = self.0.iter().map(|part| format!("{:?} {:?}\n", part.path, part.content.digest()));
-        sha256_hex(parts.collect::<String>().as_bytes())
+        sha256_hex(format!("{FORMAT}\n{}", parts.collect::<String>()).as_bytes())
     }
 
     /// The path of the document.
@@ -164,7 +169,7 @@ impl Bundle {
 
     /// A file's content.
     pub(super) fn find(&self, path: &Path) -> Option<Vec<u8>> {
-        self.part(path).map(|part| part.content.content())
+        self.part(path)?.content.content()
     }
 
     /// Compiles the policy again as it was. `now`: Unix seconds.
@@ -172,7 +177,10 @@ impl Bundle {
         let Some(Part { path, content, .. }) = self.0.first().cloned() else {
             return failed("", "there is no last good policy");
         };
-        compile(&path.display().to_string(), &content.content(), &mut self, now)
+        let Some(text) = content.content() else {
+            return failed("", "the last good policy cannot be unpacked");
+        };
+        compile(&path.display().to_string(), &text, &mut self, now)
     }
 }
 
@@ -192,5 +200,21 @@ impl Files for Bundle {
             current: content.clone().ok_or_else(|| "not kept".to_owned()),
             last_good: content,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_tells_what_an_earlier_format_wrote_of_the_same_files() {
+        let mut bundle = Bundle::default();
+        bundle.add("p.yaml".into(), b"version: 1\n", 7);
+        let first = sha256_hex(format!("\"p.yaml\" {}\n", sha256_hex(b"version: 1\n")).as_bytes());
+        assert_ne!(bundle.id(), first);
+        let mut later = Bundle::default();
+        later.add("p.yaml".into(), b"version: 1\n", 8);
+        assert_eq!(bundle.id(), later.id());
     }
 }

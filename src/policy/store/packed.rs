@@ -32,10 +32,10 @@ impl Packed {
         (found.as_bytes() == digest).then(|| Self { bytes: bytes.into(), digest: found })
     }
 
-    /// The content.
-    pub(super) fn content(&self) -> Vec<u8> {
-        // It was packed here, or unpacked once.
-        unpack(&self.bytes).unwrap_or_default()
+    /// The content. It was packed here or has been unpacked once, so that `None` cannot be; an empty file in its place would
+    /// be a lie.
+    pub(super) fn content(&self) -> Option<Vec<u8>> {
+        unpack(&self.bytes)
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -68,9 +68,9 @@ mod tests {
         assert!(packed.bytes().len() < content.len() / 8, "{} of {}", packed.bytes().len(), content.len());
         for content in [content.as_bytes(), b"", b"x", &[0; 70_000]] {
             let packed = Packed::new(content);
-            assert_eq!(packed.content(), content);
+            assert_eq!(packed.content().as_deref(), Some(content));
             let again = Packed::from_parts(packed.bytes(), packed.digest().as_bytes()).unwrap();
-            assert_eq!((again.content(), &again), (content.to_vec(), &packed));
+            assert_eq!((again.content().as_deref(), &again), (Some(content), &packed));
         }
     }
 
