@@ -146,7 +146,7 @@ fn main() {
         let told = |gaps: &[Gap], of: fn(&Gap) -> f64| {
             format!("{:.1} ms (at most {:.1})", middle(gaps, of), longest(gaps, of))
         };
-        memory.push((grants(*size), resident));
+        memory.push((grants(*size), resident.max(later)));
         let pause = |gaps: &[Gap]| Spread::of(gaps.iter().map(|gap| gap.gap));
         let told_longest = format!(
             "{:.1} ms at most, of which the thread itself worked {:.1} ms at most",
