@@ -151,7 +151,7 @@ fn the_policy_is_valid_and_passes_its_own_tests() {
     let workspace = Workspace::new();
     set_up(&workspace);
     for (command, says) in [("check", "valid, revision"), ("test", "6 tests, 6 passed, 0 failed")] {
-        let output = crate::projected::tenantauth(&workspace.path(""), &[command, "policy"]);
+        let output = crate::projected::tenantauth(&workspace, &[command, "policy"]);
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && said.contains(says), "{said}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{command}");
@@ -173,10 +173,7 @@ fn keys_are_fetched_over_the_certificate_of_the_demo() {
     let address = "https://keycloak:8443/realms/demo/protocol/openid-connect/certs";
     assert!(policy.contains(address));
     site.write("policy/policy.yaml", &policy.replace(address, &format!("https://localhost:{port}/certs")));
-    let fetch = || {
-        let directory = site.workspace.path("");
-        crate::projected::tenantauth(&directory, &["keys", "--policy", "policy"])
-    };
+    let fetch = || crate::projected::tenantauth(&site.workspace, &["keys", "--policy", "policy"]);
     let output = fetch();
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

@@ -8,6 +8,7 @@ use crate::support::client::{Answer, Request};
 use crate::support::site::{POLICY, Site, directory_module};
 use crate::support::tokens::token;
 use crate::support::wait_for;
+use crate::support::workspace::Workspace;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -26,15 +27,15 @@ fn volume<'o>(workload: &'o Value, name: &str) -> (&'o Value, &'o Value) {
     (pod, volumes.iter().find(|volume| volume["name"] == name).expect("the volume"))
 }
 
-/// Runs the command as the user of the image, where we are root and can become that user.
-pub(crate) fn tenantauth(directory: &Path, arguments: &[&str]) -> Output {
-    let copy = directory.join("tenantauth");
-    fs::copy(env!("CARGO_BIN_EXE_tenantauth"), &copy).unwrap();
-    let mut command = Command::new(copy);
+/// Runs the command in the workspace, as the user of the image where we are root and can become that user.
+pub(crate) fn tenantauth(workspace: &Workspace, arguments: &[&str]) -> Output {
+    let program = Path::new(env!("CARGO_BIN_EXE_tenantauth"));
+    // A copy, since the image's user cannot reach every place a repository may lie in.
+    let mut command = Command::new(workspace.program(program, "tenantauth"));
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(10101).gid(10101);
     }
-    command.current_dir(directory).args(arguments).output().unwrap()
+    command.current_dir(workspace.path("")).args(arguments).output().unwrap()
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn the_command_accepts_what_the_kubelet_mounts() {
     let (pod, policy) = volume(only(&objects, "StatefulSet", "-gateway"), "policy");
     let mut data = data_of(&objects);
     data.insert("internal-ca".to_owned(), [("ca.pem".to_owned(), "of no concern\n".to_owned())].into());
-    let workspace = crate::support::workspace::Workspace::new();
+    let workspace = Workspace::new();
     let mut mount = Mount::new(workspace.path("mount"), pod, policy, &data);
     let links = ["policy.yaml", "owners.d", "client-ip.keys", "ca.pem"];
     for link in links {
@@ -51,7 +52,7 @@ fn the_command_accepts_what_the_kubelet_mounts() {
         assert_eq!(target, Path::new("..data").join(link));
     }
     for (command, says) in [("check", "valid, revision"), ("test", "2 tests, 2 passed, 0 failed")] {
-        let output = tenantauth(&workspace.path(""), &[command, "mount"]);
+        let output = tenantauth(&workspace, &[command, "mount"]);
         let said = String::from_utf8_lossy(&output.stdout);
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.contains(says), "{command}: {said}{complaint}");
@@ -65,7 +66,7 @@ fn the_command_accepts_what_the_kubelet_mounts() {
     // A ConfigMap that was deleted keeps no pod from starting; an owner's missing document is told.
     data.remove("auth-owner-team-a");
     mount.update(pod, policy, &data);
-    let output = tenantauth(&workspace.path(""), &["check", "mount"]);
+    let output = tenantauth(&workspace, &["check", "mount"]);
     assert_eq!(output.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&output.stderr).contains("owners.d/team-a.yaml"));
 }
@@ -79,7 +80,7 @@ fn the_grafana_gateway_gets_the_keys_alone() {
         let mut data = data_of(&objects);
         let line = "docs:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n".to_owned();
         data.entry("tenantauth-client-ip".to_owned()).or_default().insert("client-ip.keys".to_owned(), line);
-        let workspace = crate::support::workspace::Workspace::new();
+        let workspace = Workspace::new();
         let mount = Mount::new(workspace.path("mount"), pod, keys, &data);
         let visible = fs::read_dir(&mount.directory).unwrap().map(|entry| entry.unwrap().file_name());
         let mut visible: Vec<String> = visible.map(|name| name.into_string().unwrap()).collect();

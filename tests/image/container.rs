@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 pub(crate) const COOKIE_KEY: CookieKey = CookieKey::new("k1", 7);
@@ -74,11 +74,9 @@ impl Room {
                 let template = template.replace("/etc/nginx/modules-enabled", "/nonexistent");
                 workspace.write(&format!("share/tenantauth/image/{name}"), template);
             }
-            let command = workspace.path("bin/tenantauth");
-            fs::create_dir_all(workspace.path("bin")).expect("a directory inside ours");
-            fs::copy(env!("CARGO_BIN_EXE_tenantauth"), command).expect("a copy of the command");
-            let openresty = workspace.write("bin/openresty", shim());
-            fs::set_permissions(openresty, fs::Permissions::from_mode(0o755)).expect("ours");
+            workspace.program(Path::new(env!("CARGO_BIN_EXE_tenantauth")), "bin/tenantauth");
+            let openresty = workspace.write("openresty", shim());
+            workspace.program(&openresty, "bin/openresty");
         }
         Self { workspace, ports: [(); 5].map(|()| free_port()) }
     }

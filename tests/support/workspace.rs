@@ -78,6 +78,17 @@ impl Workspace {
         self.write(name, content)
     }
 
+    /// Copies a program into the directory, for everybody to run.
+    ///
+    /// Another process writes it: a child that any thread of ours forks holds what we have open until it runs its own
+    /// program, and the kernel runs no file that somebody may still write (`ETXTBSY`).
+    pub(crate) fn program(&self, from: &Path, name: &str) -> PathBuf {
+        let path = self.path(name);
+        let status = Command::new("install").args(["-D", "-m", "0755"]).args([from, &path]).status();
+        assert!(status.expect("install").success(), "cannot copy {}", from.display());
+        path
+    }
+
     /// The text of a file, lossily decoded; empty while it does not exist.
     pub(crate) fn read(&self, name: &str) -> String {
         String::from_utf8_lossy(&fs::read(self.path(name)).unwrap_or_default()).into_owned()
