@@ -10,7 +10,6 @@ use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantList;
 use crate::token::claims::Identity;
-use crate::token::digest::keyed_hash;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -133,6 +132,7 @@ pub struct Record<'a> {
 pub struct Clock {
     now: Duration,
     second: u64,
+    /// That second without its `Z`.
     text: String,
 }
 
@@ -146,24 +146,26 @@ impl Clock {
     fn push_to(&mut self, out: &mut Text) {
         let second = self.now.as_secs();
         if self.second != second || self.text.is_empty() {
-            let time =
-                i64::try_from(second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
-            self.text = time.unwrap_or_default().to_string();
-            self.second = second;
+            self.format(second);
         }
-        out.push_str(self.text.trim_end_matches('Z'));
-        out.push('.');
+        out.push_str(&self.text);
         let milliseconds = self.now.subsec_millis();
-        for divisor in [100, 10, 1] {
-            out.push(char::from_digit(milliseconds / divisor % 10, 10).unwrap_or('0'));
-        }
-        out.push('Z');
+        let digit = |number: u32| b'0' + number.to_le_bytes()[0] % 10;
+        let [tens, hundreds] = [10, 100].map(|divisor| digit(milliseconds / divisor % 10));
+        out.0.extend_from_slice(&[b'.', hundreds, tens, digit(milliseconds % 10), b'Z']);
+    }
+
+    #[cold]
+    fn format(&mut self, second: u64) {
+        let time = i64::try_from(second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+        self.text = time.unwrap_or_default().to_string().trim_end_matches('Z').to_owned();
+        self.second = second;
     }
 }
 
-/// Appends the members of the record, without braces, to `out`; `time` and `decision` come first. `hash_key`: the key
-/// of hashed queries.
-pub fn render(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash_key: &[u8]) {
+/// Appends the members of the record, without braces, to `out`; `time` and `decision` come first. `hash`: what is
+/// written for a query of which the policy wants the hash alone, in hexadecimal digits.
+pub fn render(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash: impl FnOnce(&[u8]) -> String) {
     let decision = record.decision;
     out.push_str("\"time\":\"");
     clock.push_to(out);
@@ -232,7 +234,7 @@ pub fn render(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash_key: 
     out.push_str(",\"path\":");
     push_text(out, record.path);
     out.push_str(",\"query\":");
-    push_query(out, record, hash_key);
+    push_query(out, record, hash);
     out.push_str(",\"client_ip\":");
     match record.client_ip {
         Some(client_ip) => push_address(out, client_ip.addr()),
@@ -269,14 +271,14 @@ fn push_shadow(out: &mut Text, effect: &str, reason: Reason) {
     _ = write!(out, r#"{{"decision":"{effect}","reason":"{reason}"}}"#);
 }
 
-fn push_query(out: &mut Text, record: &Record<'_>, hash_key: &[u8]) {
+fn push_query(out: &mut Text, record: &Record<'_>, hash: impl FnOnce(&[u8]) -> String) {
     let kept = record.snapshot.map_or(QueryAudit::None, |snapshot| snapshot.audit_query);
     match (record.query, kept) {
         (None, _) | (_, QueryAudit::None) => out.push_str("null"),
         (Some(query), QueryAudit::Full) => push_text(out, query),
         (Some(query), QueryAudit::Hash) => {
             out.push_str("\"hmac-sha256:");
-            out.push_str(&keyed_hash(hash_key, query));
+            out.push_str(&hash(query));
             out.push('"');
         }
     }
@@ -333,17 +335,49 @@ fn push_list<'t>(out: &mut Text, texts: impl Iterator<Item = &'t str>) {
     out.push(']');
 }
 
+/// Whether JSON shows these bytes as they are: printable ASCII, neither `"` nor `\`. Eight at a time, and the last eight
+/// once more, since most texts are short.
+fn is_plain(bytes: &[u8]) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if let Some(last) = bytes.last_chunk::<8>() {
+        let (words, _) = bytes.as_chunks::<8>();
+        let plain = |word: &[u8; 8]| are_plain(u64::from_le_bytes(*word));
+        return words.iter().fold(plain(last), |all, word| all & plain(word));
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let [first, last] = [first, last].map(|half| u64::from(u32::from_le_bytes(*half)));
+        return are_plain(first | last << 32);
+    }
+    bytes.iter().fold(true, |all, byte| all & plain(*byte))
+}
+
+/// The same for the eight bytes of a word at once: each sets its highest bit where it passes.
+const fn are_plain(word: u64) -> bool {
+    const EACH: u64 = u64::MAX / 255;
+    const HIGHEST: u64 = EACH * 0x80;
+    // Without their highest bits no sum of bytes carries into the next byte.
+    let ascii = word & !HIGHEST;
+    let from_space = ascii + EACH * (0x80 - 0x20);
+    let is_delete = ascii + EACH;
+    let is_no_quote = (ascii ^ (EACH * 0x22)) + EACH * 0x7f;
+    let is_no_backslash = (ascii ^ (EACH * 0x5c)) + EACH * 0x7f;
+    from_space & !is_delete & is_no_quote & is_no_backslash & !word & HIGHEST == HIGHEST
+}
+
 /// Appends any bytes as a JSON string: at most [`MAX_PART`] of them, what is not UTF-8 replaced, on one line.
 fn push_text(out: &mut Text, bytes: &[u8]) {
     let bytes = bytes.get(..MAX_PART).unwrap_or(bytes);
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
-    // Not `all`: a loop without an early end is compiled to vector instructions.
-    if bytes.iter().fold(true, |all, byte| all & plain(*byte)) {
+    if is_plain(bytes) {
         out.push('"');
         out.0.extend_from_slice(bytes);
         out.push('"');
-        return;
+    } else {
+        push_escaped(out, bytes);
     }
+}
+
+#[cold]
+fn push_escaped(out: &mut Text, bytes: &[u8]) {
     out.push('"');
     for character in String::from_utf8_lossy(bytes).chars() {
         match character {

@@ -13,7 +13,6 @@ local ngx_log = ngx.log
 local ngx_var = ngx.var
 local get_method = ngx.req.get_method
 local set_header = ngx.req.set_header
-local clear_header = ngx.req.clear_header
 local get_phase = ngx.get_phase
 local is_internal = ngx.req.is_internal
 local get_request = base.get_request
@@ -24,7 +23,8 @@ local ensure = worker.ensure
 local add = worker.add
 local decide = request.decide
 local answer = request.answer
-local removed = request.removed
+local remove_headers = request.remove_headers
+local remove_cookies = request.remove_cookies
 local text_of = request.string
 local set_variable = request.set_variable
 
@@ -280,22 +280,18 @@ end
 
 
 -- Lets an allowed request go on as it was authorised: canonical tenants, no credentials.
-local function apply()
+local function apply(r)
     local cookies_to = answer.cookies_to
     if cookies_to == LEAVE_ALL then
         return
     end
-    -- Before anything is changed: these names stand where nginx keeps its headers.
-    local count = answer.removed_count
+    remove_headers(r)
     local tenants = text_of(answer.tenants)
-    for index = 0, count - 1 do
-        clear_header(removed(index))
-    end
     if tenants then
         set_header("X-Scope-OrgID", tenants)
     end
     if cookies_to == REMOVE_COOKIES then
-        clear_header("Cookie")
+        remove_cookies(r)
     elseif cookies_to == SET_COOKIES then
         set_header("Cookie", text_of(answer.cookies))
     end
@@ -354,7 +350,7 @@ function _M.enforce(options)
         end
         return deny(server, reason_of(code % REASONS))
     end
-    return apply()
+    return apply(r)
 end
 
 

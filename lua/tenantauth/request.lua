@@ -112,10 +112,28 @@ function _M.decide(r, server, with_remote_addr)
 end
 
 
--- The lower-case name of the header line that is the `index`th of those to remove.
-function _M.removed(index)
-    local name = headers[answer.removed[index]].key
-    return ffi_str(name.data, name.len)
+-- Removes every header of a name, as ngx.req.clear_header does, which wants a Lua string of it.
+local function remove(r, name, name_length)
+    local result = C.ngx_http_lua_ffi_req_set_header(r, name, name_length, nil, 0, nil, 0, 1, problem)
+    -- Declined: the request is of HTTP/0.9, which has no headers.
+    if result ~= base.FFI_OK and result ~= base.FFI_DECLINED then
+        error("a header cannot be removed")
+    end
+end
+
+
+-- Removes the header lines that the answer names, and all others of their names.
+function _M.remove_headers(r)
+    for index = 0, answer.removed_count - 1 do
+        local name = headers[answer.removed[index]].key
+        remove(r, name.data, name.len)
+    end
+end
+
+
+-- Removes all cookies.
+function _M.remove_cookies(r)
+    remove(r, "Cookie", 6)
 end
 
 

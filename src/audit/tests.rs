@@ -6,6 +6,7 @@ use crate::policy::tests::{HEAD, snapshot};
 use crate::reason::Reason;
 use crate::scope::Backend;
 use crate::token::claims::{Claims, Origin, read_claims};
+use crate::token::digest::keyed_hash;
 use crate::token::fixtures::{NOW, rules};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -64,7 +65,7 @@ fn rendered(record: &Record<'_>, key: &[u8]) -> Value {
     let mut line = Text::default();
     let mut clock = Clock::default();
     clock.set(Duration::from_millis(1_800_000_000_042));
-    render(&mut line, record, &mut clock, key);
+    render(&mut line, record, &mut clock, |query| keyed_hash(key, query));
     let line = String::from_utf8(line.as_bytes().to_vec()).unwrap();
     assert!(line.chars().all(|c| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')), "{line:?}");
     let whole = format!("{{{line}}}");
@@ -317,4 +318,21 @@ fn a_second_is_formatted_once_and_its_milliseconds_each_time() {
     assert_eq!(at(1_000), "1970-01-01T00:00:01.000Z");
     assert_eq!(at(951_782_400_007), "2000-02-29T00:00:00.007Z");
     assert_eq!(at(500), "1970-01-01T00:00:00.500Z");
+}
+
+/// Every byte at every place of texts around the eight bytes that are looked at together.
+#[test]
+fn plain_bytes_are_told_wherever_they_stand() {
+    for length in 1..=20 {
+        for place in 0..length {
+            for byte in 0..=u8::MAX {
+                let mut text = vec![b'a'; length];
+                text[place] = byte;
+                let plain = byte.is_ascii() && !byte.is_ascii_control() && byte != b'"' && byte != b'\\';
+                assert_eq!(is_plain(&text), plain, "{byte:#x} at {place} of {length}");
+            }
+        }
+    }
+    assert!(is_plain(b""));
+    assert!(is_plain(b" ~!#[]^ ~!#[]^ ~"));
 }

@@ -81,7 +81,14 @@ pub fn find<'a>(lines: &'a [u8], name: &str) -> Found<'a> {
 /// Removes every cookie whose name is `name`, a token, in any letter case. The others stay byte for byte, and
 /// what is between them, their lines joined by `; `.
 pub fn remove(lines: &[u8], name: &str) -> Remaining {
-    if !Segments::of(lines).any(|segment| has_name(segment, name)) {
+    let mut segments = Segments::of(lines);
+    let has_it = |segment| has_name(segment, name);
+    let first = segments.next().is_some_and(has_it);
+    // The usual case: Grafana forwards this cookie alone.
+    if segments.rest.is_none() {
+        return if first { Remaining::Nothing } else { Remaining::Unchanged };
+    }
+    if !first && !segments.any(has_it) {
         return Remaining::Unchanged;
     }
     let mut rest = Vec::with_capacity(lines.len());

@@ -7,92 +7,134 @@ use crate::client_ip::Source;
 use crate::token::service::{Credentials, MAX_HEADER_LEN, PREFIX, holds_token};
 use smallvec::SmallVec;
 
-/// Names that reach nginx's `$http_x_scope_orgid` with `underscores_in_headers on`, which http.conf reads; no backend
-/// knows them.
-const SPELLINGS: [&[u8]; 3] = [b"x_scope_orgid", b"x-scope_orgid", b"x_scope-orgid"];
-
-/// Which headers a policy makes a worker look for. Names are in lower case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct HeaderNames {
-    /// The token headers, in the order in which they count.
-    pub(super) tokens: Vec<Box<[u8]>>,
-    /// The header that carries the client's address, if one does.
-    pub(super) client_ip: Option<Box<[u8]>>,
-    /// The client's address is that of the connection.
-    pub(super) needs_remote_addr: bool,
-    /// The shapes of all names that mean something.
-    shapes: Shapes,
+/// What a name means whatever the policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Nothing, but what the policy makes of it.
+    Other,
+    Tenant,
+    Cookie,
+    Upgrade,
+    User,
+    Dashboard,
+    Panel,
+    Rule,
+    Org,
+    Authorization,
+    /// A credential, or what tunes a backend (contract section 4): removed before the request goes on.
+    Removed,
+    /// Reaches nginx's `$http_x_scope_orgid` with `underscores_in_headers on`, which http.conf reads; no backend knows
+    /// it. Removed whatever is forwarded.
+    Spelling,
 }
 
-/// Names that mean something whatever the policy says.
-const NAMES: [&[u8]; 18] = [
-    b"x-scope-orgid",
-    b"cookie",
-    b"upgrade",
-    b"x-grafana-user",
-    b"x-dashboard-uid",
-    b"x-panel-id",
-    b"x-rule-uid",
-    b"x-grafana-org-id",
-    b"authorization",
-    b"x-grafana-id",
-    b"x-ds-authorization",
-    b"x-prom-label-policy",
-    b"x-scope-userid",
-    b"x-query-tags",
-    b"http2-settings",
-    SPELLINGS[0],
-    SPELLINGS[1],
-    SPELLINGS[2],
+const ROLES: [(&[u8], Role); 18] = [
+    (b"x-scope-orgid", Role::Tenant),
+    (b"cookie", Role::Cookie),
+    (b"upgrade", Role::Upgrade),
+    (b"x-grafana-user", Role::User),
+    (b"x-dashboard-uid", Role::Dashboard),
+    (b"x-panel-id", Role::Panel),
+    (b"x-rule-uid", Role::Rule),
+    (b"x-grafana-org-id", Role::Org),
+    (b"authorization", Role::Authorization),
+    (b"x-grafana-id", Role::Removed),
+    (b"x-ds-authorization", Role::Removed),
+    (b"x-prom-label-policy", Role::Removed),
+    (b"x-scope-userid", Role::Removed),
+    (b"x-query-tags", Role::Removed),
+    (b"http2-settings", Role::Removed),
+    (b"x_scope_orgid", Role::Spelling),
+    (b"x-scope_orgid", Role::Spelling),
+    (b"x_scope-orgid", Role::Spelling),
 ];
 
-/// A set of names, known by length and by their first and last byte: most header lines are told apart so, and are not
-/// compared with anything.
+/// A name that means something, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Shapes(Box<[u64; 64]>);
-
-impl Default for Shapes {
-    fn default() -> Self {
-        Self(Box::new([0; 64]))
-    }
+struct Known {
+    name: Box<[u8]>,
+    /// [`number_of`] it.
+    number: u8,
+    role: Role,
+    /// Its place among the token headers.
+    token: Option<usize>,
+    is_client_ip: bool,
 }
 
-impl Shapes {
-    /// The word and the bit of a name's shape.
-    fn place(name: &[u8]) -> Option<(usize, u64)> {
-        let (first, last) = (name.first()?, name.last()?);
-        let number = name.len() * 67 + usize::from(*first) * 31 + usize::from(*last);
-        Some((number / 64 % 64, 1 << (number % 64)))
-    }
-
-    fn add(&mut self, name: &[u8]) {
-        if let Some((word, bit)) = Self::place(name)
-            && let Some(word) = self.0.get_mut(word)
-        {
-            *word |= bit;
-        }
-    }
-
-    /// False for no name that was added, and for most others.
-    fn may_hold(&self, name: &[u8]) -> bool {
-        Self::place(name).is_some_and(|(word, bit)| self.0.get(word).is_some_and(|word| word & bit != 0))
-    }
+/// Which headers a policy makes a worker look for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HeaderNames {
+    /// Of each token header, in the order in which they count, whether it is `Authorization`.
+    tokens: Vec<bool>,
+    /// The client's address is that of the connection.
+    pub(super) needs_remote_addr: bool,
+    /// All names that mean something, in the order of their numbers.
+    known: Vec<Known>,
+    /// Where the names of a number begin in `known`, counted from 1, or a little before; 0 where there are none. Most
+    /// header lines are told apart so, and are compared with nothing.
+    first: Box<[u8; 256]>,
 }
 
 impl HeaderNames {
     /// The names for a policy's `token_headers` and its source of client addresses.
     pub(super) fn new(token_headers: &[Box<str>], source: Option<&Source>) -> Self {
-        let lower = |name: &str| name.to_ascii_lowercase().into_bytes().into();
-        let tokens: Vec<Box<[u8]>> = token_headers.iter().map(|name| lower(name)).collect();
-        let client_ip = match source {
-            Some(Source::Header { name, .. }) => Some(lower(name)),
-            _ => None,
+        let mut known: Vec<Known> = Vec::new();
+        let mut add = |name: &[u8], change: &dyn Fn(&mut Known)| {
+            let name = name.to_ascii_lowercase();
+            if let Some(known) = known.iter_mut().find(|known| *known.name == *name) {
+                return change(known);
+            }
+            let number = number_of(&name);
+            let mut new =
+                Known { name: name.into(), number, role: Role::Other, token: None, is_client_ip: false };
+            change(&mut new);
+            known.push(new);
         };
-        let mut shapes = Shapes::default();
-        let of_policy = tokens.iter().chain(&client_ip).map(|name| &**name);
-        NAMES.into_iter().chain(of_policy).for_each(|name| shapes.add(name));
-        Self { tokens, client_ip, needs_remote_addr: matches!(source, Some(Source::RemoteAddr)), shapes }
+        for (name, role) in ROLES {
+            add(name, &|known| known.role = role);
+        }
+        for (place, name) in token_headers.iter().enumerate() {
+            add(name.as_bytes(), &|known| known.token = known.token.or(Some(place)));
+        }
+        if let Some(Source::Header { name, .. }) = source {
+            add(name.as_bytes(), &|known| known.is_client_ip = true);
+        }
+        known.sort_by_key(|known| known.number);
+        let mut first = Box::new([0; 256]);
+        for (place, known) in known.iter().enumerate().rev() {
+            if let Some(first) = first.get_mut(usize::from(known.number)) {
+                *first = u8::try_from(place + 1).unwrap_or(u8::MAX);
+            }
+        }
+        Self {
+            tokens: token_headers.iter().map(|name| name.eq_ignore_ascii_case("authorization")).collect(),
+            needs_remote_addr: matches!(source, Some(Source::RemoteAddr)),
+            known,
+            first,
+        }
     }
+
+    /// What a name in lower case means; `None` for one that means nothing, but perhaps by how it begins.
+    #[inline]
+    fn get(&self, name: &[u8]) -> Option<&Known> {
+        let number = number_of(name);
+        let place = usize::from(*self.first.get(usize::from(number))?).checked_sub(1)?;
+        self.find_from(place, number, name)
+    }
+
+    #[inline(never)]
+    fn find_from(&self, place: usize, number: u8, name: &[u8]) -> Option<&Known> {
+        let from_there = self.known.get(place..)?.iter();
+        from_there.take_while(|known| known.number <= number).find(|known| *known.name == *name)
+    }
+}
+
+/// Of a name's length, first and last byte.
+#[inline]
+fn number_of(name: &[u8]) -> u8 {
+    let [length, ..] = name.len().to_le_bytes();
+    let (first, last) = (name.first().unwrap_or(&0), name.last().unwrap_or(&0));
+    length.wrapping_mul(67).wrapping_add(first.wrapping_mul(31)).wrapping_add(*last)
 }
 
 /// What a request's header lines say. Values are those of the only line; where there were several, a flag says so.
@@ -138,53 +180,59 @@ impl<'a> Headers<'a> {
         let mut person = false;
         let is_kept = |name: &[u8]| forwarded.iter().any(|kept| **kept == *name);
         for (number, (name, value)) in (0_u16..).zip(lines) {
-            if !names.shapes.may_hold(name) && !tunes_a_backend(name) {
+            let Some(known) = names.get(name) else {
+                if tunes_a_backend(name) && !is_kept(name) {
+                    read.removed.push(number);
+                }
                 continue;
-            }
-            // A service token is ours, however it is written: no backend ever sees it, whatever is forwarded.
-            let is_kept = |name: &[u8]| is_kept(name) && !(name == b"authorization" && holds_token(value));
-            let place = names.tokens.iter().position(|token| **token == *name);
-            if let Some(slot) = place.and_then(|place| tokens.get_mut(place)) {
+            };
+            if let Some(slot) = known.token.and_then(|place| tokens.get_mut(place)) {
                 read.token_repeated |= slot.is_some();
                 *slot = Some(value);
             }
-            if name == b"authorization" {
+            let mut is_service = false;
+            if known.role == Role::Authorization {
                 authorizations += 1;
                 if let Some(found) = service_scheme(value) {
                     authorization = Some((number, value, found));
                 }
+                // A service token is ours, however it is written: no backend ever sees it, whatever is forwarded.
+                is_service = !forwarded.is_empty() && holds_token(value);
             }
-            let goes = if place.is_some() {
-                !is_kept(name)
-            } else if names.client_ip.as_deref() == Some(name) {
+            let is_forwarded = is_kept(name) && !is_service;
+            let goes = if known.token.is_some() {
+                !is_forwarded
+            } else if known.is_client_ip {
                 read.client_ip_repeated |= read.client_ip.is_some();
                 read.client_ip = Some(value);
                 false
             } else {
-                match name {
-                    b"x-scope-orgid" => {
+                match known.role {
+                    Role::Other => tunes_a_backend(name) && !is_forwarded,
+                    Role::Tenant => {
                         read.tenant_repeated |= read.tenant.is_some();
                         read.tenant = Some(value);
                         false
                     }
-                    b"cookie" => {
+                    Role::Cookie => {
                         read.cookies.push(value);
                         false
                     }
-                    b"upgrade" => {
+                    Role::Upgrade => {
                         // A second line makes it something that no route knows.
                         read.upgrade = Some(if read.upgrade.is_some() { b"," } else { value });
                         false
                     }
-                    b"x-grafana-user" => {
+                    Role::User => {
                         person = true;
                         false
                     }
-                    b"x-dashboard-uid" => first(&mut read.grafana.dashboard, value),
-                    b"x-panel-id" => first(&mut read.grafana.panel, value),
-                    b"x-rule-uid" => first(&mut read.grafana.rule, value),
-                    b"x-grafana-org-id" => first(&mut read.grafana.org, value),
-                    _ => is_removed(name) && (!is_kept(name) || SPELLINGS.contains(&name)),
+                    Role::Dashboard => first(&mut read.grafana.dashboard, value),
+                    Role::Panel => first(&mut read.grafana.panel, value),
+                    Role::Rule => first(&mut read.grafana.rule, value),
+                    Role::Org => first(&mut read.grafana.org, value),
+                    Role::Authorization | Role::Removed => !is_forwarded,
+                    Role::Spelling => true,
                 }
             };
             if goes {
@@ -193,8 +241,7 @@ impl<'a> Headers<'a> {
         }
 
         // The first present token header counts, even if empty or broken.
-        let is_authorization =
-            |place: usize| names.tokens.get(place).is_some_and(|name| **name == *b"authorization");
+        let is_authorization = |place: usize| names.tokens.get(place) == Some(&true);
         let mut present = tokens.iter().enumerate().filter_map(|(place, value)| Some((place, (*value)?)));
         if let Some((place, value)) = present.next() {
             read.token = Some(value);
@@ -226,21 +273,7 @@ fn first<'a>(known: &mut Option<&'a [u8]>, value: &'a [u8]) -> bool {
     false
 }
 
-/// Whether a header is removed before the request goes on, beside the token headers: credentials, and what tunes a
-/// backend (contract section 4).
-fn is_removed(name: &[u8]) -> bool {
-    match name {
-        b"authorization"
-        | b"x-grafana-id"
-        | b"x-ds-authorization"
-        | b"x-prom-label-policy"
-        | b"x-scope-userid"
-        | b"x-query-tags"
-        | b"http2-settings" => true,
-        _ => tunes_a_backend(name) || SPELLINGS.contains(&name),
-    }
-}
-
+/// Whether a header is removed because of how its name begins, in lower case (contract section 4).
 fn tunes_a_backend(name: &[u8]) -> bool {
     matches!(name, [b'x', b'-', b'l' | b'm', ..])
         && (name.starts_with(b"x-loki-") || name.starts_with(b"x-mimir-"))

@@ -13,6 +13,7 @@ use crate::route::{self, Route};
 use crate::scope::BackendSet;
 use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
+use crate::token::digest::keyed_hash;
 use crate::token::service::ServiceTokenCache;
 use crate::token::{self, VerifiedClaims};
 use std::sync::LazyLock;
@@ -238,7 +239,7 @@ impl Engine {
                 grafana: request.grafana,
             },
             clock,
-            &lock(&self.hash_key),
+            |query| keyed_hash(&lock(&self.hash_key), query),
         );
         let source = live.and_then(|live| live.client_ip.as_ref());
         let header = request.tenant.unwrap_or_default();
@@ -320,7 +321,7 @@ pub fn undecided(
             grafana: GrafanaContext::default(),
         },
         &mut clock,
-        &[],
+        |_| String::new(),
     );
     let tally = Tally { backends, ..Tally::of(&decision, shadow_mode) };
     (tally.to_code_or_internal_error(), record)
@@ -439,6 +440,7 @@ fn judge<'a>(
 }
 
 /// The last checks of a request with a service token: whose it is, whether a person is behind it, grant, peer.
+#[inline(never)]
 fn judge_service<'a>(
     live: &'a Live,
     services: &'a mut ServiceTokenCache<ResolvedService>,
@@ -530,10 +532,7 @@ fn resolve<'c>(
     let mut cache = CacheUse::Hit;
     let entry = tokens.get_or_insert_with(token, now, || {
         cache = CacheUse::Miss;
-        let claims = token::verify(token, &snapshot.issuers, &live.keys, now)
-            .inspect_err(|reason| ask_for_keys(live, token, *reason))?;
-        let resolved = resolve_in_snapshot(live, token, &claims);
-        Ok((claims, resolved))
+        see_first(live, token, now)
     })?;
     if entry.resolved.serial != live.serial {
         entry.resolved = resolve_in_snapshot(live, token, &entry.claims);
@@ -541,6 +540,15 @@ fn resolve<'c>(
     let rules = snapshot.issuers.get(entry.claims.issuer()).ok_or(Reason::TokenIssuer)?;
     entry.claims.check_times(rules.leeway, now)?;
     Ok((cache, &entry.resolved))
+}
+
+/// Verifies a token that this worker does not know.
+#[cold]
+fn see_first(live: &Live, token: &[u8], now: u64) -> Result<(VerifiedClaims, Resolved), Reason> {
+    let claims = token::verify(token, &live.compiled.snapshot.issuers, &live.keys, now)
+        .inspect_err(|reason| ask_for_keys(live, token, *reason))?;
+    let resolved = resolve_in_snapshot(live, token, &claims);
+    Ok((claims, resolved))
 }
 
 /// Keys may have been replaced at the issuer: a token that names an unknown one is a hint to look. Whether that is
@@ -556,6 +564,7 @@ fn ask_for_keys(live: &Live, token: &[u8], reason: Reason) {
     }
 }
 
+#[cold]
 fn resolve_in_snapshot(live: &Live, token: &[u8], claims: &VerifiedClaims) -> Resolved {
     let snapshot = &live.compiled.snapshot;
     let (issuer, identity) = (claims.issuer(), claims.identity());

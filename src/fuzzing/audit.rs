@@ -9,6 +9,7 @@ use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::tenant::TenantList;
 use crate::token::claims::{Claims, Origin, read_claims};
+use crate::token::digest::keyed_hash;
 use crate::token::fixtures::{NOW, rules};
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -52,7 +53,7 @@ pub(super) fn audit(bytes: &[u8]) -> bool {
     let mut line = Text::default();
     let mut clock = Clock::default();
     clock.set(Duration::from_secs(NOW));
-    render(&mut line, &record, &mut clock, b"key");
+    render(&mut line, &record, &mut clock, |query| keyed_hash(b"key", query));
     let line = String::from_utf8(line.as_bytes().to_vec()).expect("a record is UTF-8");
 
     assert!(!line.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')));

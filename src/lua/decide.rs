@@ -5,13 +5,20 @@ use crate::engine::{Incoming, Server, undecided};
 use crate::metrics::bucket_of;
 use crate::reason::Reason;
 use crate::scope::BackendSet;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
 
 /// Every `enforce { ... }` of the configuration that was met so far. Of the process, like the engine: under
-/// `lua_code_cache off` every request has a Lua state of its own.
-static SERVERS: RwLock<Vec<Arc<Server>>> = RwLock::new(Vec::new());
+/// `lua_code_cache off` every request has a Lua state of its own. They are never given back: so a thread keeps what it
+/// found, and a request takes no lock for it.
+static SERVERS: RwLock<Vec<&'static Server>> = RwLock::new(Vec::new());
+
+thread_local! {
+    /// The beginning of `SERVERS` that this thread knows.
+    static KNOWN: RefCell<Vec<&'static Server>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The code that says: come again, with `$remote_addr`.
 pub(super) const NEEDS_REMOTE_ADDR: i64 = -1;
@@ -70,14 +77,19 @@ impl Outcome {
 pub(super) fn number_of(server: Server) -> usize {
     let mut servers = SERVERS.write().unwrap_or_else(PoisonError::into_inner);
     servers.iter().position(|known| **known == server).unwrap_or_else(|| {
-        servers.push(Arc::new(server));
+        servers.push(Box::leak(Box::new(server)));
         servers.len() - 1
     })
 }
 
 /// The server of this number; `None` for a number that [`number_of`] did not give.
-pub(super) fn server(number: usize) -> Option<Arc<Server>> {
-    SERVERS.read().unwrap_or_else(PoisonError::into_inner).get(number).cloned()
+pub(super) fn server(number: usize) -> Option<&'static Server> {
+    KNOWN.with_borrow_mut(|known| {
+        if number >= known.len() {
+            known.clone_from(&SERVERS.read().unwrap_or_else(PoisonError::into_inner));
+        }
+        known.get(number).copied()
+    })
 }
 
 /// Decides one request. A panic is a denial: the worker goes on.
@@ -90,7 +102,7 @@ pub(super) fn decide<'a>(
     let Incoming { method, request_uri, peer, .. } = incoming;
     outcome.clear();
     let server = server(number);
-    let backends = server.as_ref().map_or(BackendSet::ALL, |server| server.backends);
+    let backends = server.map_or(BackendSet::ALL, |server| server.backends);
     let Some(engine) = super::engine() else {
         let undecided = undecided(Reason::PolicyUnavailable, false, backends, method, request_uri, peer);
         return outcome.set_unjudged(undecided, Cookies::Keep);
@@ -99,7 +111,7 @@ pub(super) fn decide<'a>(
         guarded(|| {
             #[cfg(test)]
             tests_panic(request_uri);
-            engine.enforce(&server, incoming, |verdict| {
+            engine.enforce(server, incoming, |verdict| {
                 outcome.code = verdict.tally.to_code_or_internal_error();
                 outcome.record.extend_from_slice(verdict.record);
                 if verdict.tenants_rewritten || !verdict.passes() {

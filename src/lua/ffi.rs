@@ -16,8 +16,8 @@
 use super::decide::{Outcome, decide, guarded};
 use crate::engine::Incoming;
 use std::cell::RefCell;
-use std::ffi::c_int;
-use std::ptr;
+use std::ffi::c_uint;
+use std::ptr::{self, NonNull};
 
 /// As many header lines as nginx's Lua interface shows by default. More is a denial: padding could hide a header from
 /// us that still goes upstream.
@@ -31,11 +31,12 @@ pub(super) struct Text {
     length: usize,
 }
 
-/// `ngx_http_lua_ffi_str_t` of lua-nginx-module's `ngx_http_lua_util.h`.
+/// `ngx_http_lua_ffi_str_t` of lua-nginx-module's `ngx_http_lua_util.h`. The length is an `int` there: what would be
+/// negative is more than `i32::MAX` here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NginxText {
-    length: c_int,
+    length: c_uint,
     data: *const u8,
 }
 
@@ -98,19 +99,17 @@ impl Text {
 }
 
 impl NginxText {
-    /// # Safety
-    /// As of [`Text::bytes`].
-    unsafe fn bytes<'a>(self) -> &'a [u8] {
-        let length = usize::try_from(self.length).unwrap_or_default();
-        // SAFETY: the caller's promise.
-        unsafe { Text { data: self.data, length }.bytes() }.unwrap_or_default()
+    /// Whether there is what the length says. Without a branch, as it is asked for every text of every line.
+    fn is_whole(self) -> bool {
+        (self.length <= i32::MAX.unsigned_abs()) & ((self.length == 0) | !self.data.is_null())
     }
-}
 
-impl Header {
-    fn is_whole(&self) -> bool {
-        let is_whole = |text: NginxText| text.length == 0 || (text.length > 0 && !text.data.is_null());
-        is_whole(self.name) && is_whole(self.value)
+    /// # Safety
+    /// It [is whole](Self::is_whole), and that many bytes behind the pointer may be read and do not change during `'a`.
+    unsafe fn bytes<'a>(self) -> &'a [u8] {
+        let data = NonNull::new(self.data.cast_mut()).unwrap_or(NonNull::dangling());
+        // SAFETY: where it is null there are no bytes, since it is whole; and otherwise the caller's promise.
+        unsafe { std::slice::from_raw_parts(data.as_ptr(), usize::try_from(self.length).unwrap_or_default()) }
     }
 }
 
@@ -142,10 +141,13 @@ unsafe fn incoming<'a>(
             .then(|| unsafe { std::slice::from_raw_parts(request.headers, count) }.iter())
     });
     // A line of which not both texts are there cannot be judged, and would go upstream all the same: a denial.
-    let headers = headers.filter(|lines| lines.clone().all(Header::is_whole));
+    let are_whole = |lines: std::slice::Iter<'_, Header>| {
+        lines.fold(true, |all, line| all & line.name.is_whole() & line.value.is_whole())
+    };
+    let headers = headers.filter(|lines| are_whole(lines.clone()));
     let lines = headers.map(|lines| {
         lines.map(|line| {
-            // SAFETY: name and value of a header line are the request's memory.
+            // SAFETY: name and value of a header line are the request's memory, and whole by the check.
             unsafe { (line.name.bytes(), line.value.bytes()) }
         })
     });
@@ -163,59 +165,45 @@ unsafe fn incoming<'a>(
 ///
 /// # Safety
 /// `request` points to a [`Request`] whose pointers are good for the call, as the head of this file says, and `answer`
-/// to memory for an [`Answer`] that nobody else uses during the call.
+/// to an [`Answer`], whatever it holds, that nobody else uses during the call.
 unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
     // SAFETY: the caller's promise: aligned, filled in, and unchanged during the call.
     let request = unsafe { &*request };
     // SAFETY: the caller's promise for the pointers in it.
     let incoming = unsafe { incoming(request) };
     let server = usize::try_from(request.server).unwrap_or(usize::MAX);
+    // SAFETY: the caller's promise: aligned, of any content, and nobody else's during the call.
+    let answer = unsafe { &mut *answer };
     // `decide` answers for panics of a decision. One outside of it must not reach C either: what Lua then finds is no
     // code of a decision, and it denies.
+    answer.code = f64::NAN;
     let answered = guarded(|| {
         OUTCOME.with_borrow_mut(|outcome| {
             decide(server, incoming, outcome);
-            Answer::of(outcome)
-        })
+            answer.set(outcome);
+        });
     });
-    // SAFETY: the caller's promise: good to be written, and nobody else's during the call.
-    unsafe { answer.write(answered.unwrap_or(Answer::NONE)) };
+    if answered.is_none() {
+        answer.code = f64::NAN;
+    }
 }
 
 impl Answer {
-    /// No decision.
-    const NONE: Self = Self {
-        code: f64::NAN,
-        nanoseconds: 0.0,
-        bucket: 0,
-        cookies_to: 0,
-        record: Text::NONE,
-        tenants: Text::NONE,
-        cookies: Text::NONE,
-        removed_count: 0,
-        removed: [0; MAX_HEADERS],
-    };
-
     #[expect(
         clippy::cast_precision_loss,
         reason = "codes are below 2^47, and no decision takes 2^53 nanoseconds"
     )]
-    fn of(outcome: &Outcome) -> Self {
-        let mut answer = Self {
-            code: outcome.code as f64,
-            nanoseconds: outcome.nanoseconds as f64,
-            bucket: u32::try_from(outcome.bucket).unwrap_or_default(),
-            cookies_to: outcome.cookies_to as u32,
-            record: Text::of(&outcome.record),
-            tenants: outcome.tenants.as_ref().map_or(Text::NONE, |tenants| Text::of(tenants.as_bytes())),
-            cookies: Text::of(&outcome.cookies),
-            ..Self::NONE
-        };
-        for (to, number) in answer.removed.iter_mut().zip(&outcome.removed) {
-            *to = *number;
-            answer.removed_count += 1;
-        }
-        answer
+    fn set(&mut self, outcome: &Outcome) {
+        self.code = outcome.code as f64;
+        self.nanoseconds = outcome.nanoseconds as f64;
+        self.bucket = u32::try_from(outcome.bucket).unwrap_or_default();
+        self.cookies_to = outcome.cookies_to as u32;
+        self.record = Text::of(&outcome.record);
+        self.tenants = outcome.tenants.as_ref().map_or(Text::NONE, |tenants| Text::of(tenants.as_bytes()));
+        self.cookies = Text::of(&outcome.cookies);
+        let count = outcome.removed.len().min(MAX_HEADERS);
+        self.removed_count = u32::try_from(count).unwrap_or_default();
+        self.removed.iter_mut().zip(&outcome.removed).for_each(|(to, number)| *to = *number);
     }
 }
 

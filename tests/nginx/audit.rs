@@ -253,6 +253,24 @@ fn refusals_behind_the_request_line_and_an_error_page_of_their_own_are_recorded_
     assert!(site.upstream.take().is_empty());
 }
 
+/// The log format and the variable of its name say the same, byte for byte.
+#[test]
+fn a_format_of_ones_own_holds_the_same_record() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        access_log @DIR@/own.log own;
+        location / { proxy_pass http://@UPSTREAM@; }
+    "#;
+    let http = "log_format own escape=none '$tenantauth_audit';";
+    let site = Site::builder().server(server).http(http).start();
+    assert_eq!(site.send(query(&["group1"], "tenant1")).status, 200);
+    assert_eq!(site.send(query(&["group1"], "tenant2")).status, 403);
+    assert_eq!(site.send(Request::get("/loki/%zz")).status, 400);
+    records(&site, 3);
+    assert_eq!(site.workspace.read("own.log"), site.workspace.read("audit.jsonl"));
+}
+
 #[test]
 fn variables_serve_other_directives() {
     let server = r#"

@@ -9,7 +9,7 @@
 )]
 
 use super::{Header, MAX_HEADERS, NginxText, Request, Text, incoming};
-use std::ffi::c_int;
+use std::ffi::{c_int, c_uint};
 use std::ptr;
 
 /// A text of a request: in memory of its own, exactly as long as itself, so that a sanitizer sees a byte too many.
@@ -34,12 +34,15 @@ impl Given {
     }
 
     fn nginx_text(&self) -> NginxText {
-        let length = |bytes: &[u8]| c_int::try_from(bytes.len()).unwrap();
+        let length = |bytes: &[u8]| c_uint::try_from(bytes.len()).unwrap();
         match self {
             Self::Bytes(bytes) => NginxText { length: length(bytes), data: bytes.as_ptr() },
-            Self::Null(length) => NginxText { length: c_int::from(*length), data: ptr::null() },
+            Self::Null(length) => {
+                NginxText { length: c_int::from(*length).cast_unsigned(), data: ptr::null() }
+            }
             Self::Negative(length) => {
-                NginxText { length: -1 - c_int::from(length.unsigned_abs()), data: b"any".as_ptr() }
+                let length = -1 - c_int::from(length.unsigned_abs());
+                NginxText { length: length.cast_unsigned(), data: b"any".as_ptr() }
             }
         }
     }

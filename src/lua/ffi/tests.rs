@@ -8,7 +8,7 @@ use crate::scope::{Backend, BackendSet};
 use mlua::BString;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use std::mem::{MaybeUninit, align_of, offset_of, size_of};
+use std::mem::{align_of, offset_of, size_of, zeroed};
 
 #[test]
 fn structures_are_laid_out_as_lua_declares_them() {
@@ -43,7 +43,7 @@ struct Said {
 }
 
 fn nginx_text(bytes: &[u8]) -> NginxText {
-    NginxText { length: c_int::try_from(bytes.len()).unwrap(), data: bytes.as_ptr() }
+    NginxText { length: c_uint::try_from(bytes.len()).unwrap(), data: bytes.as_ptr() }
 }
 
 /// The answer by pointer, as [`decide_by_value`] gives it; times are left out.
@@ -65,12 +65,10 @@ fn by_pointer(said: &Said) -> (f64, Vec<u8>, Option<Vec<u8>>, u32, Vec<u8>, Vec<
         remote_addr: said.remote_addr.as_ref().map_or(Text::NONE, |address| Text::of(address)),
         peer: Text::of(&said.peer),
     };
-    let mut answer = MaybeUninit::uninit();
-    // SAFETY: everything it points to lives until the end of this function, and the answer is written whole.
-    let answer: Answer = unsafe {
-        enforce(&raw const request, answer.as_mut_ptr());
-        answer.assume_init()
-    };
+    // SAFETY: all zeros are an answer; so LuaJIT makes it.
+    let mut answer: Answer = unsafe { zeroed() };
+    // SAFETY: everything it points to lives until the end of this function.
+    unsafe { enforce(&raw const request, &raw mut answer) };
     // SAFETY: the texts of an answer are good until the next call.
     let bytes = |text: Text| unsafe { text.bytes() }.map(<[u8]>::to_vec);
     let count = usize::try_from(answer.removed_count).unwrap();

@@ -64,7 +64,7 @@ fn recorded_by(
         upgrade: false,
         grafana: GrafanaContext::default(),
     };
-    audit::render(&mut line, &record, &mut clock, &[]);
+    audit::render(&mut line, &record, &mut clock, |_| String::new());
     (decision, format!("{{\"schema\":1,\"request_id\":\"x\",{line}}}"))
 }
 
