@@ -143,9 +143,9 @@ impl Worker {
         self.loaded_in
     }
 
-    /// What the worker has in memory, in MiB.
+    /// What the worker has in memory, in MiB, once it has given back what it needed in between.
     pub(crate) fn resident(&self) -> f64 {
-        sleep(Duration::from_secs(1));
+        sleep(Duration::from_secs(3));
         let pid = *self.nginx.workers().first().expect("a worker");
         resident_kib(pid) as f64 / 1024.0
     }

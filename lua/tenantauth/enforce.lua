@@ -159,24 +159,16 @@ local function server_of(options)
     if options == nil then
         options = {}
     end
-    if type(options) == "table" then
+    if type(options) == "table" and next(options) == "backend" and next(options, "backend") == nil then
         local backend = options.backend
         local server = servers_of_backend[backend]
-        if server then
-            local others = false
-            for name in pairs(options) do
-                if name ~= "backend" then
-                    others = true
-                end
-            end
-            if not others then
-                return server
-            end
-        elseif type(backend) == "string" and next(options) == "backend" and next(options, "backend") == nil then
+        if not server then
             server = uncommon_server_of(options)
-            servers_of_backend[backend] = server
-            return server
+            if type(backend) == "string" then
+                servers_of_backend[backend] = server
+            end
         end
+        return server
     end
     -- In two steps, so that a mistake is told at the line of the configuration whichever way it was found.
     local server = uncommon_server_of(options)

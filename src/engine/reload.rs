@@ -21,6 +21,8 @@ pub(super) const SETTLING: Duration = Duration::from_millis(500);
 const FIRST_SETTLING: Duration = Duration::from_millis(50);
 /// Files are not looked at more often, whatever is configured.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
+/// How long after a look at the files what it took in memory is given back. mimalloc keeps a second what was freed.
+const TIDY: Duration = Duration::from_millis(1100);
 
 /// Looks at the files after which a failed write into the state directory is tried again: 20 s with the defaults.
 const LOOKS_BETWEEN_WRITES: u32 = 10;
@@ -75,8 +77,9 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
         drop(strong);
         // The wait for the next look is the wait for other work.
         let until = Instant::now() + wait;
+        let mut tidy = Instant::now() + TIDY;
         loop {
-            match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            match inbox.recv_timeout(until.min(tidy).saturating_duration_since(Instant::now())) {
                 // Released here and not on the event loop.
                 Ok(Task::Release(thing)) => drop(thing),
                 Ok(task) => {
@@ -85,6 +88,10 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
                     if std::mem::take(&mut reloader.is_overdue) {
                         break;
                     }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < until => {
+                    give_back();
+                    tidy = until;
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
@@ -98,6 +105,13 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
             reloader.tell_end_of_shadow(&strong, unix_now());
         }
     }
+}
+
+/// Makes the allocator give back to the system what was freed a while ago: it looks for that when a large block is
+/// freed, and after a policy was compiled that can be long. The block itself is never touched.
+fn give_back() {
+    const LARGE: usize = 4 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
 }
 
 /// Without this a panic would end the thread, and with it every further change of the policy, in silence. What was
