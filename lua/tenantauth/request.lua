@@ -117,7 +117,8 @@ local function remove(r, name, name_length)
     local result = C.ngx_http_lua_ffi_req_set_header(r, name, name_length, nil, 0, nil, 0, 1, problem)
     -- Declined: the request is of HTTP/0.9, which has no headers.
     if result ~= base.FFI_OK and result ~= base.FFI_DECLINED then
-        error("a header cannot be removed")
+        error("a header cannot be removed: "
+            .. (result == base.FFI_ERROR and ffi_str(problem[0]) or tostring(result)))
     end
 end
 

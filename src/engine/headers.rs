@@ -200,12 +200,12 @@ impl<'a> Headers<'a> {
                 is_service = !forwarded.is_empty() && holds_token(value);
             }
             let is_forwarded = is_kept(name) && !is_service;
-            let goes = if known.token.is_some() {
-                !is_forwarded
-            } else if known.is_client_ip {
+            if known.is_client_ip {
                 read.client_ip_repeated |= read.client_ip.is_some();
                 read.client_ip = Some(value);
-                false
+            }
+            let goes = if known.token.is_some() {
+                !is_forwarded
             } else {
                 match known.role {
                     Role::Other => tunes_a_backend(name) && !is_forwarded,

@@ -21,7 +21,9 @@ pub(super) const SETTLING: Duration = Duration::from_millis(500);
 const FIRST_SETTLING: Duration = Duration::from_millis(50);
 /// Files are not looked at more often, whatever is configured.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
-/// How long after a look at the files what it took in memory is given back. mimalloc keeps a second what was freed.
+/// A look at the files that takes longer has read or compiled something large.
+const QUICK: Duration = Duration::from_millis(20);
+/// How long afterwards what it took in memory is given back. mimalloc keeps a second what was freed.
 const TIDY: Duration = Duration::from_millis(1100);
 
 /// Looks at the files after which a failed write into the state directory is tried again: 20 s with the defaults.
@@ -62,8 +64,11 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
         super::state::remove_drafts(&directory);
     }
     let mut settling = FIRST_SETTLING;
+    // When to give memory back, where some is to be expected.
+    let mut tidy: Option<Instant> = None;
     loop {
         let Some(strong) = engine.upgrade() else { return };
+        let began = Instant::now();
         // A panic is not looked at again at once: it would be told twice a second.
         let mut settled = true;
         guarded(&strong, "the policy was read", || settled = reloader.look(&strong, settling));
@@ -75,11 +80,14 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
             settling
         };
         drop(strong);
+        if began.elapsed() > QUICK {
+            tidy = Some(Instant::now() + TIDY);
+        }
         // The wait for the next look is the wait for other work.
         let until = Instant::now() + wait;
-        let mut tidy = Instant::now() + TIDY;
         loop {
-            match inbox.recv_timeout(until.min(tidy).saturating_duration_since(Instant::now())) {
+            let next = tidy.map_or(until, |tidy| tidy.min(until));
+            match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 // Released here and not on the event loop.
                 Ok(Task::Release(thing)) => drop(thing),
                 Ok(task) => {
@@ -89,15 +97,21 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
                         break;
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < until => {
-                    give_back();
-                    tidy = until;
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if tidy.is_some_and(|tidy| tidy <= Instant::now()) {
+                        give_back();
+                        tidy = None;
+                    }
+                    if until <= Instant::now() {
+                        break;
+                    }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => break,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
-        reloader.release();
+        if reloader.release() {
+            tidy = Some(Instant::now() + TIDY);
+        }
         if let Some(strong) = engine.upgrade() {
             reloader.keep_again(&strong);
         }
@@ -107,11 +121,15 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
     }
 }
 
-/// Makes the allocator give back to the system what was freed a while ago: it looks for that when a large block is
-/// freed, and after a policy was compiled that can be long. The block itself is never touched.
+/// Makes mimalloc give back to the system what was freed a while ago: it looks for that when a large block is freed, and
+/// after a policy was compiled that can be long. The block itself is never touched, and may be refused.
 fn give_back() {
-    const LARGE: usize = 4 << 20;
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE)));
+    #[cfg(feature = "allocator")]
+    {
+        let mut block = Vec::<u8>::new();
+        _ = std::hint::black_box(block.try_reserve_exact(4 << 20));
+        drop(std::hint::black_box(block));
+    }
 }
 
 /// Without this a panic would end the thread, and with it every further change of the policy, in silence. What was
@@ -517,8 +535,10 @@ impl Reloader {
         self.shadow = is_shadow;
     }
 
-    /// Releases what no request holds any more.
-    fn release(&mut self) {
+    /// Releases what no request holds any more. Returns whether there was something.
+    fn release(&mut self) -> bool {
+        let before = self.former.len();
         self.former.retain(|live| Arc::strong_count(live) > 1);
+        self.former.len() < before
     }
 }

@@ -1,6 +1,6 @@
 //! The header lines of a request.
 
-use crate::engine::headers::model::{Line, Plan, SOME_NAMES, TOKEN_PLANS, agrees};
+use crate::engine::headers::model::{CLIENT_IP_PLANS, Line, Plan, SOME_NAMES, TOKEN_PLANS, agrees};
 
 /// Any bytes as header lines, read for one of some policies: as the model reads them.
 ///
@@ -13,7 +13,7 @@ pub(super) fn headers(bytes: &[u8]) -> bool {
     let choice = |place: usize| usize::from(choices.get(place).map_or(0, |letter| letter.wrapping_sub(b'A')));
     let plan = Plan {
         tokens: TOKEN_PLANS[choice(0) % TOKEN_PLANS.len()].to_vec(),
-        client_ip: [None, Some("X-Real-IP")][choice(1) % 2],
+        client_ip: CLIENT_IP_PLANS[choice(1) % CLIENT_IP_PLANS.len()],
         forwarded: [choice(2), choice(3)].iter().filter_map(|name| SOME_NAMES.get(*name)).copied().collect(),
     };
     let lines: Vec<(Vec<u8>, &[u8])> = lines

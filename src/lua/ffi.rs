@@ -10,6 +10,7 @@
 //! - It is called on the thread that runs nginx's event loop and Lua, and by no other.
 //! - Every text it gives lies in memory of the request, of Lua or of nginx's configuration, and stays as it is during
 //!   the call: the call does not yield, and nothing else runs on that thread meanwhile.
+//! - The answer is initialised memory, apart from the request and everything that the request points to.
 //! - It reads the answer before it calls again, and keeps no pointer from it.
 #![allow(unsafe_code, reason = "the one file of design law 6 that may; each block says why it is sound")]
 

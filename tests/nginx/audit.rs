@@ -258,8 +258,9 @@ fn refusals_behind_the_request_line_and_an_error_page_of_their_own_are_recorded_
 fn a_format_of_ones_own_holds_the_same_record() {
     let server = r#"
         rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
-        access_log @DIR@/audit.jsonl tenantauth_audit;
+        # In this order: what is in the second file is in the first.
         access_log @DIR@/own.log own;
+        access_log @DIR@/audit.jsonl tenantauth_audit;
         location / { proxy_pass http://@UPSTREAM@; }
     "#;
     let http = "log_format own escape=none '$tenantauth_audit';";

@@ -59,6 +59,16 @@ pub(crate) const TOKEN_PLANS: [&[&str]; 4] = [
     &["X-Other", "Authorization", "X-Id-Token"],
 ];
 
+/// Headers that carry the client's address, some of which mean something else too.
+pub(crate) const CLIENT_IP_PLANS: [Option<&str>; 6] = [
+    None,
+    Some("X-Real-IP"),
+    Some("Authorization"),
+    Some("X-Loki-A"),
+    Some("X-Grafana-User"),
+    Some("X-Id-Token"),
+];
+
 /// Removed whatever the policy says, unless it is forwarded.
 const REMOVED: [&str; 7] = [
     "authorization",
