@@ -3,6 +3,7 @@
 
 use crate::support::repository;
 use crate::support::site::Site;
+use crate::support::workspace::Workspace;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -82,4 +83,25 @@ pub(crate) fn start(site: Site, environment: &Environment) -> Site {
 /// The harness loads the Lua module itself.
 fn without_packages(configuration: &str) -> String {
     configuration.replace("include /etc/nginx/modules-enabled/*.conf;", "")
+}
+
+/// The image's layer of dependencies is built where the sources of tests and benchmarks are not there: cargo takes that
+/// for targets of which it is told the path.
+#[test]
+fn the_dependencies_are_built_without_our_sources() {
+    let dockerfile = fs::read_to_string(repository("Dockerfile")).unwrap();
+    let copied =
+        dockerfile.lines().find_map(|line| line.strip_prefix("COPY Cargo.toml ")?.strip_suffix(" ./"));
+    let workspace = Workspace::new();
+    for file in ["Cargo.toml"].into_iter().chain(copied.expect("the first layer").split(' ')) {
+        workspace.copy(&repository(file), file);
+    }
+    workspace.write("src/bin/tenantauth.rs", "fn main() {}");
+    workspace.write("src/lib.rs", "");
+    // A target that is not there: what is refused before that is the manifest.
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--locked", "--offline", "--bin", "none-such"]).current_dir(workspace.path(""));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no bin target named `none-such`"), "{said}");
 }
