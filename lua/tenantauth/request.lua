@@ -123,11 +123,37 @@ local function remove(r, name, name_length)
 end
 
 
--- Removes the header lines that the answer names, and all others of their names.
+local function remove_numbered(r, index)
+    local name = headers[answer.removed[index]].key
+    remove(r, name.data, name.len)
+end
+
+
+local function remove_from(r, index, count)
+    for further = index, count - 1 do
+        remove_numbered(r, further)
+    end
+end
+
+
+-- Removes the header lines that the answer names, and all others of their names. Written out as far as Grafana goes:
+-- LuaJIT compiles a request as a whole only if there is no loop within, and tries again and again if there is.
 function _M.remove_headers(r)
-    for index = 0, answer.removed_count - 1 do
-        local name = headers[answer.removed[index]].key
-        remove(r, name.data, name.len)
+    local count = answer.removed_count
+    if count == 0 then
+        return
+    end
+    remove_numbered(r, 0)
+    if count == 1 then
+        return
+    end
+    remove_numbered(r, 1)
+    if count == 2 then
+        return
+    end
+    remove_numbered(r, 2)
+    if count > 3 then
+        remove_from(r, 3, count)
     end
 end
 

@@ -17,6 +17,7 @@ mod audit_load;
 mod bare;
 mod checks;
 mod client_ip;
+mod compiled;
 mod decisions;
 mod examples;
 mod flips;
