@@ -278,7 +278,7 @@ fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
     let mut outcome = Outcome::default();
     decide(*server, incoming, &mut outcome);
     let Outcome { code, nanoseconds, bucket, record, tenants, cookies_to, cookies, removed } = outcome;
-    (code, nanoseconds, bucket, record.into(), tenants, cookies_to as u8, cookies.into(), removed)
+    (code, nanoseconds, bucket, record.as_bytes().into(), tenants, cookies_to as u8, cookies.into(), removed)
 }
 
 fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {

@@ -96,8 +96,8 @@ pub struct Verdict<'v> {
     pub decision: Decision,
     /// What it adds to the counters.
     pub tally: Tally,
-    /// The members of the audit record.
-    pub record: &'v [u8],
+    /// The members of the audit record. What is left in its place is the room of the next one.
+    pub record: &'v mut Text,
     /// The tenants, where the request named any that are grammatical.
     pub tenants: Option<&'v TenantList<'v>>,
     /// The header that came is not their canonical form.
@@ -141,7 +141,7 @@ impl Engine {
         &self,
         server: &Server,
         incoming: Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
-        apply: impl FnOnce(&Verdict<'_>) -> T,
+        apply: impl FnOnce(Verdict<'_>) -> T,
     ) -> Result<T, NeedsRemoteAddr> {
         let guard = self.live();
         let live = guard.as_deref();
@@ -193,7 +193,7 @@ impl Engine {
         server: &Server,
         request: &Request<'_>,
         removed: &[u16],
-        apply: impl FnOnce(&Verdict<'_>) -> T,
+        apply: impl FnOnce(Verdict<'_>) -> T,
     ) -> T {
         let mut worker = lock(&self.worker);
         let Worker { tokens, services, cookies, record, clock } = &mut *worker;
@@ -243,7 +243,7 @@ impl Engine {
         );
         let source = live.and_then(|live| live.client_ip.as_ref());
         let header = request.tenant.unwrap_or_default();
-        apply(&Verdict {
+        apply(Verdict {
             decision,
             tally: Tally {
                 backends,
@@ -252,7 +252,7 @@ impl Engine {
                 client_ip: facts.client_ip.map(|(source, found)| (source, found.err())),
                 ..Tally::of(&decision, shadow_mode)
             },
-            record: record.as_bytes(),
+            record,
             tenants: facts.tenants.as_ref(),
             tenants_rewritten: facts
                 .tenants

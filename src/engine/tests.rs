@@ -134,7 +134,7 @@ impl Site {
         assert!(took < PROMISED, "{took:?}");
     }
 
-    fn seen<T>(&self, server: &Server, request: &Request<'_>, look: impl Fn(&Verdict<'_>) -> T) -> T {
+    fn seen<T>(&self, server: &Server, request: &Request<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
         decided(&self.engine, server, request, look)
     }
 
@@ -174,7 +174,7 @@ fn decided<T>(
     engine: &Engine,
     server: &Server,
     request: &Request<'_>,
-    look: impl Fn(&Verdict<'_>) -> T,
+    look: impl Fn(Verdict<'_>) -> T,
 ) -> T {
     engine.decide(engine.live().as_deref(), server, request, &[], look)
 }
@@ -188,8 +188,8 @@ fn loki() -> Server {
     }
 }
 
-fn record_of(verdict: &Verdict<'_>) -> String {
-    String::from_utf8(verdict.record.to_vec()).unwrap()
+fn record_of(verdict: Verdict<'_>) -> String {
+    String::from_utf8(verdict.record.as_bytes().to_vec()).unwrap()
 }
 
 fn claims() -> Value {

@@ -1,11 +1,13 @@
 //! One request from Lua's side, whichever way it came: what nginx knows about it -> what Lua has to do.
 
+use crate::audit::Text;
 use crate::client_ip::cookie::Remaining;
 use crate::engine::{Incoming, Server, undecided};
 use crate::metrics::bucket_of;
 use crate::reason::Reason;
 use crate::scope::BackendSet;
 use std::cell::RefCell;
+use std::mem::swap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock};
 use std::time::Instant;
@@ -44,7 +46,7 @@ pub(super) struct Outcome {
     /// The bucket of that time.
     pub(super) bucket: usize,
     /// The members of the audit record.
-    pub(super) record: Vec<u8>,
+    pub(super) record: Text,
     /// The tenants in canonical form, where the header has to be set, or of a denied request.
     pub(super) tenants: Option<String>,
     pub(super) cookies_to: Cookies,
@@ -65,10 +67,10 @@ impl Outcome {
         removed.clear();
     }
 
-    fn set_unjudged(&mut self, (code, record): (i64, crate::audit::Text), cookies_to: Cookies) {
+    fn set_unjudged(&mut self, (code, record): (i64, Text), cookies_to: Cookies) {
         self.clear();
         self.code = code;
-        self.record.extend_from_slice(record.as_bytes());
+        self.record = record;
         self.cookies_to = cookies_to;
     }
 }
@@ -113,7 +115,7 @@ pub(super) fn decide<'a>(
             tests_panic(request_uri);
             engine.enforce(server, incoming, |verdict| {
                 outcome.code = verdict.tally.to_code_or_internal_error();
-                outcome.record.extend_from_slice(verdict.record);
+                swap(&mut outcome.record, verdict.record);
                 if verdict.tenants_rewritten || !verdict.passes() {
                     outcome.tenants = verdict.tenants.map(ToString::to_string);
                 }

@@ -199,7 +199,7 @@ impl Answer {
         self.nanoseconds = outcome.nanoseconds as f64;
         self.bucket = u32::try_from(outcome.bucket).unwrap_or_default();
         self.cookies_to = outcome.cookies_to as u32;
-        self.record = Text::of(&outcome.record);
+        self.record = Text::of(outcome.record.as_bytes());
         self.tenants = outcome.tenants.as_ref().map_or(Text::NONE, |tenants| Text::of(tenants.as_bytes()));
         self.cookies = Text::of(&outcome.cookies);
         let count = outcome.removed.len().min(MAX_HEADERS);

@@ -116,7 +116,7 @@ fn the_policy_in_force_says_which_headers_are_read() {
             peer: b"192.0.2.1",
             headers: Some(lines.into_iter()),
         };
-        let answer = |verdict: &Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
+        let answer = |verdict: Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
         site.engine.enforce(&loki(), incoming, answer).unwrap()
     };
     assert_eq!(decide("x-id-token"), (Reason::Granted, vec![1]));
