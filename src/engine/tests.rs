@@ -170,12 +170,7 @@ impl Site {
 }
 
 /// What the policy in force says of a request whose headers have been read.
-fn decided<T>(
-    engine: &Engine,
-    server: &Server,
-    request: &Request<'_>,
-    look: impl Fn(Verdict<'_>) -> T,
-) -> T {
+fn decided<T>(engine: &Engine, server: &Server, request: &Request<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
     engine.decide(engine.live().as_deref(), server, request, &[], look)
 }
 
