@@ -169,6 +169,13 @@ fn what_looks_like_a_token_is_known_however_it_is_wrapped() {
     ] {
         assert!(holds_token(held.as_bytes()), "{held}");
     }
+    // Found by fuzzing: what is read as credentials behind a form feed went on as nobody's.
+    for blank in (0..=u8::MAX).filter(u8::is_ascii_whitespace).map(char::from) {
+        for held in [basic(&format!("agent:{a}")), format!("Bearer {a}")] {
+            let held = held.replace(' ', &format!(" {blank}")) + &blank.to_string();
+            assert!(Credentials::read(held.as_bytes()).is_some() && holds_token(held.as_bytes()), "{held:?}");
+        }
+    }
     // As Go reads it: bits that are left over may be anything, and the other alphabet is as good.
     let unpadded = basic(&format!("a:{a}"));
     let unpadded = unpadded.trim_end_matches('=');
