@@ -1,9 +1,9 @@
 //! What the gateway costs, with tenantauth, without it, and with others in its place, in one run on one machine.
 //! `benches/README.md` says how to read it.
 //!
-//! First CPU time a request: `ROUNDS` (24) slices of `SECONDS` (1) of each server. Then requests a second and latency
-//! of requests of other shapes: [`shapes`]. `PARTS` (`ratios,load`) names what is measured. Ends with status 1 only
-//! where it could not measure: a missed target is a result.
+//! First CPU time a request: `ROUNDS` (24) slices of `SECONDS` (1) of each server, over `STARTS` (6) starts of nginx.
+//! Then requests a second and latency of requests of other shapes: [`shapes`]. `PARTS` (`ratios,load`) names what is
+//! measured. Ends with status 1 only where it could not measure: a missed target is a result.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -53,13 +53,23 @@ const PAIRS: [Pair; 8] = [
 /// Microseconds of CPU time a request, by round, of one server.
 type Costs = Vec<f64>;
 
-fn measure(farm: &mut Farm, rounds: usize, seconds: usize) -> [Costs; Server::COUNT] {
+fn measure(farm: &mut Farm, rounds: usize, seconds: usize, starts: usize) -> [Costs; Server::COUNT] {
     let mut costs: [Costs; Server::COUNT] = Default::default();
-    // Warm: caches filled, code compiled, connections to the backend open.
-    for server in farm.running() {
-        farm.slice(server, 1);
-    }
+    let of_a_start = rounds.div_ceil(starts.max(1)).max(1);
     for round in 0..rounds {
+        if round % of_a_start == 0 {
+            let new = if round == 0 {
+                farm.running()
+            } else {
+                farm.prove_counted();
+                farm.restart();
+                Server::OURS.to_vec()
+            };
+            // Warm: caches filled, code compiled, connections to the backend open.
+            for server in new {
+                farm.slice(server, 1);
+            }
+        }
         // Each goes first, last and in between equally often, so that a machine that gets slower wrongs nobody, and
         // the two of a pair of ours stay neighbours.
         let mut order = farm.running();
@@ -84,11 +94,11 @@ fn measure(farm: &mut Farm, rounds: usize, seconds: usize) -> [Costs; Server::CO
 
 /// The rows of the contract. Measured next to each other or a few seconds apart, in the same round.
 fn ratios(farm: &mut Farm) -> Vec<Outcome> {
-    let (rounds, seconds) = (option("ROUNDS", 24), option("SECONDS", 1));
-    let costs = measure(farm, rounds, seconds);
+    let (rounds, seconds, starts) = (option("ROUNDS", 24), option("SECONDS", 1), option("STARTS", 6));
+    let costs = measure(farm, rounds, seconds, starts);
     farm.prove_counted();
     println!(
-        "\n{rounds} rounds of {seconds} s a server, {} connections, all on core {}",
+        "\n{rounds} rounds of {seconds} s a server, {starts} starts of nginx, {} connections, all on core {}",
         load::CONNECTIONS,
         load::core()
     );

@@ -213,6 +213,7 @@ pub(crate) struct Farm {
     token: String,
     /// The backend's only worker.
     pub(crate) backend: u32,
+    backend_port: u16,
     _backend: Nginx,
     _backend_workspace: Workspace,
 }
@@ -229,9 +230,18 @@ impl Farm {
             peers: Server::PEERS.map(|server| (server, Peer::start(server, port))).into(),
             token: token(),
             backend,
+            backend_port: port,
             _backend: nginx,
             _backend_workspace: workspace,
         }
+    }
+
+    /// Starts both nginx in front anew. How memory and code happen to lie decides a percent either way, for as long as
+    /// a process lives.
+    pub(crate) fn restart(&mut self) {
+        self.plain = Front::plain(self.backend_port);
+        self.enforcing = Front::enforcing(self.backend_port);
+        self.prove();
     }
 
     fn front(&self, server: Server) -> &Front {
