@@ -113,8 +113,8 @@ pub fn holds_token(header: &[u8]) -> bool {
         };
         LENIENT.decode(word.iter().map(usual).collect::<Vec<_>>()).is_ok_and(|text| holds(&text))
     };
-    // At least at what `Credentials::read` takes for blanks.
-    let ends_word = |byte: &u8| byte.is_ascii_whitespace() || *byte == b',';
+    // Whatever cannot be part of it ends a word, so that it does not matter what a reader takes for a blank.
+    let ends_word = |byte: &u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_'));
     let mut words = header.split(ends_word).filter(|word| !word.is_empty());
     let is_basic = words.next().is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"basic"));
     holds(header) || (is_basic && words.any(holds_encoded))

@@ -3,7 +3,9 @@
 use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::Request;
 use crate::support::site::{POLICY, SIGNED_COOKIE, Site};
-use crate::support::tokens::{claims_with, key, token};
+use crate::support::tokens::{claims_with, key, service_token, token};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 const REMOVED: [&str; 16] = [
@@ -38,6 +40,23 @@ fn what_could_steer_a_backend_is_removed() {
     let seen = site.upstream.only();
     for name in REMOVED.into_iter().chain(["X-Id-Token"]) {
         assert!(!seen.has(name), "{name} arrived:\n{}", seen.head);
+    }
+}
+
+/// The first few are removed in another way than the rest.
+#[test]
+fn however_many_are_removed_none_is_left() {
+    let site = Site::builder().policy(&format!("{POLICY}{SIGNED_COOKIE}")).start();
+    for count in 0..=REMOVED.len() {
+        let names = &REMOVED[..count];
+        let request = query(&["group1"], "tenant1");
+        let request = names.iter().fold(request, |request, name| request.header(name, "steer"));
+        assert_allowed(&site.send(request.header("X-Kept", "kept")));
+        let seen = site.upstream.only();
+        assert_eq!(seen.values("X-Kept"), ["kept"]);
+        for name in names.iter().chain(&["X-Id-Token"]) {
+            assert!(!seen.has(name), "{name} of {count} arrived:\n{}", seen.head);
+        }
     }
 }
 
@@ -228,4 +247,28 @@ fn another_spelling_of_the_tenant_header_steers_no_variable() {
         assert_eq!(seen.values("X-Seen-Tenants"), ["tenant1"], "{name}");
         assert!(!seen.has(name), "{}", seen.head);
     }
+}
+
+#[test]
+fn a_service_token_is_not_forwarded_whatever_it_stands_behind() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce {
+            backend = "loki",
+            forward_headers = { "Authorization" },
+        } }
+        location / { proxy_pass http://@UPSTREAM@; }"#;
+    let site = Site::builder().server(server).start();
+    let encoded = STANDARD.encode(format!("agent:{}", service_token('s')));
+    for byte in ["\x01", "\x0b", "\x1f", "\x7f", ";", "=\""] {
+        let line = format!("Basic {byte}{encoded}");
+        assert_allowed(&site.send(query(&["group1"], "tenant1").header("Authorization", &line)));
+        let seen = site.upstream.only();
+        assert!(!seen.has("Authorization"), "{byte:?}:\n{}", seen.head);
+    }
+    // What is read as credentials is decided as such. Where it is not the last of its lines, nginx refuses the request.
+    let line = format!("Basic \x0c{encoded}");
+    let request = query(&["group1"], "tenant1").header("Authorization", &line);
+    assert_denied(&site.send(request.clone()), "token_unknown");
+    assert_eq!(site.send(request.header("Authorization", "Basic dTpw")).status, 400);
+    assert!(site.upstream.take().is_empty());
 }

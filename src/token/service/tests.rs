@@ -176,6 +176,10 @@ fn what_looks_like_a_token_is_known_however_it_is_wrapped() {
             assert!(Credentials::read(held.as_bytes()).is_some() && holds_token(held.as_bytes()), "{held:?}");
         }
     }
+    for byte in (0..128_u8).filter(|byte| !byte.is_ascii_alphanumeric() && !b"+/-_".contains(byte)) {
+        let held = basic(&format!("agent:{a}")).replace(' ', &format!(" {}", char::from(byte)));
+        assert!(holds_token(held.as_bytes()), "{held:?}");
+    }
     // As Go reads it: bits that are left over may be anything, and the other alphabet is as good.
     let unpadded = basic(&format!("a:{a}"));
     let unpadded = unpadded.trim_end_matches('=');
