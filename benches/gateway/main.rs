@@ -53,9 +53,9 @@ const PAIRS: [Pair; 8] = [
 /// Microseconds of CPU time a request, by round, of one server.
 type Costs = Vec<f64>;
 
-fn measure(farm: &mut Farm, rounds: usize, seconds: usize, starts: usize) -> [Costs; Server::COUNT] {
+/// `of_a_start`: after how many rounds both nginx in front are started anew.
+fn measure(farm: &mut Farm, rounds: usize, seconds: usize, of_a_start: usize) -> [Costs; Server::COUNT] {
     let mut costs: [Costs; Server::COUNT] = Default::default();
-    let of_a_start = rounds.div_ceil(starts.max(1)).max(1);
     for round in 0..rounds {
         if round % of_a_start == 0 {
             let new = if round == 0 {
@@ -95,7 +95,9 @@ fn measure(farm: &mut Farm, rounds: usize, seconds: usize, starts: usize) -> [Co
 /// The rows of the contract. Measured next to each other or a few seconds apart, in the same round.
 fn ratios(farm: &mut Farm) -> Vec<Outcome> {
     let (rounds, seconds, starts) = (option("ROUNDS", 24), option("SECONDS", 1), option("STARTS", 6));
-    let costs = measure(farm, rounds, seconds, starts);
+    let of_a_start = rounds.div_ceil(starts);
+    let starts = rounds.div_ceil(of_a_start);
+    let costs = measure(farm, rounds, seconds, of_a_start);
     farm.prove_counted();
     println!(
         "\n{rounds} rounds of {seconds} s a server, {starts} starts of nginx, {} connections, all on core {}",

@@ -236,8 +236,8 @@ impl Farm {
         }
     }
 
-    /// Starts both nginx in front anew. How memory and code happen to lie decides a percent either way, for as long as
-    /// a process lives.
+    /// Starts both nginx in front anew: what is measured of one process differs by a percent from the next one's, for as
+    /// long as it lives.
     pub(crate) fn restart(&mut self) {
         self.plain = Front::plain(self.backend_port);
         self.enforcing = Front::enforcing(self.backend_port);

@@ -129,31 +129,31 @@ local function remove_numbered(r, index)
 end
 
 
-local function remove_from(r, index, count)
-    for further = index, count - 1 do
-        remove_numbered(r, further)
+local function remove_further(r, from, count)
+    for index = from, count - 1 do
+        remove_numbered(r, index)
     end
 end
 
 
 -- Removes the header lines that the answer names, and all others of their names. Written out as far as Grafana goes:
--- LuaJIT compiles a request as a whole only if there is no loop within, and tries again and again if there is.
+-- LuaJIT compiles a request as a whole only if no loop is run in it, and tries again and again if one is.
 function _M.remove_headers(r)
     local count = answer.removed_count
-    if count == 0 then
-        return
+    if count > 0 then
+        remove_numbered(r, 0)
     end
-    remove_numbered(r, 0)
-    if count == 1 then
-        return
+    if count > 1 then
+        remove_numbered(r, 1)
     end
-    remove_numbered(r, 1)
-    if count == 2 then
-        return
+    if count > 2 then
+        remove_numbered(r, 2)
     end
-    remove_numbered(r, 2)
     if count > 3 then
-        remove_from(r, 3, count)
+        remove_numbered(r, 3)
+    end
+    if count > 4 then
+        remove_further(r, 4, count)
     end
 end
 

@@ -34,8 +34,8 @@ const WORKERS: usize = 2;
 /// A change of keys is in force everywhere this long after it was written: the contract's promise.
 const PROMISED: Duration = Duration::from_secs(5);
 
-/// `keepalive_requests` stays at nginx's 1000: what nginx itself takes for a large header (87 bytes each, plain nginx too) it
-/// gives back when the connection ends, and not before.
+/// `keepalive_requests` stays at nginx's 1000: until a connection ends, nginx keeps 87 bytes of every request with a large
+/// header, without us too.
 const SERVER: &str = r#"
 rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
 access_log @DIR@/audit.jsonl tenantauth_audit buffer=64k flush=1s;

@@ -1,4 +1,4 @@
-//! What LuaJIT makes of a request. One that it compiles piecemeal is no slower to a user, but it tries again and again,
+//! What LuaJIT makes of a request. One that it compiles piecemeal is hardly slower to a user, but it tries again and again,
 //! at some milliseconds each, and what becomes of it is a matter of luck.
 
 use crate::checks::{assert_allowed, query};
@@ -47,9 +47,10 @@ fn a_request_is_compiled_as_a_whole_at_the_first_attempt() {
         .module(&format!("{with}{NOTES}"))
         .server(SERVER)
         .start();
-    // As Grafana sends it: three headers and the cookies are removed.
+    // As much as Grafana sends: four headers and the cookies are removed.
     let request = query(&["group1"], "tenant1")
         .header("Authorization", "Bearer opaque")
+        .header("X-Grafana-Id", "opaque")
         .header("X-Loki-Response-Encoding-Flags", "categorize-labels")
         .cookie("grafana_session=1")
         .bytes();
