@@ -18,6 +18,7 @@ RUN mkdir -p src/bin \
     && cargo clean --release --locked --package tenantauth
 
 COPY Makefile ./
+COPY profile profile
 COPY src src
 COPY lua lua
 COPY nginx nginx

@@ -18,9 +18,14 @@ PROVIDER := tests/provider
 DENY_VERSION := 0.20.2
 # Roots to try packages and images in are root's.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+# Which code is hot, as `make profile` counted it: for one compiler alone, since it is told by names and in a format of
+# that compiler's. With any other, or `PGO_PROFILE=`, the module is built without.
+RUSTC   ?= rustc
+PROFILE_NAME = $(shell $(RUSTC) -vV | sed -n 's/^release: //p; s/^LLVM version: /llvm-/p; s/^host: //p' | sort | paste -s -d _)
+PGO_PROFILE ?= $(wildcard profile/$(PROFILE_NAME).profdata)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help build install install-image image image-test deb tarball release deny demo test bench lint fuzz fuzz-smoke endurance memcheck setup-demo setup-test setup-bench setup-fuzz provider clean
+.PHONY: help build profile install install-image image image-test deb tarball release deny demo test bench lint fuzz fuzz-smoke endurance memcheck setup-demo setup-test setup-bench setup-fuzz provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -33,13 +38,14 @@ help:
 	@echo "make bench [LUA_RESTY_JWT=/path/to/lualib]   what a request costs, beside others that do the same"
 	@echo "make endurance [MINUTES=30]"
 	@echo "make memcheck              the module under valgrind"
+	@echo "make profile               counts which code of the module is hot, for the compiler"
 	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
 # cdylib and rlib at once, as the first command does. The second one's file is the one that is installed.
 build:
 	$(CARGO) build --release --locked --bin tenantauth
-	$(CARGO) rustc --release --locked --lib --crate-type cdylib
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib $(if $(PGO_PROFILE),-- -Cprofile-use=$(PGO_PROFILE))
 
 # `install` unlinks and creates, so that a running nginx keeps the file it has mapped; writing into that file would
 # crash its workers. The rename makes the new file appear whole.
@@ -81,6 +87,8 @@ deb tarball: build
 # Everything that is published for a version, with checksums. Only what is committed, and what the changelog tells of.
 release:
 	@test -z "$$(git status --porcelain)" || { echo "the tree is not clean: commit or remove what \`git status\` shows" >&2; exit 1; }
+	@$(if $(PGO_PROFILE),,echo "there is no profile for this compiler: the module is built without" >&2)
+	@! $(MAKE) --no-print-directory build 2>&1 | grep 'hash mismatch' || { echo "the profile is of other code: run \`make profile\`" >&2; exit 1; }
 	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo "CHANGELOG.md has no section for $(VERSION)" >&2; exit 1; }
 	rm -rf $(DIST)
 	@./setup.sh dpkg-dev
@@ -212,6 +220,20 @@ bench: setup-bench build
 	$(CARGO) bench --profile dev --locked --bench gateway || failed=1; \
 	$(CARGO) bench --profile measure --locked --bench scale || failed=1; \
 	$(CARGO) bench --profile dev --locked --bench table && exit $$failed
+
+# Counts in nginx, under the gateway benchmark's load, how often each part of the module runs. From then on a change of
+# the code makes the profile good for less, of which the compiler warns: `hash mismatch`.
+profile: COUNTED = $(abspath $(TARGET)/profile)
+profile: PROFDATA = $(shell $(RUSTC) --print target-libdir)/../bin/llvm-profdata
+profile:
+	@./setup.sh nginx lua wrk
+	@test -x $(PROFDATA) || { echo "the compiler's llvm-profdata is missing: run \`rustup component add llvm-tools\`" >&2; exit 1; }
+	rm -rf $(COUNTED)/counts
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib --target-dir $(COUNTED) -- -Cprofile-generate=$(COUNTED)/counts
+	TENANTAUTH_SO=$(COUNTED)/release/libtenantauth.so ENVOY=none HAPROXY=none LUA_RESTY_JWT= ROUNDS=4 STARTS=1 LOAD_ROUNDS=1 \
+	  $(CARGO) bench --profile dev --locked --bench gateway
+	rm -rf profile && mkdir profile
+	$(PROFDATA) merge --sparse --output profile/$(PROFILE_NAME).profdata $(COUNTED)/counts
 
 clean:
 	$(CARGO) clean
