@@ -1,7 +1,8 @@
 # OpenResty with tenantauth: a gateway in front of Mimir, Loki and Tempo, or the Grafana Gateway. docs/install.md says
 # how to run it. The same for amd64 and arm64: `docker buildx build --platform linux/amd64,linux/arm64 .`
 
-ARG RUST_TAG=1.95-bookworm
+# The compiler that `profile` is for.
+ARG RUST_TAG=1.95.0-bookworm
 ARG OPENRESTY_TAG=1.29.2.3-bookworm
 
 # The same Debian as below: a module built against a later glibc would not load there.

@@ -79,6 +79,10 @@ reload_check "$work/policy" || status=$?
 git clone --quiet --no-hardlinks . "$work/clone"
 make -s -C "$work/clone" release VERSION=9.9.9 > "$work/said" 2>&1 && fail "a version without a changelog is released"
 grep -q 'CHANGELOG.md has no section for 9.9.9' "$work/said" || fail "$(cat "$work/said")"
+echo '// New.' >> "$work/clone/src/lib.rs"
+git -C "$work/clone" -c user.name=Test -c user.email=test@example.com commit --quiet --all --message Test
+make -s -C "$work/clone" release VERSION=Unreleased > "$work/said" 2>&1 && fail "a profile of other code is released with"
+grep -Eq 'the profile is of other code|there is no profile for this compiler' "$work/said" || fail "$(cat "$work/said")"
 touch "$work/clone/new"
 make -s -C "$work/clone" release > "$work/said" 2>&1 && fail "a tree that is not clean is released"
 grep -q 'the tree is not clean' "$work/said" || fail "$(cat "$work/said")"
