@@ -47,7 +47,7 @@ help:
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
 # cdylib and rlib at once, as the first command does. The second one's file is the one that is installed.
 build:
-	@$(if $(PROFILE_LACK),echo "$(PROFILE_LACK): the module becomes a little slower (profile/README.md)" >&2)
+	@test -z "$(PROFILE_LACK)" || echo "$(PROFILE_LACK): the module becomes a little slower (profile/README.md)" >&2
 	$(CARGO) build --release --locked --bin tenantauth
 	$(CARGO) rustc --release --locked --lib --crate-type cdylib $(if $(PGO_PROFILE),-- -Cprofile-use=$(PGO_PROFILE))
 
@@ -92,7 +92,7 @@ deb tarball: build
 release:
 	@test -z "$$(git status --porcelain)" || { echo "the tree is not clean: commit or remove what \`git status\` shows" >&2; exit 1; }
 	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo "CHANGELOG.md has no section for $(VERSION)" >&2; exit 1; }
-	@$(if $(PROFILE_LACK),echo "$(PROFILE_LACK): run \`make profile\`, or give \`PGO_PROFILE=\` to do without" >&2; exit 1)
+	@test -z "$(PROFILE_LACK)" || { echo "$(PROFILE_LACK): run \`make profile\`, or give \`PGO_PROFILE=\` to do without" >&2; exit 1; }
 	rm -rf $(DIST)
 	@./setup.sh dpkg-dev
 	$(MAKE) deb tarball
