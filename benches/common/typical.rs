@@ -3,7 +3,7 @@
 
 use crate::support::site::COOKIE_KEY;
 use crate::support::tokens::{claims_with, key};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The tenant it asks for.
 pub(crate) const TENANT: &str = "team-a";
@@ -59,13 +59,18 @@ pub(crate) fn token() -> String {
     token
 }
 
-/// Such a token of somebody else, in so many groups: `team-a` first, then `oncall`, then those that no policy knows.
+/// Such a token of somebody else, in so many groups.
 pub(crate) fn token_of(groups: usize, subject: &str) -> String {
+    key().token(&claims_of(groups, subject))
+}
+
+/// Its claims: of the groups `team-a` first, then `oncall`, then those that no policy knows.
+pub(crate) fn claims_of(groups: usize, subject: &str) -> Value {
     let known = ["team-a", "oncall"].map(str::to_owned);
     let others = (known.len()..groups).map(|n| format!("{n:08x}00004000a00000000000aa{n:02x}"));
     let groups: Vec<String> = known.into_iter().take(groups).chain(others).collect();
     let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    key().token(&claims_with(&groups, json!({"sub": subject, "exp": crate::support::now() + 86_400})))
+    claims_with(&groups, json!({"sub": subject, "exp": crate::support::now() + 86_400}))
 }
 
 /// The header lines but `Host`, which whoever sends them adds as the twentieth. The cookie is good for five minutes.

@@ -6,6 +6,7 @@ use crate::load::{core, pin};
 use crate::servers::{Front, Server, Variety};
 use crate::support::client::Request;
 use crate::support::nginx::Nginx;
+use crate::support::site::COOKIE_KEY;
 use crate::support::tokens::{jwks, key};
 use crate::support::workspace::{Process, Workspace, free_port};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -70,11 +71,20 @@ impl Peer {
         let given = given.to_str().ok_or("LUA_RESTY_JWT is not UTF-8")?;
         let workspace = Workspace::new();
         workspace.write("auth.lua", include_str!("peers/auth.lua"));
-        let key = if verifying { format!("bench_public_key = [[{}]]", public_key()) } else { String::new() };
+        let keys = if verifying {
+            format!(
+                "bench_public_key = [[{}]]\nlocal hmac = require \"resty.hmac\"\n\
+                 bench_cookie_mac = hmac:new(ngx.decode_base64(\"{}\"), hmac.ALGOS.SHA256)",
+                public_key(),
+                COOKIE_KEY.secret_base64()
+            )
+        } else {
+            String::new()
+        };
         // As released, and as LuaRocks or a package lays it out.
         let module = format!(
             "lua_package_path \"{given}/?.lua;{given}/?/init.lua;{given}/lib/?.lua;;\";\nlua_package_cpath \"{given}/?.so;;\";\n\
-             init_by_lua_block {{ {key} }}"
+             init_by_lua_block {{ {keys} }}"
         );
         let variety = Variety {
             module: &module,
@@ -118,6 +128,7 @@ impl Peer {
         }
         let configuration = include_str!("peers/haproxy.cfg")
             .replace("@CLAIM@", claim)
+            .replace("@COOKIE_KEY@", &COOKIE_KEY.secret_base64())
             .replace("@RULES@", rules.trim())
             .replace("@SERVED@", &served.join(" or "));
         let version = version(Command::new(&program).arg("-v"), "HAProxy version ");

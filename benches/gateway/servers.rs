@@ -1,15 +1,17 @@
 //! The servers under measurement: two nginx of the same build with one worker each, one with tenantauth and one
 //! without, the peers, and one more nginx as the backend of all.
 
-use crate::common::typical::{HOME, OFFICE, PATH, POLICY, QUERY, headers, token};
+use crate::common::typical::{HOME, OFFICE, PATH, POLICY, QUERY, claims_of, headers, token};
 use crate::load::{core, cpu_time, pin, wrk};
 use crate::peers::Peer;
 use crate::support::client::{Answer, Request};
+use crate::support::cookie::CookieKey;
 use crate::support::nginx::{Launch, Nginx, install};
 use crate::support::site::{COOKIE_KEY, TEMPORARY};
 use crate::support::tokens::{jwks, key};
 use crate::support::wait_for;
 use crate::support::workspace::{Workspace, free_port};
+use serde_json::{Value, json};
 use std::fs;
 
 /// What the load is sent to.
@@ -364,7 +366,9 @@ impl Farm {
     }
 
     /// A peer must serve the typical request and another tenant of the same user's, and deny a tenant that is not
-    /// theirs and a request without a token; where it verifies, a token that somebody changed too.
+    /// theirs and a request without a token; where it verifies, a token that somebody changed, or that is not for now
+    /// or for us. Where it knows the restriction, it must deny a request from elsewhere or without an address; where it
+    /// verifies the cookie, one that somebody else signed or that has expired.
     fn prove_peer(&self, server: Server) -> Result<(), String> {
         let replaced = |name: &'static str, by: &'static str| {
             move |header: &str, value: String| Some(if header == name { by.to_owned() } else { value })
@@ -379,12 +383,42 @@ impl Farm {
             Some(if name == "X-Id-Token" { forged(&value) } else { value })
         };
         let forged = self.send(server, forge);
+        let now = crate::support::now();
+        let token = |claim: &str, value: Value| {
+            let mut claims = claims_of(50, "user-1");
+            claims[claim] = value;
+            let token = key().token(&claims);
+            self.send(server, |name, value| Some(if name == "X-Id-Token" { token.clone() } else { value }))
+        };
+        let cookie = |cookie: Option<String>| {
+            self.send(server, |name, value| if name == "Cookie" { cookie.clone() } else { Some(value) })
+        };
+        let stamped = |key: &CookieKey, seconds: i64| {
+            let value = key.sign("Client_Ip", OFFICE, now + seconds);
+            cookie(Some(format!("Client_Ip={value}")))
+        };
+        // Envoy's filters know no HMAC.
+        let unrestricted = matches!(server, Server::Envoy | Server::EnvoyCached);
+        let trusting = unrestricted || server == Server::AuthLua;
+        let impostor = CookieKey::new(COOKIE_KEY.id, 8);
         let answers = [
             ("the typical request", self.send(server, |_, value| Some(value)), true),
             ("another tenant of theirs", self.send(server, replaced("X-Scope-OrgID", "tenant1")), true),
             ("a tenant of others", self.send(server, replaced("X-Scope-OrgID", "tenant2")), false),
             ("no token", self.send(server, |name, value| (name != "X-Id-Token").then_some(value)), false),
             ("a token that was changed", forged, server == Server::AuthLua),
+            ("a token of yesterday", token("exp", json!(now - 3600)), server == Server::AuthLua),
+            ("a token of tomorrow", token("nbf", json!(now + 3600)), server == Server::AuthLua),
+            (
+                "a token of another issuer",
+                token("iss", json!("https://other.test")),
+                server == Server::AuthLua,
+            ),
+            ("a token for another audience", token("aud", json!("other")), server == Server::AuthLua),
+            ("a request from elsewhere", cookie(Some(COOKIE_KEY.pair(HOME))), unrestricted),
+            ("no address", cookie(None), unrestricted),
+            ("an address signed by somebody else", stamped(&impostor, 300), trusting),
+            ("an address of a minute ago", stamped(&COOKIE_KEY, -60), trusting),
         ];
         for (what, answer, served) in answers {
             let expected: &[u16] = if served { &[200] } else { &[401, 403] };

@@ -19,7 +19,12 @@ impl CookieKey {
 
     /// Its line in the keys file.
     pub(crate) fn line(&self) -> String {
-        format!("{}:{}\n", self.id, STANDARD.encode(self.secret))
+        format!("{}:{}\n", self.id, self.secret_base64())
+    }
+
+    /// Its secret as the keys file has it.
+    pub(crate) fn secret_base64(&self) -> String {
+        STANDARD.encode(self.secret)
     }
 
     /// The cookie's value, for a cookie of this name. `expiry`: seconds since 1970.
