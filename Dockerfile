@@ -14,8 +14,9 @@ COPY Cargo.toml Cargo.lock build.rs ./
 RUN mkdir -p src/bin \
     && echo 'fn main() {}' > src/bin/tenantauth.rs \
     && echo '//! None of ours.' > src/lib.rs \
-    && cargo build --release --locked --bin tenantauth \
+    && cargo build --release --locked --no-default-features --features allocator --bin tenantauth --target-dir target/command \
     && cargo rustc --release --locked --lib --crate-type cdylib \
+    && cargo clean --release --locked --package tenantauth --target-dir target/command \
     && cargo clean --release --locked --package tenantauth
 
 COPY Makefile ./

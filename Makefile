@@ -45,11 +45,13 @@ help:
 	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
-# cdylib and rlib at once, as the first command does. The second one's file is the one that is installed.
+# cdylib and rlib at once, as the first command does. Each in a directory of its own: in one they would throw away what
+# the other has built, every time. The command has no use for Lua.
 build:
 	@test -z "$(PROFILE_LACK)" || echo "$(PROFILE_LACK): the module becomes a little slower (profile/README.md)" >&2
-	$(CARGO) build --release --locked --bin tenantauth
+	$(CARGO) build --release --locked --no-default-features --features allocator --bin tenantauth --target-dir $(TARGET)/command
 	$(CARGO) rustc --release --locked --lib --crate-type cdylib $(if $(PGO_PROFILE),-- -Cprofile-use=$(PGO_PROFILE))
+	ln -f $(TARGET)/command/release/tenantauth $(COMMAND)
 
 # `install` unlinks and creates, so that a running nginx keeps the file it has mapped; writing into that file would
 # crash its workers. The rename makes the new file appear whole.

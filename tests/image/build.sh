@@ -38,9 +38,11 @@ image "rust:$rust_tag" rust "ENV CARGO_HOME=$cargo_home"
 image "openresty/openresty:$openresty_tag" openresty
 
 # What this machine has compiled already of the dependencies is not compiled again: the compiler is the same.
-if [ ! -d "$work/build/release" ] && [ -d target/release ]; then
-    cp -a target/release "$work/build/release"
-fi
+for made in release command; do
+    if [ ! -d "$work/build/$made" ] && [ -d "target/$made" ]; then
+        cp -a "target/$made" "$work/build/$made"
+    fi
+done
 echo "image-test: the image"
 cargo fetch --locked --quiet
 $buildah bud --isolation chroot --network host --format docker --pull-never \
