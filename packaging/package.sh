@@ -10,6 +10,20 @@ trap 'rm -rf "$work"' EXIT
 mkdir -p "$DIST"
 umask 022
 
+# What is to be read, and what is loaded elsewhere (alerts, dashboard, queries, log shippers, chart), with its links whole.
+# Of the compose stack the page alone: it builds the image from the repository.
+documents() { # DIRECTORY NGINX, which is where `nginx` leads from there
+    for file in README.md README.ja.md CHANGELOG.md SECURITY.md LICENSE tests/README.md profile/README.md benches/README.md benches/scale/scale.svg \
+        deploy/compose/README.md; do
+        install -D -m 0644 "$file" "$1/$file"
+    done
+    cp -R docs "$1/docs"
+    for folder in alerts alloy bigquery duckdb fluent-bit grafana helm queries; do
+        cp -R "deploy/$folder" "$1/deploy/$folder"
+    done
+    ln -s "$2" "$1/nginx"
+}
+
 deb() {
     root=$work/root
     doc=$root/usr/share/doc/tenantauth
@@ -26,8 +40,7 @@ deb() {
     cp packaging/default "$root/etc/default/tenantauth"
     cp packaging/lintian-overrides "$root/usr/share/lintian/overrides/tenantauth"
     cp packaging/copyright "$doc/copyright"
-    cp README.md "$doc"
-    cp -R docs "$doc/docs"
+    documents "$doc" ../../tenantauth
     cp CHANGELOG.md "$doc/changelog"
     maintainer=${MAINTAINER:-The authors of tenantauth <tenantauth@example.com>}
     gzip -9n "$doc/changelog"
@@ -73,8 +86,8 @@ tarball() {
     name=tenantauth-$VERSION-linux-$(uname -m)
     root=$work/$name
     $MAKE -s install DESTDIR="$root" PREFIX= TARGET="$TARGET" SHOWN_PREFIX=/usr/local
-    cp packaging/install.sh LICENSE README.md CHANGELOG.md "$root"
-    cp -R docs "$root/docs"
+    cp packaging/install.sh "$root"
+    documents "$root" share/tenantauth
     mkdir -p "$root/systemd"
     cp packaging/reload-check packaging/nginx.conf "$root/systemd"
     tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=go+rX,go-w -c "$name" |

@@ -575,11 +575,13 @@ mod nginx {
             site.workspace.copy(&repository("lua/auth.lua"), "etc-nginx/auth.lua");
             let configuration = around(&block.text);
             let site = site.run(&configuration, 1);
-            for listen in arguments(&configuration, "listen") {
+            // Each server is asked for its own locations.
+            for server in configuration.split("server {") {
+                let listen = arguments(server, "listen").first().copied().unwrap_or_default();
                 let Some(name) = listen.split("@PORT:").nth(1).and_then(|rest| rest.split('@').next()) else {
                     continue;
                 };
-                for location in arguments(&configuration, "location") {
+                for location in arguments(server, "location") {
                     let path = location.trim_start_matches("= ").split(' ').next().unwrap();
                     let answer = Request::get(path).send(site.port(name));
                     // Allowed, denied for want of a tenant, or internal.

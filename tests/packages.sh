@@ -36,8 +36,22 @@ for prefix in /usr/local /opt/ta; do
 done
 [ -f "$work/tenantauth-$version-linux-$(uname -m)/LICENSE" ] || fail "the tarball has no license"
 
-# What dpkg says of the .deb.
+# What is to be read leads somewhere there, too.
+dead_links() { # DIRECTORY
+    (cd "$1" && for page in README.md README.ja.md SECURITY.md docs/*.md; do
+        grep -oE '\]\([^)#]+' "$page" | sed 's/^..//' | grep -v '^https\?:' | while read -r target; do
+            [ -e "$(dirname "$page")/$target" ] || echo "$page: $target"
+        done
+    done)
+}
 deb=$work/one/tenantauth_${version}_$(dpkg --print-architecture).deb
+dpkg-deb -x "$deb" "$work/unpacked"
+for directory in "$work/unpacked/usr/share/doc/tenantauth" "$work/tenantauth-$version-linux-$(uname -m)"; do
+    [ -z "$(dead_links "$directory")" ] || fail "$directory: $(dead_links "$directory")"
+    [ -f "$directory/deploy/alerts/tenantauth.rules.yml" ] || fail "$directory has no alerts"
+done
+
+# What dpkg says of the .deb.
 field() { dpkg-deb -f "$deb" "$1"; }
 case $(field Depends) in *libc6*) ;; *) fail "it depends on $(field Depends)" ;; esac
 [ "$(field Recommends)" = "libnginx-mod-http-lua | openresty" ] || fail "it recommends $(field Recommends)"

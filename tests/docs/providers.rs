@@ -6,7 +6,21 @@ use std::path::Path;
 
 /// What Grafana reads of the sections that are shown, from its `conf/defaults.ini`. Grafana ignores what it does not
 /// know, without a word.
-const GRAFANA_INI: [(&str, &[&str]); 3] = [
+const GRAFANA_INI: [(&str, &[&str]); 4] = [
+    (
+        "auth.azuread",
+        &[
+            "allowed_organizations",
+            "auth_url",
+            "client_id",
+            "client_secret",
+            "enabled",
+            "scopes",
+            "token_url",
+            "use_pkce",
+            "use_refresh_token",
+        ],
+    ),
     (
         "auth.generic_oauth",
         &[
@@ -85,5 +99,5 @@ fn grafana_and_the_policy_of_a_provider_fit_together() {
         );
         checked.insert(Path::new(&page).file_stem().unwrap().to_str().unwrap().to_owned());
     }
-    assert_eq!(checked, ["cognito", "gitlab", "keycloak", "okta"].map(str::to_owned).into());
+    assert_eq!(checked, ["cognito", "entra-id", "gitlab", "keycloak", "okta"].map(str::to_owned).into());
 }

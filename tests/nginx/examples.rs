@@ -15,6 +15,32 @@ fn token(policy: &str, groups: &[&str]) -> String {
     key().token(&claims_with(groups, json!({"iss": issuer, "aud": audience})))
 }
 
+/// Where nginx is not told, workers are `nobody`, and what `keygen --group www-data` made cannot be read: every request
+/// is answered 503. (Which user it is differs between machines, so the tests run the examples with another.)
+#[test]
+fn every_configuration_says_who_its_workers_are() {
+    for name in ["minimal.conf", "drop-in.conf", "mimir-loki-tempo.conf", "grafana-gateway.conf"] {
+        let users = example::shipped(name).lines().filter(|line| *line == "user www-data;").count();
+        assert_eq!(users, 1, "{name}");
+    }
+}
+
+/// Tokens of people in many groups are larger than what nginx takes by default.
+#[test]
+fn every_configuration_has_room_for_tokens() {
+    for (name, policy, port, path) in [
+        ("minimal.conf", "minimal-policy.yaml", "8080", "/loki/api/v1/query"),
+        ("drop-in.conf", "minimal-policy.yaml", "8080", "/prometheus/api/v1/query"),
+        ("mimir-loki-tempo.conf", "policy.yaml", "8081", "/prometheus/api/v1/query"),
+    ] {
+        let site = example::start(name, policy, port);
+        let groups: Vec<String> = (0..200).map(|n| format!("77777777-0000-4000-8000-{n:012x}")).collect();
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let request = Request::get(path).tenant("tenant1").token(&token(policy, &groups));
+        assert_denied(&request.send(site.port(port)), "tenant_forbidden");
+    }
+}
+
 #[test]
 fn minimal() {
     let policy = "minimal-policy.yaml";
@@ -27,6 +53,7 @@ fn minimal() {
     assert_eq!(site.upstream_of("3100").only().target(), "/loki/api/v1/query");
     assert_denied(&ask("tenant2"), "tenant_forbidden");
     let records = site.audit(2);
+    assert_eq!(Request::get("/status").send(site.port("9145")).status, 200);
     // Two workers with a buffer each: the lines come in any order.
     let allowed = records.iter().filter(|record| record["decision"] == "allow").count();
     assert_eq!((records.len(), allowed), (2, 1), "{records:?}");
@@ -47,6 +74,7 @@ fn drop_in() {
     let missing = Request::get("/prometheus/api/v1/query").tenant("tenant1").send(site.port("8080"));
     assert_denied(&missing, "token_missing");
     assert_eq!(missing.json()["errorType"], "forbidden");
+    assert_eq!(Request::get("/status").send(site.port("9145")).status, 200);
     site.audit(4);
 }
 

@@ -154,3 +154,29 @@ fn shadow_mode_ends_by_itself() {
     assert!(metrics.contains(r#"tenantauth_policy_warnings{kind="shadow_over"} 1"#), "{metrics}");
     assert_eq!(site.status().json()["mode"], "enforce");
 }
+
+/// Enforcing removes the token before the access phase: a script that still stands there needs it kept, until its line
+/// is removed too. The migration guide says so.
+#[test]
+fn the_old_script_goes_on_when_shadow_mode_ends() {
+    let policy = |mode: &str| POLICY.replace("version: 1\n", &format!("version: 1\n{mode}\n"));
+    let enforce = |options: &str| {
+        format!(
+            "rewrite_by_lua_block {{ require(\"tenantauth\").enforce {{ backend = \"loki\"{options} }} }}\n{OLD}"
+        )
+    };
+    let unkept = format!("server {{ listen 127.0.0.1:@PORT:unkept@; {} }}", enforce(""));
+    let site = Site::builder()
+        .policy(&policy(&format!("mode: shadow\nshadow_until: {}", time(now() + 3600))))
+        .http(&unkept)
+        .server(&enforce(", forward_headers = { \"X-Id-Token\" }"))
+        .start();
+    site.workspace.copy(&repository("tests/data/old_auth.lua"), "old_auth.lua");
+    let status = |port: &str| query(&["group1"], "tenant1").send(site.port(port)).status;
+    assert_eq!([status(""), status("unkept")], [200, 200]);
+    site.write_policy(&policy("mode: enforce"));
+    wait_for("tenantauth to enforce", 6, || {
+        (site.send(query(&["group1"], "tenant2")).reason() == "tenant_forbidden").then_some(())
+    });
+    assert_eq!([status(""), status("unkept")], [200, 403]);
+}

@@ -49,6 +49,8 @@ fn line(line: &str) -> String {
         |address: &str| address.trim_end_matches(';').rsplit(':').next().unwrap_or_default().to_owned();
     match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["http", "{"] => format!("{line} {TEMPORARY}"),
+        // Who runs the tests may be nobody that can become another; `nginx.rs` says who the workers are.
+        ["user", _] => String::new(),
         ["worker_processes", ..] => "worker_processes 2;".to_owned(),
         ["listen", address] => format!("listen 127.0.0.1:@PORT:{}@;", port(address)),
         ["server", address] if address != "{" => format!("server @UPSTREAM:{}@;", port(address)),
