@@ -199,6 +199,14 @@ local function set_record(r)
 end
 
 
+-- The tenants of a request whose header does not hold them as they were judged.
+local function set_other_tenants(r)
+    if text_of(answer.tenants) then
+        set_variable(r, "tenantauth_denied_tenants", answer.tenants)
+    end
+end
+
+
 local function assign_record(record)
     ngx_var.tenantauth_record = record
 end
@@ -225,7 +233,7 @@ local function wants_json(server)
     end
     local path = ngx_var.request_uri or ""
     local prefix = server.prefix
-    if prefix ~= "" and path:sub(1, #prefix) == prefix then
+    if prefix ~= "" and path:sub(1, #prefix + 1) == prefix .. "/" then
         path = path:sub(#prefix + 1)
     end
     return path:sub(1, 12) == "/prometheus/" or path:sub(1, 8) == "/api/v1/"
@@ -275,7 +283,7 @@ end
 local function apply(r)
     local cookies_to = answer.cookies_to
     if cookies_to == LEAVE_ALL then
-        return
+        return set_other_tenants(r)
     end
     remove_headers(r)
     local tenants = text_of(answer.tenants)
@@ -286,6 +294,15 @@ local function apply(r)
         remove_cookies(r)
     elseif cookies_to == SET_COOKIES then
         set_header("Cookie", text_of(answer.cookies))
+    end
+end
+
+
+-- The record of this request's first decision; nil where there was none, or no http.conf.
+local function earlier_record()
+    local record = ngx_var.tenantauth_record
+    if record and not match(record, '^[^,]*,"decision":null') then
+        return record
     end
 end
 
@@ -321,8 +338,8 @@ function _M.enforce(options)
     -- Looked at only here: otherwise this is the first time that the request comes by. (In the access phase it may
     -- have been decided in the rewrite phase.)
     if phase == "access" or is_internal() then
-        local earlier = ngx_var.tenantauth_record
-        if earlier and not match(earlier, '^[^,]*,"decision":null') then
+        local earlier = earlier_record()
+        if earlier then
             return refuse_again(server, earlier)
         end
     end
@@ -333,13 +350,17 @@ function _M.enforce(options)
         return deny_internal(server, "the decision failed: " .. tostring(code))
     end
     local allowed = code % REASONS == GRANTED
+    -- Called twice in one block: what the first call allowed has lost its token since, and the second denies it.
+    if not allowed then
+        local earlier = earlier_record()
+        if earlier then
+            return refuse_again(server, earlier)
+        end
+    end
     count(code, nanoseconds, bucket, set_record(r))
     if not allowed then
         -- Of an allowed request they are in its header.
-        local tenants = text_of(answer.tenants)
-        if tenants then
-            set_variable(r, "tenantauth_denied_tenants", answer.tenants)
-        end
+        set_other_tenants(r)
         return deny(server, reason_of(code % REASONS))
     end
     return apply(r)

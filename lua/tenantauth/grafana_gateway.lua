@@ -93,6 +93,10 @@ function _M.stamp(options)
     if not stamper then
         return fail("it could not be set up", nil)
     end
+    -- nginx sends it on as HTTP/1.x, without what cannot be set here.
+    if ngx.req.http_version() < 1 then
+        return fail("a request of HTTP/0.9 has no headers", nil)
+    end
     local lines = cookie_lines(base.get_request())
     if not lines then
         return fail("there are too many request headers", nil)

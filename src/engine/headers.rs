@@ -155,6 +155,10 @@ pub(super) struct Headers<'a> {
     pub(super) grafana: GrafanaContext<'a>,
     /// The lines that go no further, by their number; all lines of their name go with them.
     pub(super) removed: SmallVec<[u16; 16]>,
+    /// One of them has a name by which nginx's Lua module cannot remove it: it escapes what HTTP does not allow in a
+    /// name, and then finds none that is called so. nginx drops such lines itself, unless it is told not to
+    /// (`ignore_invalid_headers off`).
+    pub(super) unremovable: bool,
 }
 
 /// What an `Authorization` header may carry of a service account.
@@ -183,6 +187,7 @@ impl<'a> Headers<'a> {
             let Some(known) = names.get(name) else {
                 if tunes_a_backend(name) && !is_kept(name) {
                     read.removed.push(number);
+                    read.unremovable |= !name.iter().copied().all(is_in_names);
                 }
                 continue;
             };
@@ -277,6 +282,11 @@ fn first<'a>(known: &mut Option<&'a [u8]>, value: &'a [u8]) -> bool {
 fn tunes_a_backend(name: &[u8]) -> bool {
     matches!(name, [b'x', b'-', b'l' | b'm', ..])
         && (name.starts_with(b"x-loki-") || name.starts_with(b"x-mimir-"))
+}
+
+/// Whether HTTP allows this byte in a header's name, in lower case (RFC 9110, section 5.6.2).
+fn is_in_names(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Looks only at the beginning: Grafana sends an access token with nearly every request.

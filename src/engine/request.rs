@@ -82,7 +82,7 @@ pub struct Request<'a> {
     pub peer: &'a [u8],
     pub upgrade: Option<&'a [u8]>,
     pub grafana: GrafanaContext<'a>,
-    /// nginx's Lua interface did not show all headers.
+    /// nginx's Lua interface did not show all headers, or cannot remove one that must go no further.
     pub headers_truncated: bool,
     pub tenant_repeated: bool,
     pub token_repeated: bool,
@@ -178,7 +178,7 @@ impl Engine {
             peer: incoming.peer,
             upgrade: read.upgrade,
             grafana: read.grafana,
-            headers_truncated,
+            headers_truncated: headers_truncated || read.unremovable,
             tenant_repeated: read.tenant_repeated,
             token_repeated: read.token_repeated,
             ip_header_repeated: read.client_ip_repeated,

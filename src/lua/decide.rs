@@ -47,7 +47,8 @@ pub(super) struct Outcome {
     pub(super) bucket: usize,
     /// The members of the audit record.
     pub(super) record: Text,
-    /// The tenants in canonical form, where the header has to be set, or of a denied request.
+    /// The tenants in canonical form, where the header has to be set, or does not hold them: of a request that was
+    /// denied, or that the gateway only watches.
     pub(super) tenants: Option<String>,
     pub(super) cookies_to: Cookies,
     /// The Cookie header to set.
@@ -116,7 +117,7 @@ pub(super) fn decide<'a>(
             engine.enforce(server, incoming, |verdict| {
                 outcome.code = verdict.tally.to_code_or_internal_error();
                 swap(&mut outcome.record, verdict.record);
-                if verdict.tenants_rewritten || !verdict.passes() {
+                if verdict.tenants_rewritten || verdict.shadow_mode || !verdict.passes() {
                     outcome.tenants = verdict.tenants.map(ToString::to_string);
                 }
                 outcome.cookies_to = match &verdict.cookies {

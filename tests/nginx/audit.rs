@@ -1,6 +1,6 @@
 //! One JSON object a request, whatever the request was, with nothing secret in it.
 
-use crate::checks::query;
+use crate::checks::{assert_allowed, query};
 use crate::support::client::{Client, Request};
 use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site};
 use crate::support::tokens::token;
@@ -295,4 +295,19 @@ fn variables_serve_other_directives() {
     let log = || site.workspace.read("short.log");
     crate::support::wait_for("line in the short log", 5, || log().ends_with('\n').then_some(()));
     assert_eq!(log(), "403 deny tenant_forbidden tenant2\n");
+}
+
+/// However many servers were asked.
+#[test]
+fn every_server_that_was_asked_is_in_the_record() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / { proxy_pass http://many; proxy_next_upstream error; }"#;
+    let dead: String = (1..=6).map(|port| format!("server 127.0.0.1:{port};\n")).collect();
+    let http = format!("upstream many {{\n{dead}server @UPSTREAM@ backup;\n}}");
+    let site = Site::builder().http(&http).server(server).start();
+    site.expect_errors();
+    assert_allowed(&site.send(query(&["group1"], "tenant1")));
+    assert_eq!(records(&site, 1)[0]["upstream_status"], json!([502, 502, 502, 502, 502, 502, 200]));
 }

@@ -233,3 +233,15 @@ fn what_it_stamps_is_accepted_behind_grafana() {
         }
     }
 }
+
+/// Such a request has no headers, and nginx would send it on as one of HTTP/1.
+#[test]
+fn a_request_of_http_0_9_is_not_passed_on() {
+    let site = gateway(SIGNED);
+    site.expect_errors();
+    let mut client = Client::connect(site.port(""));
+    client.send(b"GET /api/health\r\n\r\n");
+    let text = b"503 Service Unavailable: the client address could not be recorded (internal_error; ";
+    assert_eq!(client.exactly(text.len()), text);
+    assert!(site.upstream.take().is_empty());
+}

@@ -1,7 +1,7 @@
 //! Header hygiene: one line where one is meant, nothing upstream that could steer a backend, the rest untouched.
 
 use crate::checks::{assert_allowed, assert_denied, query};
-use crate::support::client::Request;
+use crate::support::client::{Answer, Client, Request};
 use crate::support::site::{POLICY, SIGNED_COOKIE, Site};
 use crate::support::tokens::{claims_with, key, service_token, token};
 use base64::Engine as _;
@@ -271,4 +271,43 @@ fn a_service_token_is_not_forwarded_whatever_it_stands_behind() {
     assert_denied(&site.send(request.clone()), "token_unknown");
     assert_eq!(site.send(request.header("Authorization", "Basic dTpw")).status, 400);
     assert!(site.upstream.take().is_empty());
+}
+
+/// nginx drops such lines unless it is told not to. Its Lua module escapes these bytes and so finds no line to remove.
+#[test]
+fn what_cannot_be_removed_is_denied() {
+    let server = r#"
+        ignore_invalid_headers off;
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        location / { proxy_pass http://@UPSTREAM@; }"#;
+    let site = Site::builder().server(server).start();
+    let with = |name: &[u8]| {
+        let mut request =
+            Request::get("/loki/api/v1/query").tenant("tenant1").token(&token(&["group1"])).bytes();
+        request.truncate(request.len() - 2);
+        request.extend_from_slice(name);
+        request.extend_from_slice(b": x\r\n\r\n");
+        let mut client = Client::connect(site.port(""));
+        client.send(&request);
+        client.answer_or_end()
+    };
+    for byte in (0x21..=0xff_u8).filter(|byte| *byte != b':') {
+        for prefix in ["X-Loki-A", "X-Mimir-A"] {
+            let name = [prefix.as_bytes(), &[byte], b"b"].concat();
+            let answer = with(&name);
+            let seen = site.upstream.take();
+            // 400: nginx refuses it itself.
+            let fine = |answer: &Answer| {
+                [200, 400].contains(&answer.status) || answer.reason() == "headers_truncated"
+            };
+            assert!(answer.as_ref().is_none_or(fine), "{byte:#x}: {answer:?}");
+            for request in seen {
+                let head = request.head.to_ascii_lowercase();
+                assert!(!head.contains("x-loki-") && !head.contains("x-mimir-"), "{byte:#x}: {head}");
+            }
+        }
+    }
+    // What no rule removes goes on, whatever it is called.
+    assert_allowed(&with(b"X-Other\"b").expect("an answer"));
+    assert_denied(&with(b"X-Loki-\x80").expect("an answer"), "headers_truncated");
 }

@@ -160,8 +160,12 @@ fn status_follows_the_policy() {
     assert_eq!(worker["revision"], status["revision"], "{status}");
     assert_eq!(worker["token_cache_entries"], 1, "{status}");
     assert!(worker["uptime_seconds"].as_u64().is_some_and(|seconds| seconds < 60), "{status}");
-    let ready = Request::get("/status?ready").send(site.port("admin"));
-    assert_eq!((ready.status, ready.text().split_whitespace().count()), (200, 1), "{}", ready.text());
+    for query in ["ready", "ready=1", "ready&x=1", "x=1&ready"] {
+        let ready = Request::get(format!("/status?{query}")).send(site.port("admin"));
+        assert_eq!((ready.status, &*ready.text()), (200, "ready\n"), "{query}");
+    }
+    let other = Request::get("/status?already&unready=1").send(site.port("admin"));
+    assert_eq!(other.json()["serving"], true);
 
     let site = Site::builder().policy("version: 2\n").start();
     site.expect_errors();

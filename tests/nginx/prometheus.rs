@@ -52,3 +52,24 @@ fn queries_reach_prometheus_and_denials_read_like_its_errors() {
         assert_denied(&site.send(as_user(Request::new("POST", path), "tenant1")), "route_unknown");
     }
 }
+
+/// The form follows the path that the client asked for, of which a prefix is removed as a whole segment.
+#[test]
+fn the_form_of_an_error_follows_the_path() {
+    let site = Site::builder()
+        .server(
+            r#"rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki", path_prefix = "/prom" } }
+            location / { proxy_pass http://@UPSTREAM@; }"#,
+        )
+        .start();
+    for (path, json) in [
+        ("/prometheus/api/v1/query", true),
+        ("/prom/prometheus/api/v1/query", true),
+        ("/prom/api/v1/rules", true),
+        ("/prom/loki/api/v1/nothing", false),
+    ] {
+        let answer = site.send(Request::get(path).tenant("tenant1"));
+        let kind = answer.header("Content-Type").unwrap_or_default().starts_with("application/json");
+        assert_eq!((answer.status, kind), (403, json), "{path}: {answer:?}");
+    }
+}

@@ -164,3 +164,34 @@ fn a_denial_is_final_whatever_the_method() {
     }
     assert!(site.upstream.take().is_empty());
 }
+
+/// What the first call allowed has lost its token when the second one looks.
+#[test]
+fn a_second_call_in_the_same_block_is_refused() {
+    let server = r#"
+        rewrite_by_lua_block {
+            local enforce = require("tenantauth").enforce
+            enforce { backend = "loki" }
+            enforce { backend = "loki" }
+        }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / { proxy_pass http://@UPSTREAM@; }
+    "#;
+    let site = Site::builder().server(server).start();
+    assert_denied(&site.send(query(&["group1"], "tenant1")), "internal_error");
+    assert!(site.upstream.take().is_empty());
+    // A denial ends the request in the first call.
+    assert_denied(&site.send(query(&["group1"], "tenant2")), "tenant_forbidden");
+    let records = site.audit(2);
+    let told: Vec<_> = records.iter().map(|record| (&record["decision"], &record["status"])).collect();
+    assert_eq!(told, [(&"allow".into(), &503.into()), (&"deny".into(), &403.into())]);
+    let metrics = site.metrics();
+    for decision in ["allow\",reason=\"granted", "deny\",reason=\"tenant_forbidden"] {
+        let line = format!(
+            "tenantauth_decisions_total{{decision=\"{decision}\",backend=\"loki\",scope=\"logs:read\"}} 1\n"
+        );
+        assert!(metrics.contains(&line), "{line} in\n{metrics}");
+    }
+    assert!(!metrics.contains("token_missing"), "{metrics}");
+    site.expect_errors();
+}

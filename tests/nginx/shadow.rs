@@ -42,7 +42,8 @@ fn loaded() -> Request {
 #[test]
 fn requests_go_upstream_byte_for_byte_and_the_old_script_decides() {
     let beside = format!("server {{ listen 127.0.0.1:@PORT:without@; {OLD} }}");
-    let server = format!("{ENFORCE}{OLD}");
+    let server = format!("{ENFORCE}access_log @DIR@/tenants.log tenants;\n{OLD}");
+    let beside = format!("log_format tenants '$tenantauth_tenants';\n{beside}");
     let site = Site::builder().policy(&shadow(now() + 3600)).http(&beside).server(&server).start();
     site.workspace.copy(&repository("tests/data/old_auth.lua"), "old_auth.lua");
 
@@ -103,6 +104,17 @@ fn requests_go_upstream_byte_for_byte_and_the_old_script_decides() {
     let status = site.status().json();
     assert_eq!(status["mode"], "shadow");
     assert!(status["warnings"].to_string().contains("nothing is denied, only recorded"), "{status}");
+    // In canonical form, although the header goes on as it came; of one that is no list of tenants, nothing.
+    site.send(Request::get("/loki/api/v1/query").tenant("a\"b|tenant1").token(&token(&["group1"])));
+    wait_for("the tenants of all requests", 5, || {
+        let tenants = site.workspace.read("tenants.log");
+        (tenants.lines().count() == cases.len() + 1).then_some(())
+    });
+    let tenants = site.workspace.read("tenants.log");
+    assert!(
+        tenants.starts_with("tenant1|tenant2\ntenant1\ntenant2\n") && tenants.ends_with("\n\n"),
+        "{tenants}"
+    );
     assert!(site.log().contains("until then nothing is denied, only recorded"));
 }
 

@@ -162,6 +162,12 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
         })
         .collect();
     equal("the removed lines", &gone, &expected)?;
+    let named = |number: &usize| lines[*number].0;
+    let escaped = |byte: &u8| *byte <= b' ' || *byte >= 127 || b"\"(),/:;<=>?@[\\]{}".contains(byte);
+    let unremovable = expected
+        .iter()
+        .any(|number| named(number).iter().any(|byte| escaped(byte) || byte.is_ascii_uppercase()));
+    equal("whether all of them can be removed", read.unremovable, unremovable)?;
     // Lines are removed by their name, all of it: no service token is left in one that goes on.
     let left = lines.iter().filter(|(name, _)| gone.iter().all(|number| lines[*number].0 != *name));
     for (_, value) in left.filter(|(name, _)| *name == b"authorization") {
