@@ -112,15 +112,19 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// What is odd about the documents in force, those of owners included.
-    fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
+    /// What is odd about the documents in force, those of owners included. A time that has passed since they were read
+    /// is told as passed.
+    fn warnings(&self, now: u64) -> impl Iterator<Item = Diagnostic> {
         let of_owners = self.owners.iter().flat_map(|owner| &owner.diagnostics);
-        self.warnings.iter().chain(of_owners.filter(|problem| !problem.is_error()))
-    }
-
-    /// Whether the policy was to be only recorded until a time that has passed.
-    fn shadow_is_over(&self, now: u64) -> bool {
-        self.compiled.snapshot.shadow_until.is_some_and(|until| until <= now)
+        let over = self.compiled.snapshot.shadow_until.is_some_and(|until| until <= now);
+        self.warnings.iter().chain(of_owners.filter(|problem| !problem.is_error())).cloned().map(
+            move |mut warning| {
+                if over && warning.severity == Severity::Warning(WarningKind::ShadowMode) {
+                    warning.shadow_is_over();
+                }
+                warning
+            },
+        )
     }
 
     /// The same policy with other keys of its issuers.
@@ -185,6 +189,19 @@ struct LastReload {
     problems: Vec<String>,
     /// What is in force was taken from what a former worker left.
     fallen_back: Option<Legacy>,
+    /// Only a file of keys was refused: the documents on disk are those in force.
+    only_keys: bool,
+}
+
+impl LastReload {
+    /// What is on disk was refused, or only a file of keys in it.
+    fn failed(&mut self, problems: &[Diagnostic], only_keys: bool) {
+        self.successful = false;
+        self.rejected += 1;
+        self.problems =
+            problems.iter().filter(|problem| problem.is_error()).map(Diagnostic::one_line).collect();
+        self.only_keys = only_keys;
+    }
 }
 
 /// The policy decision point of one worker.
@@ -334,11 +351,8 @@ impl Engine {
             gauges.last_reload_success = last.success;
         }
         if let Some(live) = self.live().as_deref() {
-            let shadow_over = live.shadow_is_over(unix_now());
-            for warning in live.warnings() {
+            for warning in live.warnings(unix_now()) {
                 if let Severity::Warning(kind) = warning.severity {
-                    let over = shadow_over && kind == WarningKind::ShadowMode;
-                    let kind = if over { WarningKind::ShadowOver } else { kind };
                     *gauges.warnings.entry(kind.name()).or_default() += 1;
                 }
             }
@@ -349,17 +363,15 @@ impl Engine {
                     .jwks_last_success
                     .extend(issuer.last_success.map(|time| (issuer.name.to_string(), time)));
             }
-            gauges.grant_expiries = snapshot
-                .grants
-                .iter()
-                .filter_map(|grant| {
-                    let expires = grant.expires?;
-                    let owner = snapshot.owner_name(grant.owner);
-                    let name = owner
-                        .map_or_else(|| grant.name.to_string(), |owner| format!("{owner}/{}", grant.name));
-                    Some((name, expires))
-                })
-                .collect();
+            // Two grants may be called the same, an owner's and the platform's: the name stands for the first to expire.
+            for grant in &snapshot.grants {
+                let Some(expires) = grant.expires else { continue };
+                let owner = snapshot.owner_name(grant.owner);
+                let name =
+                    owner.map_or_else(|| grant.name.to_string(), |owner| format!("{owner}/{}", grant.name));
+                let first = gauges.grant_expiries.entry(name).or_insert(expires);
+                *first = expires.min(*first);
+            }
             gauges.owners = live
                 .owners
                 .iter()
@@ -399,7 +411,9 @@ impl Engine {
                         // While the platform's document is refused, what owners write is not looked at: theirs is
                         // kept like everything else.
                         "state": match owner.state {
-                            OwnerState::Current if !last.successful => OwnerState::LastGood.name(),
+                            OwnerState::Current if !last.successful && !last.only_keys => {
+                                OwnerState::LastGood.name()
+                            }
                             state => state.name(),
                         },
                         "revision": owner.revision,
@@ -417,11 +431,7 @@ impl Engine {
             }),
             "shadow_until": live.and_then(|live| timestamp(live.compiled.snapshot.shadow_until?)),
             "warnings": live.map_or_else(Vec::new, |live| {
-                let over = live.shadow_is_over(unix_now());
-                let told = |warning: &&Diagnostic| {
-                    !over || warning.severity != Severity::Warning(WarningKind::ShadowMode)
-                };
-                live.warnings().filter(told).map(Diagnostic::one_line).collect()
+                live.warnings(unix_now()).map(|warning| warning.one_line()).collect()
             }),
             "token_cache_entries": lock(&self.worker).tokens.len(),
         })

@@ -182,7 +182,7 @@ pub struct Gauges {
     /// Issuer and Unix seconds.
     pub jwks_last_success: Vec<(String, u64)>,
     /// Grant and Unix seconds.
-    pub grant_expiries: Vec<(String, u64)>,
+    pub grant_expiries: BTreeMap<String, u64>,
     /// Owner, and whether the newest version of its document is in force.
     pub owners: Vec<(String, bool)>,
 }
@@ -205,7 +205,7 @@ const METRICS: [(&str, &str, &str); 17] = [
     ),
     ("tenantauth_policy_last_reload_success_timestamp_seconds", "gauge", "When a policy was last loaded."),
     ("tenantauth_policy_last_reload_successful", "gauge", "Whether the policy on disk is the one in force."),
-    ("tenantauth_policy_reloads_total", "counter", "Policies read after a change, by result."),
+    ("tenantauth_policy_reloads_total", "counter", "Policies read at start and after a change, by result."),
     ("tenantauth_policy_warnings", "gauge", "Warnings of the policy in force, by kind."),
     ("tenantauth_shadow_denials_total", "counter", "Denials recorded and not applied."),
     ("tenantauth_token_cache_requests_total", "counter", "Look-ups of tokens in the cache of verified ones."),
@@ -419,7 +419,7 @@ mod tests {
             ),
             ("worker:1".to_owned(), 1.0),
         ];
-        let gauges = Gauges { grant_expiries: vec![("a\"b\\c\nd".into(), 7)], ..Gauges::default() };
+        let gauges = Gauges { grant_expiries: [("a\"b\\c\nd".into(), 7)].into(), ..Gauges::default() };
         let text = exposition(&shared, &gauges);
         assert_eq!(text.matches("# TYPE tenantauth_decisions_total counter").count(), 1);
         assert!(text.contains("scope=\"none\"} 2\n"));

@@ -203,11 +203,28 @@ impl Reloader {
                 loaded = again;
             }
             let (outcome, fingerprint, bundle) = loaded;
-            self.judged = Some(fingerprint);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
+            // One file of keys that cannot be used must not hold up what else was changed, a revocation perhaps.
+            if self.refused {
+                let again = store::load_with_former_keys(path, unix_now(), &former, &changes.owners);
+                if again.1 != fingerprint {
+                    return false;
+                }
+                if again.0.compiled.is_some() && again.2 != self.bundle {
+                    self.judged = Some(fingerprint);
+                    self.judge_without_keys(engine, &outcome.diagnostics, again.0, again.2);
+                    return self.look_at_keys(engine, settling);
+                }
+            }
+            self.judged = Some(fingerprint);
             self.judge(engine, outcome, bundle);
         }
+        self.look_at_keys(engine, settling)
+    }
+
+    /// Where what is on disk was refused: looks at the keys of the policy in force. False where they are changing.
+    fn look_at_keys(&mut self, engine: &Engine, settling: Duration) -> bool {
         if !self.refused || self.keys.as_ref().is_some_and(Fingerprint::is_current) {
             return true;
         }
@@ -258,20 +275,12 @@ impl Reloader {
                     None => "the policy was refused and none is in force: every request is denied".to_owned(),
                 },
             );
-            let mut last = lock(&engine.last_reload);
-            last.successful = false;
-            last.rejected += 1;
-            last.problems =
-                diagnostics.iter().filter(|problem| problem.is_error()).map(Diagnostic::one_line).collect();
+            lock(&engine.last_reload).failed(&diagnostics, false);
             if in_force.is_none() {
                 engine.set_readiness(Readiness::NoPolicy);
             }
             return;
         };
-        for warning in &diagnostics {
-            engine.tell(Level::Warn, warning.one_line());
-        }
-        self.remember(engine, bundle);
         {
             let mut last = lock(&engine.last_reload);
             last.successful = true;
@@ -279,10 +288,50 @@ impl Reloader {
             last.accepted += 1;
             last.problems.clear();
             last.fallen_back = None;
+            last.only_keys = false;
         }
+        self.adopt(engine, compiled, diagnostics, owners, bundle);
+    }
+
+    /// Takes a policy that is good by itself, with the keys that were in force: a file that holds such keys cannot be
+    /// used.
+    ///
+    /// `problems`: what is wrong with what is on disk. `outcome`, `bundle`: the policy with the former keys.
+    fn judge_without_keys(
+        &mut self,
+        engine: &Engine,
+        problems: &[Diagnostic],
+        outcome: Outcome,
+        bundle: Bundle,
+    ) {
+        let Outcome { compiled: Some(compiled), diagnostics, owners } = outcome else { return };
+        for problem in problems.iter().filter(|problem| problem.is_error()) {
+            engine.tell(Level::Error, problem.one_line());
+        }
+        engine.tell(Level::Error, "the keys in force are kept, what else was changed is used".to_owned());
+        {
+            let mut last = lock(&engine.last_reload);
+            last.failed(problems, true);
+            last.fallen_back = None;
+        }
+        self.adopt(engine, compiled, diagnostics, owners, bundle);
+    }
+
+    fn adopt(
+        &mut self,
+        engine: &Engine,
+        compiled: Compiled,
+        warnings: Vec<Diagnostic>,
+        owners: Vec<OwnerOutcome>,
+        bundle: Bundle,
+    ) {
+        for warning in &warnings {
+            engine.tell(Level::Warn, warning.one_line());
+        }
+        self.remember(engine, bundle);
         self.tell_of_owners(engine, &owners);
         // Last, so that whoever sees the new revision sees the rest as well.
-        self.take(engine, compiled, diagnostics, owners);
+        self.take(engine, compiled, warnings, owners);
     }
 
     /// Keeps what the policy in force was made of, for this worker and for those that come after it.
@@ -398,11 +447,20 @@ impl Reloader {
     /// `bundle`: what that was made of. Returns whether it could be used.
     fn fall_back(&mut self, engine: &Engine, mut bundle: Bundle, legacy: Legacy) -> bool {
         let path = &engine.options.policy;
-        let Outcome { compiled: Some(mut compiled), diagnostics, owners } =
-            bundle.clone().compile(unix_now())
+        let Outcome { compiled: Some(mut compiled), diagnostics, mut owners } = bundle.compile(unix_now())
         else {
             return false;
         };
+        // As in a worker that had looked at them before the platform's document broke.
+        for found in store::owners_on_disk(path, &bundle, unix_now()) {
+            let refused = found.diagnostics.iter().any(Diagnostic::is_error);
+            if let Some(owner) = owners.iter_mut().find(|owner| refused && owner.name == found.name) {
+                if owner.state == OwnerState::Current {
+                    owner.state = OwnerState::LastGood;
+                }
+                owner.diagnostics = found.diagnostics;
+            }
+        }
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
         let (_, wrong) = store::refresh_keys(path, &compiled, &mut keys, &mut client_ip, &mut bundle);
         for problem in wrong {

@@ -226,19 +226,17 @@ fn compile_shadow(document: &Document, now: u64, problems: &mut Problems) -> Opt
         problems
             .error(until.place, &path, "it is more than 31 days ahead")
             .help("choose an earlier end; it can be moved when it comes near");
-    } else if until.value > now {
-        problems
-            .warning(
-                WarningKind::ShadowMode,
-                until.place,
-                &path,
-                "until then nothing is denied, only recorded",
-            )
-            .help("write `mode: enforce` once the record shows what you expect");
     } else {
-        problems
-            .warning(WarningKind::ShadowOver, until.place, &path, "it has passed: denials are applied")
-            .help("write `mode: enforce`");
+        let warning = problems.warning(
+            WarningKind::ShadowMode,
+            until.place,
+            &path,
+            "until then nothing is denied, only recorded",
+        );
+        warning.help("write `mode: enforce` once the record shows what you expect");
+        if until.value <= now {
+            warning.shadow_is_over();
+        }
     }
     Some(until.value)
 }

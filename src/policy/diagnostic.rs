@@ -122,6 +122,13 @@ impl Diagnostic {
         self.severity == Severity::Error
     }
 
+    /// Makes it the warning that shadow mode is over.
+    pub fn shadow_is_over(&mut self) {
+        self.severity = Severity::Warning(WarningKind::ShadowOver);
+        self.message = "it has passed: denials are applied".into();
+        self.help("write `mode: enforce`");
+    }
+
     /// Adds the help line.
     pub fn help(&mut self, help: impl Into<String>) {
         self.help = Some(on_one_line(help.into()));

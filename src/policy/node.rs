@@ -80,16 +80,14 @@ pub(super) fn parse(text: &[u8], problems: &mut Problems) -> Option<Node> {
     let text = match std::str::from_utf8(text) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
-            let before = text.get(..error.valid_up_to()).unwrap_or_default();
-            let line = before.iter().filter(|byte| **byte == b'\n').count();
-            let place = Place { line: number(line + 1), column: 1 };
+            let place = place_after(text.get(..error.valid_up_to()).unwrap_or_default());
             problems.error(place, &Path::Root, "the document is not valid UTF-8").help("save it as UTF-8");
             return None;
         }
     };
-    if text.contains('\0') {
+    if let Some((before, _)) = text.split_once('\0') {
         problems
-            .error(Place { line: 1, column: 1 }, &Path::Root, "the document holds a NUL character")
+            .error(place_after(before.as_bytes()), &Path::Root, "the document holds a NUL character")
             .help("save it as UTF-8 text");
         return None;
     }
@@ -120,6 +118,15 @@ pub(super) fn parse(text: &[u8], problems: &mut Problems) -> Option<Node> {
             .help("end the last line with a newline");
     }
     Some(node)
+}
+
+/// The place of what follows this beginning of a document.
+fn place_after(before: &[u8]) -> Place {
+    let text = String::from_utf8_lossy(before);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let lines = text.matches('\n').count();
+    let column = text.rsplit('\n').next().map_or(0, |line| line.chars().count());
+    Place { line: number(lines + 1), column: number(column + 1) }
 }
 
 /// JSON writes characters beyond the basic plane as two `\u` escapes, which YAML does not know: joins them.
@@ -237,7 +244,8 @@ fn build(text: &str, stars: &[usize], problems: &mut Problems) -> Result<Option<
                     problems
                         .error(at, &Path::Root, "a second document begins here")
                         .help("a policy is one document: remove the `---` line and what follows");
-                    return Ok(None);
+                    // What is wrong with the first is told as well.
+                    break;
                 }
                 None
             }
@@ -300,7 +308,7 @@ fn build(text: &str, stars: &[usize], problems: &mut Problems) -> Result<Option<
     if root.is_none() {
         problems
             .error(Place { line: 1, column: 1 }, &Path::Root, "the document is empty")
-            .help("a policy begins with `version: 1`");
+            .help("a policy begins with `version: 1`; an owner without rules has the document `{}`");
     }
     Ok(root.map(|node| Root { node, flow }))
 }
@@ -411,6 +419,8 @@ fn word_at(text: &str, index: usize) -> String {
 }
 
 fn alias_error(word: &str, at: Place, path: &str, problems: &mut Problems) {
+    // A key's colon is not part of it.
+    let word = word.strip_suffix(':').unwrap_or(word);
     problems
         .error(at, &Path::Root.key(path), format!("`{word}` is read as a YAML alias, which is not supported"))
         .help(format!("quote it: \"{word}\""));

@@ -7,7 +7,7 @@ pub use bundle::Bundle;
 
 use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
-use super::{Compiled, Files, Outcome, OwnerState, OwnerText, compile, compile_untested};
+use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, compile, compile_untested};
 use crate::client_ip::Source;
 use crate::token::keys::KeySet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,14 +156,33 @@ pub fn load_after(
     former: &Bundle,
     unsettled: &BTreeSet<PathBuf>,
 ) -> (Outcome, Fingerprint, Bundle) {
-    load_with(path, former, unsettled, |name, text, files| compile(name, text, files, now))
+    load_with(path, former, KeysFrom::Disk, unsettled, |name, text, files| compile(name, text, files, now))
+}
+
+/// The same, where a file of keys that the document names cannot be used: with the contents that such files had before,
+/// as far as they are in `former`. What is then refused is the policy itself.
+pub fn load_with_former_keys(
+    path: &Path,
+    now: u64,
+    former: &Bundle,
+    unsettled: &BTreeSet<PathBuf>,
+) -> (Outcome, Fingerprint, Bundle) {
+    load_with(path, former, KeysFrom::Former, unsettled, |name, text, files| compile(name, text, files, now))
+}
+
+/// Where the contents of files that a document names come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeysFrom {
+    Disk,
+    /// What the policy before was made of.
+    Former,
 }
 
 /// Reads a policy and everything it names, as [`load`] does, without running its tests, which are returned.
 pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>) {
     let mut cases = Vec::new();
     let (outcome, fingerprint, _) =
-        load_with(path, &Bundle::default(), &BTreeSet::new(), |name, text, files| {
+        load_with(path, &Bundle::default(), KeysFrom::Disk, &BTreeSet::new(), |name, text, files| {
             let (outcome, found) = compile_untested(name, text, files, now);
             cases = found;
             outcome
@@ -174,11 +193,12 @@ pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>)
 fn load_with(
     path: &Path,
     former: &Bundle,
+    keys: KeysFrom,
     unsettled: &BTreeSet<PathBuf>,
     compile: impl FnOnce(&str, &[u8], &mut dyn Files) -> Outcome,
 ) -> (Outcome, Fingerprint, Bundle) {
     let (document, in_directory) = document_of(path);
-    let mut files = Reader { former, unsettled, ..Reader::beside(&document) };
+    let mut files = Reader { former, keys, unsettled, ..Reader::beside(&document) };
     let name = document.display().to_string();
     let within = in_directory.then_some(path);
     if let Some(directory) = within {
@@ -265,6 +285,31 @@ pub fn refresh_keys(
     (files.seen, wrong)
 }
 
+/// What is to be said of the owners' documents on disk, by the platform's document in `bundle`. `now`: Unix seconds.
+pub fn owners_on_disk(path: &Path, bundle: &Bundle, now: u64) -> Vec<OwnerOutcome> {
+    bundle.compile_with(&mut OwnersOnDisk { directory: path, bundle: bundle.clone() }, now).owners
+}
+
+/// The policy in force, but for the owners' documents.
+struct OwnersOnDisk<'d> {
+    directory: &'d Path,
+    bundle: Bundle,
+}
+
+impl Files for OwnersOnDisk<'_> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+        self.bundle.read(path)
+    }
+
+    fn owner(&mut self, name: &str) -> Option<OwnerText> {
+        let kept = self.bundle.owner(name)?;
+        Some(OwnerText {
+            current: read_owner(&owner_path(self.directory, name), Some(self.directory)),
+            ..kept
+        })
+    }
+}
+
 /// The document of a policy, and whether the policy is a directory.
 fn document_of(path: &Path) -> (PathBuf, bool) {
     if path.is_dir() { (path.join(DOCUMENT), true) } else { (path.into(), false) }
@@ -276,9 +321,10 @@ fn base_of(document: &Path) -> PathBuf {
 
 fn failed(file: &str, message: &str) -> Outcome {
     let mut problems = Problems::of(file);
-    problems
-        .error(Place { line: 1, column: 1 }, &At::Root, message)
-        .help("check the path, and that nginx's worker user may read it");
+    problems.error(Place { line: 1, column: 1 }, &At::Root, message).help(format!(
+        "it must be a file of at most {} MiB that nginx's worker user may read",
+        MAX_BYTES >> 20
+    ));
     Outcome { compiled: None, diagnostics: problems.into_sorted(), owners: Vec::new() }
 }
 
@@ -293,6 +339,7 @@ struct Reader<'r> {
     seen: Fingerprint,
     bundle: Bundle,
     former: &'r Bundle,
+    keys: KeysFrom,
     unsettled: &'r BTreeSet<PathBuf>,
 }
 
@@ -307,6 +354,7 @@ impl Reader<'_> {
             seen: Fingerprint::default(),
             bundle: Bundle::default(),
             former: &NO_BUNDLE,
+            keys: KeysFrom::Disk,
             unsettled: &NOTHING,
         }
     }
@@ -333,7 +381,16 @@ impl Reader<'_> {
 
 impl Files for Reader<'_> {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        self.read_path(self.base.join(path))
+        let path = self.base.join(path);
+        let (KeysFrom::Former, Some(content), Some(read_at)) =
+            (self.keys, self.former.find(&path), self.former.read_at(&path))
+        else {
+            return self.read_path(path);
+        };
+        let digest = read(&path).map(|content| digest_of(&content));
+        self.bundle.add(path.clone(), &content, read_at);
+        self.seen.files.push((path, digest));
+        Ok(content)
     }
 
     fn owner(&mut self, name: &str) -> Option<OwnerText> {

@@ -164,7 +164,12 @@ fn shadow_mode_ends_by_itself() {
     let metrics = site.metrics();
     assert!(metrics.contains(r#"tenantauth_policy_warnings{kind="shadow_mode"} 0"#), "{metrics}");
     assert!(metrics.contains(r#"tenantauth_policy_warnings{kind="shadow_over"} 1"#), "{metrics}");
-    assert_eq!(site.status().json()["mode"], "enforce");
+    let status = site.status().json();
+    assert_eq!(status["mode"], "enforce");
+    assert!(
+        status["warnings"].to_string().contains("shadow_until: it has passed: denials are applied"),
+        "{status}"
+    );
 }
 
 /// Enforcing removes the token before the access phase: a script that still stands there needs it kept, until its line

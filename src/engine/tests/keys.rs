@@ -66,6 +66,51 @@ fn a_key_is_withdrawn_even_while_the_policy_is_broken() {
     assert!(!site.engine.gauges().last_reload_successful);
 }
 
+/// A revocation must not wait for whoever repairs a file of keys.
+#[test]
+fn a_policy_is_used_even_while_a_file_of_keys_is_broken() {
+    let with_cookie =
+        format!("client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [192.0.2.1] }}]\n");
+    let site = Site::start(&with_cookie);
+    let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
+    let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
+    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    assert_eq!([site.reason(&of(&gone)), site.reason(&of(&stays))], [Reason::Granted; 2]);
+    let complaint = |site: &Site, what: &str| {
+        site.wait_for(what, |site| site.engine.status()["problems"].to_string().contains(what));
+    };
+    for (file, content, what) in [("jwks.json", "{", "`jwks.json`"), ("ip.keys", "k1", "ip.keys")] {
+        let good = fs::read_to_string(site.scratch.path(file)).unwrap();
+        site.scratch.write(file, content);
+        complaint(&site, what);
+        let before = site.engine.revision();
+        site.let_it_look();
+        assert_eq!((site.engine.revision(), site.reason(&of(&stays))), (before, Reason::Granted));
+        // What else is changed counts, with the keys that were in force.
+        site.change(&format!("{with_cookie}revoked: {{ groups: [a] }} # {file}\n"));
+        assert_eq!(site.reason(&of(&stays)), Reason::TenantForbidden);
+        complaint(&site, what);
+        assert!(!site.engine.gauges().last_reload_successful);
+        site.change(&with_cookie);
+        assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+        // The other files of keys go on being watched.
+        if file == "ip.keys" {
+            site.scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+            site.wait_for_reason(&of(&gone), Reason::TokenKeyUnknown);
+            assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+        }
+        // What is wrong with the policy itself is refused, as ever.
+        let in_force = site.engine.revision();
+        site.scratch.write("policy.yaml", &policy("grant: []\n"));
+        complaint(&site, "unknown key");
+        assert_eq!(site.engine.revision(), in_force);
+        site.scratch.write("policy.yaml", &policy(&with_cookie));
+        site.scratch.write(file, &good);
+        site.wait_for("the repair", |site| site.engine.gauges().last_reload_successful);
+        assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+    }
+}
+
 #[test]
 fn times_are_compared_at_every_request() {
     let site = Site::start(TAIL);

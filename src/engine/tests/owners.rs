@@ -172,9 +172,12 @@ fn owners_keep_their_last_good_version_through_successors() {
         assert_eq!(site.reason_of(&good, tenant), Reason::Granted, "{tenant}");
     }
     assert_eq!(site.engine.status()["policy_source"], "shared_dict");
-    // Theirs is kept, and nobody complains of them.
+    // Theirs is kept. A complaint is about the one that is broken itself, as in a worker that knew it before.
     assert_eq!([site.owner_state(0), site.owner_state(1)], ["last_good", "last_good"]);
-    assert!(site.engine.gauges().owners.iter().all(|(_, is_good)| *is_good));
+    let told = |owner: usize| site.engine.status()["owners"][owner]["problems"].as_array().unwrap().len();
+    assert_eq!([told(0), told(1)], [1, 0]);
+    let good_owners = site.engine.gauges().owners.into_iter().map(|(_, is_good)| is_good);
+    assert_eq!(good_owners.collect::<Vec<_>>(), [false, true]);
     // Without anything kept, only the broken owner's tenants are closed, for everybody, before any token is read.
     let Site { scratch, engine } = site;
     drop(engine);
@@ -410,4 +413,59 @@ fn a_document_cannot_fill_the_memory() {
     let told = site.engine.status()["owners"][0]["problems"].as_array().unwrap().len();
     assert_eq!(told, 1000);
     assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+}
+
+/// What an owner wrote goes on as far as the platform still gives it; but whoever starts anew refuses it as a whole, and
+/// that must not be learnt from an outage.
+#[test]
+fn an_owner_whose_bounds_became_narrower_is_told_of() {
+    let scratch = directory();
+    let wide = "team-a: { tenants: [u, w], contact: '#team-a' }";
+    scratch.write(
+        "policy/policy.yaml",
+        &policy(&OWNERS.replace("team-a: { tenants: [u], contact: '#team-a' }", wide)),
+    );
+    scratch.write("policy/owners.d/team-a.yaml", "grants: [{ groups: [a], tenants: [u, w] }]\n");
+    let site = start(scratch, Inherited::default());
+    let good = signed("r", &claims());
+    assert_eq!([site.reason_of(&good, "u"), site.reason_of(&good, "w")], [Reason::Granted; 2]);
+    site.scratch.write("policy/policy.yaml", &policy(OWNERS));
+    site.wait_for_state(0, OwnerState::LastGood);
+    assert_eq!(
+        [site.reason_of(&good, "u"), site.reason_of(&good, "w")],
+        [Reason::Granted, Reason::TenantForbidden]
+    );
+    let problems = site.engine.status()["owners"][0]["problems"].to_string();
+    assert!(problems.contains("`w` is not within the owner's tenants"), "{problems}");
+    assert!(site.engine.gauges().owners.contains(&("team-a".to_owned(), false)));
+    let errors = site.errors().join("\n");
+    assert!(errors.contains("owner `team-a` (#team-a): ") && errors.contains("is not within"), "{errors}");
+    // Once it says no more than it may, all is well.
+    site.scratch.write("policy/owners.d/team-a.yaml", &grant("u"));
+    site.wait_for_state(0, OwnerState::Current);
+    assert_eq!(site.reason_of(&good, "u"), Reason::Granted);
+}
+
+/// Prometheus takes one sample of a name and forgets the other.
+#[test]
+fn grants_of_one_name_have_one_expiry() {
+    let scratch = directory();
+    let at = |day: u8| format!("2031-01-{day:02}T00:00:00Z");
+    scratch.write(
+        "policy/owners.d/team-a.yaml",
+        &format!(
+            "grants:\n\
+             - {{ name: 'grants[1]', groups: [a], tenants: [u], expires: {} }}\n\
+             - {{ groups: [a], tenants: [u], scopes: ['logs:read'], expires: {} }}\n",
+            at(9),
+            at(3)
+        ),
+    );
+    let site = start(scratch, Inherited::default());
+    let expiries = site.engine.gauges().grant_expiries;
+    let third: jiff::Timestamp = at(3).parse().unwrap();
+    assert_eq!(
+        expiries.into_iter().collect::<Vec<_>>(),
+        [("team-a/grants[1]".to_owned(), third.as_second().unsigned_abs())]
+    );
 }

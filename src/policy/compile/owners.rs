@@ -46,6 +46,19 @@ enum Judged {
     Before,
 }
 
+/// What came of looking at a version.
+#[derive(Default)]
+struct Judgement {
+    /// If it is good.
+    rules: Option<Rules>,
+    /// What is wrong with it, or odd.
+    diagnostics: Vec<Diagnostic>,
+    /// Of one that was good once: what the platform no longer gives.
+    beyond: Vec<Diagnostic>,
+    /// The tests that were not run.
+    cases: Vec<cases::Case>,
+}
+
 /// Adds the owners' rules to a snapshot of the platform's.
 ///
 /// `test`: whether the tests in new documents are run. Returns what became of each owner, in the document's order, and
@@ -138,10 +151,16 @@ impl Adder<'_> {
         match current {
             Ok(content) => {
                 let judged = if last_good.as_ref() == Some(&content) { Judged::Before } else { Judged::New };
-                let (rules, diagnostics, cases) = self.judge(&file, &content, judged);
+                let Judgement { rules, diagnostics, beyond, cases } = self.judge(&file, &content, judged);
                 outcome.diagnostics = diagnostics;
                 outcome.cases = cases;
                 if let Some(rules) = rules {
+                    // Whoever starts without this last good version refuses it as a whole: that is told now.
+                    if !beyond.is_empty() {
+                        outcome.state = OwnerState::LastGood;
+                        outcome.diagnostics.extend(beyond);
+                        outcome.diagnostics.sort_by_key(|problem| problem.place);
+                    }
                     outcome.revision = Some(rules.revision.clone());
                     outcome.content = Some(content);
                     return (Some(rules), outcome);
@@ -149,19 +168,24 @@ impl Adder<'_> {
             }
             Err(error) => {
                 let mut problems = Problems::of(&file);
+                let help = if error.starts_with("no such file") {
+                    "an owner without rules has the document `{}`"
+                } else {
+                    "it must be a file of at most 1 MiB in the policy's directory that nginx's worker user may read"
+                };
                 problems
                     .error(
                         Place { line: 1, column: 1 },
                         &Path::Root,
                         format!("cannot read the document: {error}"),
                     )
-                    .help("an owner without rules has the document `{}`");
+                    .help(help);
                 outcome.diagnostics = problems.into_sorted();
             }
         }
         outcome.state = OwnerState::LastGood;
         let kept =
-            last_good.and_then(|content| Some((self.judge(&file, &content, Judged::Before).0?, content)));
+            last_good.and_then(|content| Some((self.judge(&file, &content, Judged::Before).rules?, content)));
         match kept {
             Some((rules, content)) => {
                 outcome.revision = Some(rules.revision.clone());
@@ -175,22 +199,18 @@ impl Adder<'_> {
         }
     }
 
-    /// The rules of a version if it is good, what is wrong with it, and the tests that were not run.
-    fn judge(
-        &mut self,
-        file: &str,
-        content: &[u8],
-        judged: Judged,
-    ) -> (Option<Rules>, Vec<Diagnostic>, Vec<cases::Case>) {
+    fn judge(&mut self, file: &str, content: &[u8], judged: Judged) -> Judgement {
         let mut problems = Problems::of(file);
+        let mut beyond = Problems::of(file);
         let Some(root) = node::parse(content, &mut problems) else {
-            return (None, problems.into_sorted(), Vec::new());
+            return Judgement { diagnostics: problems.into_sorted(), ..Judgement::default() };
         };
         let mut document = read_document(&root, &mut problems);
-        if judged == Judged::New {
-            self.check_bounds(&document, &mut problems);
+        {
+            let problems = if judged == Judged::New { &mut problems } else { &mut beyond };
+            self.check_bounds(&document, problems);
             // An account that the platform has taken away since is granted nothing.
-            refuse_unknown_accounts(&document, self.platform, &mut problems);
+            refuse_unknown_accounts(&document, self.platform, problems);
         }
         // Of a former version too: a restriction on a group that nobody gives any more would bind nobody.
         check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
@@ -208,7 +228,12 @@ impl Adder<'_> {
             cases.clear();
         }
         let good = !problems.any_error();
-        (good.then_some(rules), problems.into_sorted(), cases)
+        Judgement {
+            rules: good.then_some(rules),
+            diagnostics: problems.into_sorted(),
+            beyond: beyond.into_sorted(),
+            cases,
+        }
     }
 
     /// Runs an owner's tests on the platform's rules and its own: what other owners do cannot make them fail.

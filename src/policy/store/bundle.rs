@@ -173,14 +173,19 @@ impl Bundle {
     }
 
     /// Compiles the policy again as it was. `now`: Unix seconds.
-    pub fn compile(mut self, now: u64) -> Outcome {
-        let Some(Part { path, content, .. }) = self.0.first().cloned() else {
+    pub fn compile(&self, now: u64) -> Outcome {
+        self.compile_with(&mut self.clone(), now)
+    }
+
+    /// Compiles the document again, with files from elsewhere.
+    pub(super) fn compile_with(&self, files: &mut dyn Files, now: u64) -> Outcome {
+        let Some(Part { path, content, .. }) = self.0.first() else {
             return failed("", "there is no last good policy");
         };
         let Some(text) = content.content() else {
             return failed("", "the last good policy cannot be unpacked");
         };
-        compile(&path.display().to_string(), &text, &mut self, now)
+        compile(&path.display().to_string(), &text, files, now)
     }
 }
 

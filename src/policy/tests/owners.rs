@@ -180,7 +180,10 @@ fn what_an_owner_may_not_say() {
              help: the platform gives `team-a` `metrics:read`, `logs:read`, `logs:write`, `traces:read`, \
              `profiles:read`, `rules:read`, `alerts:read`",
         ),
-        ("", "1:1: the document is empty\n  help: a policy begins with `version: 1`"),
+        (
+            "",
+            "1:1: the document is empty\n  help: a policy begins with `version: 1`; an owner without rules has the document `{}`",
+        ),
         (
             "grants: [{ groups: [a], tenants: [team-a] }]\n\
              tests: [{ groups: [b], tenant: team-a, scope: logs:read, expect: allow }]\n",
@@ -238,8 +241,14 @@ fn narrower_bounds_bind_at_once_and_an_owner_removed_is_gone() {
     let narrowed = PLATFORM
         .replace(r#"tenants: [team-a, "team-a-*"], scopes: ["*:read", "logs:write"]"#, "tenants: [team-a-x]");
     let (compiled, owners) = under(&narrowed, &directory);
-    // What was good is used as far as it still lies within the bounds.
-    assert_eq!(owners[0].state, OwnerState::Current);
+    // What was good is used as far as it still lies within the bounds; who starts with it would refuse it, so it is told.
+    assert_eq!(owners[0].state, OwnerState::LastGood);
+    let told: Vec<String> = owners[0].diagnostics.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 4, "{told:#?}");
+    assert!(
+        told[0].contains("1:35: grants[0].tenants[0]: `team-a` is not within the owner's tenants"),
+        "{told:#?}"
+    );
     let at = |tenant, scope| reason(&compiled, &["a", "raw-sre"], tenant, scope, "10.0.0.1");
     assert_eq!(at("team-a-x", Scope::LogsRead), Reason::Granted);
     assert_eq!(at("team-a-x", Scope::LogsWrite), Reason::ScopeForbidden);
