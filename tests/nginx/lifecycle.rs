@@ -233,9 +233,15 @@ fn a_policy_too_large_to_keep_leaves_no_older_one_behind() {
     let site = Site::builder().module(&module).start();
     site.expect_errors();
     assert_allowed(&site.send(query(&["group1"], "tenant1")));
-    // The grant is withdrawn by a policy that is too large for the shared dictionary.
+    // What takes less than half of the shared dictionary is kept.
+    site.write_policy(&format!("{POLICY}# {}\n", noise(100_000)));
+    sleep(IN_FORCE);
+    site.write_policy("broken\n");
+    site.nginx().reload();
+    assert_allowed(&site.send(query(&["group1"], "tenant1")));
+    // The grant is withdrawn by a policy that is too large for it.
     let withdrawn = POLICY.replace("group1: [tenant1]", "group1: [tenant9]");
-    site.write_policy(&format!("{withdrawn}# {}\n", noise(100_000)));
+    site.write_policy(&format!("{withdrawn}# {}\n", noise(150_000)));
     sleep(IN_FORCE);
     assert_denied(&site.send(query(&["group1"], "tenant1")), "tenant_forbidden");
     site.write_policy("broken\n");
