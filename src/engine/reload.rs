@@ -7,10 +7,11 @@ use super::state::KeptPolicy;
 use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
 use crate::fetch::Endpoint;
 use crate::policy::diagnostic::Diagnostic;
-use crate::policy::store::{self, Bundle, Fingerprint};
+use crate::policy::store::{self, Bundle, Fingerprint, KeysFrom};
 use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -121,6 +122,35 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
     }
 }
 
+/// Reads a policy twice; `None` where it is changing right now.
+fn settled(
+    path: &Path,
+    keys: KeysFrom,
+    former: &Bundle,
+    settling: Duration,
+) -> Option<(Outcome, Fingerprint, Bundle)> {
+    let loaded = store::load_after(path, unix_now(), keys, former, &BTreeSet::new());
+    thread::sleep(settling);
+    let changes = loaded.1.changes();
+    if changes.platform {
+        return None;
+    }
+    if changes.owners.is_empty() {
+        return Some(loaded);
+    }
+    // One team's unfinished file does not keep the others waiting.
+    let again = store::load_after(path, unix_now(), keys, former, &changes.owners);
+    again.1.differs_only_in(&loaded.1, &changes.owners).then_some(again)
+}
+
+/// Whether this is what became of the owners' documents in force.
+fn has_owners(engine: &Engine, owners: &[OwnerOutcome]) -> bool {
+    let alike = |(own, other): (&OwnerOutcome, &OwnerOutcome)| {
+        own.state == other.state && own.diagnostics == other.diagnostics
+    };
+    engine.live().as_deref().is_some_and(|live| live.owners.iter().zip(owners).all(alike))
+}
+
 /// Makes mimalloc give back to the system what was freed a while ago: it looks for that when a large block is freed, and
 /// after a policy was compiled that can be long. The block itself is never touched, and may be refused.
 fn give_back() {
@@ -188,37 +218,34 @@ impl Reloader {
                 former.take_newer_owners(kept);
             }
             let path = &engine.options.policy;
-            let mut loaded = store::load_after(path, unix_now(), &former, &BTreeSet::new());
-            thread::sleep(settling);
-            let changes = loaded.1.changes();
-            if changes.platform {
-                return false;
-            }
-            if !changes.owners.is_empty() {
-                // One team's unfinished file does not keep the others waiting.
-                let again = store::load_after(path, unix_now(), &former, &changes.owners);
-                if !again.1.differs_only_in(&loaded.1, &changes.owners) {
+            let Some(loaded) = settled(path, KeysFrom::Disk, &former, settling) else { return false };
+            // One file of keys that cannot be used must not hold up what else was changed, a revocation perhaps.
+            let without_keys = if loaded.0.compiled.is_none() && former != Bundle::EMPTY {
+                let Some(again) = settled(path, KeysFrom::Former, &former, settling) else { return false };
+                if !again.1.has_the_files_of(&loaded.1) {
                     return false;
                 }
-                loaded = again;
-            }
+                again.0.compiled.is_some().then_some(again)
+            } else {
+                None
+            };
             let (outcome, fingerprint, bundle) = loaded;
             self.refused = outcome.compiled.is_none();
             self.keys = None;
-            // One file of keys that cannot be used must not hold up what else was changed, a revocation perhaps.
-            if self.refused {
-                let again = store::load_with_former_keys(path, unix_now(), &former, &changes.owners);
-                if again.1 != fingerprint {
-                    return false;
-                }
-                if again.0.compiled.is_some() && again.2 != self.bundle {
+            match without_keys {
+                None => {
                     self.judged = Some(fingerprint);
-                    self.judge_without_keys(engine, &outcome.diagnostics, again.0, again.2);
-                    return self.look_at_keys(engine, settling);
+                    self.judge(engine, outcome, bundle, false);
+                }
+                Some((good, fingerprint, bundle)) => {
+                    self.judged = Some(fingerprint);
+                    if bundle == self.bundle && has_owners(engine, &good.owners) {
+                        self.judge(engine, outcome, bundle, true);
+                    } else {
+                        self.judge_without_keys(engine, &outcome.diagnostics, good, bundle);
+                    }
                 }
             }
-            self.judged = Some(fingerprint);
-            self.judge(engine, outcome, bundle);
         }
         self.look_at_keys(engine, settling)
     }
@@ -253,7 +280,9 @@ impl Reloader {
     }
 
     /// Takes a policy, or keeps the one in force and says why.
-    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle) {
+    ///
+    /// `only_keys`: where it is refused, that is for a file of keys.
+    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle, only_keys: bool) {
         let Outcome { compiled, diagnostics, owners } = outcome;
         let Some(compiled) = compiled else {
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
@@ -275,7 +304,7 @@ impl Reloader {
                     None => "the policy was refused and none is in force: every request is denied".to_owned(),
                 },
             );
-            lock(&engine.last_reload).failed(&diagnostics, false);
+            lock(&engine.last_reload).failed(&diagnostics, only_keys);
             if in_force.is_none() {
                 engine.set_readiness(Readiness::NoPolicy);
             }

@@ -91,6 +91,11 @@ impl Fingerprint {
         !self.unsettled && !changes.platform && changes.owners.is_empty() && same_files()
     }
 
+    /// Whether the document and the files that it names are the same.
+    pub fn has_the_files_of(&self, other: &Self) -> bool {
+        self.files == other.files
+    }
+
     /// Whether nothing else is different but these documents of owners.
     pub fn differs_only_in(&self, other: &Self, owners: &BTreeSet<PathBuf>) -> bool {
         let rest = |print: &Self| -> Vec<_> {
@@ -143,7 +148,7 @@ fn owner_path(directory: &Path, name: &str) -> PathBuf {
 /// `path`: the document, or a directory that holds it as `policy.yaml`, and owners' documents in `owners.d`. `now`: Unix
 /// seconds. A file that cannot be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
-    load_after(path, now, &Bundle::default(), &BTreeSet::new())
+    load_after(path, now, KeysFrom::Disk, &Bundle::EMPTY, &BTreeSet::new())
 }
 
 /// The same, where there was a policy before.
@@ -153,28 +158,20 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
 pub fn load_after(
     path: &Path,
     now: u64,
+    keys: KeysFrom,
     former: &Bundle,
     unsettled: &BTreeSet<PathBuf>,
 ) -> (Outcome, Fingerprint, Bundle) {
-    load_with(path, former, KeysFrom::Disk, unsettled, |name, text, files| compile(name, text, files, now))
+    load_with(path, former, keys, unsettled, |name, text, files| compile(name, text, files, now))
 }
 
-/// The same, where a file of keys that the document names cannot be used: with the contents that such files had before,
-/// as far as they are in `former`. What is then refused is the policy itself.
-pub fn load_with_former_keys(
-    path: &Path,
-    now: u64,
-    former: &Bundle,
-    unsettled: &BTreeSet<PathBuf>,
-) -> (Outcome, Fingerprint, Bundle) {
-    load_with(path, former, KeysFrom::Former, unsettled, |name, text, files| compile(name, text, files, now))
-}
-
-/// Where the contents of files that a document names come from.
+/// Where the contents of the files come from that a document names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeysFrom {
+pub enum KeysFrom {
+    /// Where it says.
     Disk,
-    /// What the policy before was made of.
+    /// What the policy before was made of, as far as it had them: for when one of them cannot be used. What is refused
+    /// then is the policy itself.
     Former,
 }
 
@@ -182,7 +179,7 @@ enum KeysFrom {
 pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>) {
     let mut cases = Vec::new();
     let (outcome, fingerprint, _) =
-        load_with(path, &Bundle::default(), KeysFrom::Disk, &BTreeSet::new(), |name, text, files| {
+        load_with(path, &Bundle::EMPTY, KeysFrom::Disk, &BTreeSet::new(), |name, text, files| {
             let (outcome, found) = compile_untested(name, text, files, now);
             cases = found;
             outcome

@@ -469,3 +469,24 @@ fn grants_of_one_name_have_one_expiry() {
         [("team-a/grants[1]".to_owned(), third.as_second().unsigned_abs())]
     );
 }
+
+/// Keys are the platform's: one file of them that is broken keeps no owner waiting.
+#[test]
+fn a_broken_file_of_keys_holds_up_no_owner() {
+    let site = start(directory(), Inherited::default());
+    let good = signed("r", &claims());
+    site.scratch.write("policy/jwks.json", "{");
+    site.wait_for("the complaint", |site| site.engine.status()["problems"].to_string().contains("jwks.json"));
+    // What is on disk is in force, but for the keys.
+    assert_eq!([site.owner_state(0), site.owner_state(1)], ["current", "current"]);
+    site.scratch.write("policy/owners.d/team-a.yaml", "{}\n");
+    let took = site.wait_for("the withdrawal", |site| site.reason_of(&good, "u") == Reason::TenantForbidden);
+    assert!(took < PROMISED, "{took:?}");
+    site.scratch.write("policy/owners.d/team-b.yaml", "broken\n");
+    site.wait_for_state(1, OwnerState::LastGood);
+    assert_eq!(site.reason_of(&good, "v"), Reason::Granted);
+    assert_eq!(site.owner_state(0), "current");
+    assert!(!site.engine.gauges().last_reload_successful);
+    site.scratch.write("policy/jwks.json", &key_set(&[("r", Algorithm::Rs256)]));
+    site.wait_for("the repair", |site| site.engine.gauges().last_reload_successful);
+}
