@@ -1,14 +1,18 @@
 //! `tenantauth replay`: what a new policy would have done with the requests of an audit log.
 
+mod groups;
 mod judge;
 mod record;
+mod revoked;
 
 use super::{Answer, Failure, Format, Status, columns, counted, load, plain, refused, refused_owners, words};
 use crate::engine::unix_now;
+use crate::policy::OwnerState;
 use crate::policy::snapshot::Snapshot;
 use clap::Args;
 use judge::{Fate, Judge};
-use record::{Line, Names, Record};
+use record::{Line, Names, Record, SCHEMA};
+use revoked::Untold;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,9 +30,11 @@ const MAX_ROWS: usize = 20;
 /// Decides the requests of an audit log again by another policy, and prints those whose decision changes.
 ///
 /// The log is read as a stream and never kept. A record names those groups of a person that the policy of its time
-/// named; where another group decides that the new policy names, the outcome is `unknown`. Which groups a policy named
-/// is learnt from all its records in the file; --recorded tells it for certain, and for stdin. A name in `group_names` is
-/// taken to mean the same in both policies. Tokens, headers and paths are not judged again.
+/// named and did not revoke; where another group decides that the new policy names, the outcome is `unknown`. Which groups
+/// a policy named is learnt from all its records in the file; --recorded tells it for certain, also for stdin, and what
+/// was revoked. A name in `group_names` is taken to mean the same in both policies. Tokens, headers and paths are not
+/// judged again. A record has one id of a person and no token: whoever was denied as revoked is `unknown` where the new
+/// policy revokes another id or a token, and a warning tells of revocations that fit no record.
 /// Exit status 0 where no decision changes, 2 where one does, 3 where a policy is invalid, 1 where a file cannot be read.
 #[derive(Args)]
 pub(super) struct Replay {
@@ -94,6 +100,9 @@ struct Shown<'a> {
     old: Decided<'a>,
     /// As far as it is known.
     new: Decided<'a>,
+    /// What was not recorded and decides, only where the change is `unknown`: `groups` or `revocation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    depends_on: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -137,10 +146,22 @@ impl Replay {
         }
         let Some(compiled) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
         let mut judge = Judge::of(&compiled.snapshot, self.now);
+        let mut err = String::new();
         for path in &self.recorded {
             let (outcome, _, read) = load(path, now);
             let Some(recorded) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
             judge.learn_policy(&recorded.snapshot);
+            // Nothing is decided by it, and what was in force without that document is told all the same.
+            err.push_str(&refused_owners(&outcome.owners));
+            for owner in outcome.owners.iter().filter(|owner| owner.state != OwnerState::Current) {
+                _ = writeln!(
+                    err,
+                    "warning: `{}` is read without the document of the owner `{}`\n  help: of records that were made with \
+                     another version of it, nothing is learnt",
+                    path.display(),
+                    owner.name
+                );
+            }
         }
         let unreadable =
             |error: io::Error| Failure(format!("cannot read `{}`: {}", self.log.display(), words(&error)));
@@ -151,7 +172,6 @@ impl Replay {
             log = Log::open(&self.log).map_err(unreadable)?;
         }
         let mut out = Output { to: BufWriter::new(io::stdout().lock()), format, shown: 0 };
-        let mut err = String::new();
         let summary = match replay(&mut log, &judge, &mut out, &mut err) {
             Ok(summary) => summary,
             // Whoever read it has seen enough.
@@ -195,7 +215,7 @@ fn learn(log: &mut Log, judge: &mut Judge<'_>) -> io::Result<()> {
             Line::TooLong => {}
             Line::Read => {
                 // What is no record is told when it is decided.
-                if let Ok(Names { policy_revision: Some(revision), groups: Some(groups) }) =
+                if let Ok(Names { schema: SCHEMA, policy_revision: Some(revision), groups: Some(groups) }) =
                     serde_json::from_slice(&line)
                 {
                     judge.learn(&revision, groups.iter().map(|group| &*group.0));
@@ -212,6 +232,7 @@ fn replay(
     err: &mut String,
 ) -> Result<Summary, Stopped> {
     let mut summary = Summary::default();
+    let mut untold = Untold::default();
     let mut line = Vec::new();
     let mut number = 0;
     let mut progress = Progress::new("replaying", log.size);
@@ -229,6 +250,7 @@ fn replay(
                     Err(corrupt) => format!("no record: {}", corrupt.0),
                     Ok(fate) => {
                         summary.records += 1;
+                        judge.note(&record, &mut untold);
                         if let Some(shown) = summary.count(&record, fate, judge.snapshot, number) {
                             out.show(&shown).map_err(Stopped::Output)?;
                         }
@@ -248,6 +270,7 @@ fn replay(
         let more = summary.corrupt - MAX_CORRUPT_SHOWN;
         _ = writeln!(err, "and {more} more that are no records");
     }
+    err.push_str(&judge.warning(&untold));
     Ok(summary)
 }
 
@@ -260,6 +283,7 @@ impl Summary {
         snapshot: &'a Snapshot,
         line: u64,
     ) -> Option<Shown<'a>> {
+        let mut depends_on = None;
         let (decision, change) = match fate {
             Fate::Same => {
                 self.same += 1;
@@ -283,6 +307,12 @@ impl Summary {
             }
             Fate::Unknown(decision) => {
                 self.unknown += 1;
+                depends_on = Some("groups");
+                (decision, "unknown")
+            }
+            Fate::PerhapsRevoked(decision) => {
+                self.unknown += 1;
+                depends_on = Some("revocation");
                 (decision, "unknown")
             }
         };
@@ -332,8 +362,8 @@ impl Summary {
             old: Decided {
                 decision: old,
                 reason: old_reason,
-                grant: None,
-                restriction: None,
+                grant: record.grant.as_deref(),
+                restriction: record.restriction.as_deref(),
                 owner: record.owner.as_deref(),
             },
             new: Decided {
@@ -343,6 +373,7 @@ impl Summary {
                 restriction: restriction.map(|restriction| &*restriction.name),
                 owner,
             },
+            depends_on,
         })
     }
 }
@@ -371,10 +402,10 @@ impl Output<'_> {
                     (_, Some(restriction)) => format!(" by the restriction {restriction}{of}"),
                     _ => String::new(),
                 };
-                let new = if shown.change == "unknown" {
-                    "depends on groups that were not recorded".to_owned()
-                } else {
-                    format!("{} ({}){by}", shown.new.decision, shown.new.reason)
+                let new = match shown.depends_on {
+                    None => format!("{} ({}){by}", shown.new.decision, shown.new.reason),
+                    Some("revocation") => "depends on a revoked id or token that was not recorded".to_owned(),
+                    Some(_) => "depends on groups that were not recorded".to_owned(),
                 };
                 let line = format!(
                     "{:<7}  line {}  {}  {who}  {}  {}  {}: {} ({}) -> {new}",

@@ -168,7 +168,7 @@ impl GroupTable {
 
     /// Which issuer gives the group that is written like this, and how its tokens write it. `None` for a name with a
     /// meaning of its own, and for one that no issuer could give. An alias is not looked for.
-    pub(super) fn giver<'n>(&self, name: &'n str) -> Option<(usize, &'n str)> {
+    pub fn giver<'n>(&self, name: &'n str) -> Option<(usize, &'n str)> {
         if name.is_empty() || self.is_of_every_user(name) {
             return None;
         }
@@ -215,7 +215,7 @@ impl GroupTable {
     }
 
     /// Whether the name is an alias.
-    pub(super) fn is_alias(&self, name: &str) -> bool {
+    pub fn is_alias(&self, name: &str) -> bool {
         self.id(name).is_some_and(|id| self.aliases.contains(&id))
     }
 

@@ -190,6 +190,16 @@ pub struct Revocations {
 }
 
 impl Revocations {
+    /// The users who are revoked: the position of their issuer, and a `sub` or `oid`.
+    pub fn principals(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.principals.iter().map(|(issuer, id)| (*issuer, &**id))
+    }
+
+    /// The tokens that are revoked.
+    pub fn tokens(&self) -> &HashSet<Sha256> {
+        &self.tokens
+    }
+
     /// Whether a user is revoked.
     ///
     /// `issuer`: its position in the snapshot.

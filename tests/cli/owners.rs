@@ -289,6 +289,25 @@ fn replay_names_the_owner_of_what_decides_now() {
     );
 }
 
+/// It only teaches what records could name: an owner's document that was broken then is told, and does not fail.
+#[test]
+fn replay_learns_from_a_policy_with_a_broken_owner() {
+    let room = Room::new();
+    directory(&room, "dir", &platform(), TEAM_B);
+    directory(&room, "old", &platform(), "grants: [{ colour: red }]\n");
+    room.write("audit.jsonl", "");
+    let run = room.run(&["replay", "--policy", "dir", "--recorded", "old", "audit.jsonl"]);
+    run.says(0, &["0 records: "]);
+    for told in [
+        "old/owners.d/team-b.yaml:1:12: ",
+        "\nwarning: `old` is read without the document of the owner `team-b`\n  help: of records that were made with ",
+    ] {
+        assert!(run.err.contains(told), "{}", run.err);
+    }
+    assert!(!run.err.contains("`team-c`"), "{}", run.err);
+    room.run(&["replay", "--policy", "old", "audit.jsonl"]).complains(3, "old/owners.d/team-b.yaml:1:12: ");
+}
+
 /// Everything that is wrong is told at once, whoever wrote it.
 #[test]
 fn check_looks_at_owners_behind_a_broken_platform() {

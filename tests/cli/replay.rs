@@ -40,7 +40,7 @@ fn log() -> String {
             json!({"tenants": ["team-b"], "policy_revision": "1111111111111111"}),
         )),
         record(&with(denied("token_expired"), json!({"groups": null, "tenants": null, "scope": null}))),
-        json!({"decision": null, "status": 400}).to_string(),
+        json!({"schema": 1, "decision": null, "status": 400}).to_string(),
         "{\"decision\":\"al".to_owned(),
         String::new(),
         record(&with(
@@ -188,4 +188,152 @@ fn memory_is_flat() {
     assert!(lines > 40_000);
     assert!(text.len() > 24 << 20, "{}", text.len());
     assert!((1..20 << 10).contains(&peak), "{peak} KiB for {} bytes", text.len());
+}
+
+/// `POLICY` with `revoked`, and the revision of a policy.
+fn revoking(revoked: &str) -> String {
+    format!("{POLICY}revoked: {revoked}\n")
+}
+
+fn revision(room: &Room, policy: &str) -> Value {
+    room.run(&["check", policy, "--format", "json"]).json()["policies"][0]["revision"].clone()
+}
+
+/// How many changed, are unknown and are the same.
+fn counts(report: &Value) -> [u64; 3] {
+    ["changed", "unknown", "same"].map(|count| report["summary"][count].as_u64().unwrap())
+}
+
+#[test]
+fn revoked_principals_are_denied_again() {
+    let room = Room::new();
+    room.write("old.yaml", &revoking("{ principals: [{ issuer: entra, id: s }] }"));
+    room.write("bob.yaml", &revoking("{ principals: [{ issuer: entra, id: bob }] }"));
+    let of_old = json!({"policy_revision": revision(&room, "old.yaml")});
+    room.write("denied.jsonl", &record(&with(denied("token_revoked"), of_old)));
+    room.write("allowed.jsonl", &record(&json!({})));
+    for (policy, log, status, expected) in [
+        ("old.yaml", "denied.jsonl", 0, [0, 0, 1]),
+        ("policy.yaml", "denied.jsonl", 2, [1, 0, 0]),
+        ("bob.yaml", "denied.jsonl", 0, [0, 1, 0]),
+        ("old.yaml", "allowed.jsonl", 2, [1, 0, 0]),
+        ("bob.yaml", "allowed.jsonl", 0, [0, 0, 1]),
+    ] {
+        let run = room.run(&["replay", "--policy", policy, log, "--format", "json"]);
+        assert_eq!((run.status, counts(&run.json())), (status, expected), "{policy} {log} {}", run.out);
+        // Nobody knows whose `oid` that is.
+        let is_told = run.err.starts_with(
+            "warning: the policy revokes 1 principal whose id is the subject of no record: `bob` of `entra`\n  help: ",
+        );
+        assert_eq!(is_told, (policy, log) == ("bob.yaml", "allowed.jsonl"), "{policy} {log} {}", run.err);
+    }
+    let run = room.run(&["replay", "--policy", "old.yaml", "allowed.jsonl"]);
+    run.says(2, &["allow (granted) -> deny (token_revoked)\n"]);
+    let run = room.run(&["replay", "--policy", "bob.yaml", "denied.jsonl"]);
+    run.says(0, &["deny (token_revoked) -> depends on a revoked id or token that was not recorded\n"]);
+    let report = room.run(&["replay", "--policy", "bob.yaml", "denied.jsonl", "--format", "json"]).json();
+    assert_eq!(report["changes"][0]["depends_on"], "revocation");
+    // One who was denied has the id, so that it is nobody's `oid`.
+    room.write(
+        "both.jsonl",
+        &(record(&with(denied("token_revoked"), json!({"subject": "bob"}))) + "\n" + &record(&json!({}))),
+    );
+    let both = room.run(&["replay", "--policy", "bob.yaml", "both.jsonl", "--format", "json"]);
+    assert_eq!((both.status, counts(&both.json()), &*both.err), (0, [0, 0, 2], ""));
+    // Whoever was let in by a policy that revoked the same is not told of again.
+    let again = room.run(&["replay", "--policy", "bob.yaml", "--recorded", "bob.yaml", "allowed.jsonl"]);
+    assert!(again.err.contains("`bob`"), "another policy decided: {}", again.err);
+    room.write("allowed.jsonl", &record(&json!({"policy_revision": revision(&room, "bob.yaml")})));
+    let again = room.run(&["replay", "--policy", "bob.yaml", "allowed.jsonl"]);
+    assert_eq!((again.status, &*again.err), (0, ""));
+}
+
+#[test]
+fn what_a_revoked_group_decides_is_unknown() {
+    let room = Room::new();
+    room.write("old.yaml", &revoking("{ groups: [sre] }"));
+    let revoked = revision(&room, "old.yaml");
+    let of_sre = json!({"groups": [], "tenants": ["team-b"], "policy_revision": revoked});
+    room.write("audit.jsonl", &record(&with(denied("tenant_forbidden"), of_sre)));
+    for recorded in [&[][..], &["--recorded", "old.yaml"]] {
+        let all = [&["replay", "--policy", "policy.yaml", "audit.jsonl", "--format", "json"][..], recorded]
+            .concat();
+        let run = room.run(&all);
+        assert_eq!((run.status, counts(&run.json())), (0, [0, 1, 0]), "{}", run.out);
+        assert_eq!(run.json()["changes"][0]["depends_on"], "groups");
+    }
+    // The restriction binds who holds a group that grants nothing any more; the record does not say who that is.
+    let bound = POLICY.replace("authorizations:\n", "authorizations:\n  \"*\": [team-x]\n")
+        + "  - { name: sre-from-office, tenants: [team-x], groups: [sre], networks: [office] }\n";
+    room.write("bound.yaml", &format!("{bound}revoked: {{ groups: [sre] }}\n"));
+    room.write("other.yaml", &format!("{bound}revoked: {{ groups: [sre] }}\naudit: {{ query: none }}\n"));
+    let log = record(&with(
+        denied("ip_forbidden"),
+        json!({"groups": [], "tenants": ["team-x"], "client_ip": "198.18.0.5", "restriction": "sre-from-office", "scope": "metrics:read",
+               "backend": "mimir",
+               "policy_revision": revision(&room, "bound.yaml")}),
+    ));
+    room.write("audit.jsonl", &log);
+    for (policy, expected) in [("bound.yaml", [0, 0, 1]), ("other.yaml", [0, 1, 0])] {
+        let all =
+            ["replay", "--policy", policy, "--recorded", "bound.yaml", "audit.jsonl", "--format", "json"];
+        let run = room.run(&all);
+        assert_eq!((run.status, counts(&run.json())), (0, expected), "{policy} {}{}", run.out, run.err);
+    }
+}
+
+#[test]
+fn with_several_issuers_who_has_no_group_is_known() {
+    let room = Room::new();
+    let two = "version: 1\nissuers:\n  - { name: entra, issuer: https://a.example, audiences: [g] }\n  \
+               - { name: kc, issuer: https://b.example, audiences: [g] }\n\
+               group_names: { ops: ['entra:o', 'kc:o'] }\nauthorizations: { '*': [team-a], ops: [team-b], 'kc:x': [team-c] }\n";
+    room.write("two.yaml", two);
+    room.write("more.yaml", &two.replace("ops: [team-b]", "ops: [team-b, team-c]"));
+    let of_two =
+        |changes: Value| record(&with(changes, json!({"policy_revision": revision(&room, "two.yaml")})));
+    let log = [
+        of_two(json!({"groups": []})),
+        of_two(json!({"groups": ["ops"], "tenants": ["team-b"], "issuer": "kc"})),
+        of_two(with(denied("tenant_forbidden"), json!({"groups": [], "tenants": ["team-c"]}))),
+        of_two(with(
+            denied("tenant_forbidden"),
+            json!({"groups": ["ops"], "tenants": ["team-c"], "issuer": "kc"}),
+        )),
+    ];
+    room.write("audit.jsonl", &log.join("\n"));
+    for (policy, expected) in [("two.yaml", [0, 0, 4]), ("more.yaml", [1, 0, 3])] {
+        let all = ["replay", "--policy", policy, "--recorded", "two.yaml", "audit.jsonl", "--format", "json"];
+        assert_eq!(counts(&room.run(&all).json()), expected, "{policy}");
+    }
+}
+
+#[test]
+fn records_are_told_from_other_objects_and_shown_with_their_rules() {
+    let room = Room::new();
+    let lost = json!({"client_ip": "198.18.0.5"});
+    let gained = with(denied("ip_forbidden"), json!({"restriction": "old-office"}));
+    let log = [
+        record(&lost),
+        record(&gained),
+        r#"{"a":1}"#.to_owned(),
+        record(&json!({"schema": 2})),
+        "[]".to_owned(),
+    ];
+    room.write("audit.jsonl", &log.join("\n"));
+    let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl", "--format", "json"]);
+    let report = run.json();
+    assert_eq!([&report["summary"]["records"], &report["summary"]["corrupt"]], [&json!(2), &json!(3)]);
+    assert_eq!(report["summary"]["undecided"], 0);
+    for told in [
+        "line 3: no record: missing field `schema`",
+        "line 4: no record: unknown schema\n",
+        "line 5: no record: ",
+    ] {
+        assert!(run.err.contains(told), "{}", run.err);
+    }
+    let rules =
+        |at: usize| [&report["changes"][at]["old"]["grant"], &report["changes"][at]["old"]["restriction"]];
+    assert_eq!(rules(0), [&json!("team-a-writers"), &Value::Null]);
+    assert_eq!(rules(1), [&Value::Null, &json!("old-office")]);
 }

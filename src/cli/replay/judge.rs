@@ -1,17 +1,17 @@
 //! A recorded request, decided again.
 //!
-//! A record lists those of a person's groups that the policy of its time named. What the new policy names besides may
-//! have been held or not: where that decides, the outcome is not known.
+//! What a record does not tell of a person's groups may have been held or not, and whoever was revoked may be still:
+//! where that decides, the outcome is not known.
 
-use super::record::Record;
+use super::groups::{Groups, Holdings};
+use super::record::{Record, SCHEMA};
+use super::revoked::{Revocations, Untold, Verdict};
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::policy::sample::{Action, Sample};
-use crate::policy::snapshot::{EVERYONE, GroupId, Restriction, SERVICE, Snapshot};
+use crate::policy::snapshot::{SERVICE, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
-use crate::tenant::TenantList;
-use hashbrown::{HashMap, HashSet};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub(super) enum Fate {
     Changed(Decision),
     /// It depends on groups that were not recorded.
     Unknown(Decision),
+    /// It was denied as revoked, and whether it still is was not recorded. If not, this is the decision, as far as that
+    /// is known.
+    PerhapsRevoked(Decision),
     /// It was denied before any rule of the policy was asked: headers, path, token.
     BeforeRules,
     /// It was not decided: nginx refused it, or there was no policy.
@@ -34,92 +37,59 @@ pub(super) enum Fate {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Corrupt(pub(super) String);
 
-/// Which groups each policy named, as far as that is known.
-#[derive(Default)]
-struct Named(HashMap<Box<str>, HashSet<Box<str>>>);
-
-impl Named {
-    /// A record of this revision may name these groups, so all that do not have told that they were not held. Returns
-    /// whether that is news.
-    fn learn<'g>(&mut self, revision: &str, groups: impl Iterator<Item = &'g str>) -> bool {
-        let mut news = false;
-        if !self.0.contains_key(revision) {
-            self.0.insert(revision.into(), HashSet::new());
-            news = true;
-        }
-        let Some(known) = self.0.get_mut(revision) else { return news };
-        for group in groups {
-            if !known.contains(group) {
-                known.insert(group.into());
-                news = true;
-            }
-        }
-        news
-    }
-
-    /// Everything that a policy names.
-    fn learn_policy(&mut self, snapshot: &Snapshot) {
-        let groups = &snapshot.groups;
-        self.learn(&snapshot.revision, groups.ids().map(|id| groups.name(id)));
-    }
-}
-
 /// Decides records by one policy.
 pub(super) struct Judge<'s> {
     pub(super) snapshot: &'s Snapshot,
-    named: Named,
-    /// By revision: the groups of which its records do not tell whether they were held.
-    untold: HashMap<Box<str>, HashSet<GroupId>>,
-    /// The same where nothing is known of the policy.
-    all_untold: HashSet<GroupId>,
-    /// The raw groups that stand for each group.
-    raw_of: HashMap<GroupId, Vec<&'s str>>,
+    groups: Groups<'s>,
+    revocations: Revocations,
     /// Unix seconds; without it each request is decided at its own time.
-    pub(super) now: Option<u64>,
+    now: Option<u64>,
 }
 
 impl<'s> Judge<'s> {
     pub(super) fn of(snapshot: &'s Snapshot, now: Option<u64>) -> Self {
-        let mut raw_of: HashMap<GroupId, Vec<&str>> = HashMap::new();
-        for (raw, ids) in snapshot.groups.raw_groups() {
-            for id in ids {
-                raw_of.entry(*id).or_default().push(raw);
-            }
-        }
-        let all_untold = snapshot.groups.ids().filter(|id| *id != EVERYONE).collect();
-        let (named, untold) = (Named::default(), HashMap::new());
-        let mut judge = Self { snapshot, named, untold, all_untold, raw_of, now };
+        let (groups, revocations) = (Groups::of(snapshot), Revocations::of(snapshot));
+        let mut judge = Self { snapshot, groups, revocations, now };
         judge.learn_policy(snapshot);
         judge
     }
 
-    /// Takes note of everything that a policy names under which records were made.
+    /// Takes note of everything that a policy names and revokes under which records were made.
     pub(super) fn learn_policy(&mut self, snapshot: &Snapshot) {
-        self.named.learn_policy(snapshot);
-        self.note(&snapshot.revision);
+        self.groups.learn_policy(snapshot);
+        self.revocations.learn_policy(snapshot);
     }
 
     /// Takes note of the groups of one record.
     pub(super) fn learn<'g>(&mut self, revision: &str, groups: impl Iterator<Item = &'g str>) {
-        if self.named.learn(revision, groups) {
-            self.note(revision);
+        self.groups.learn(revision, groups);
+    }
+
+    /// Takes note of a record that was decided.
+    pub(super) fn note(&self, record: &Record<'_>, untold: &mut Untold) {
+        if let (Some(issuer), Ok(Some((_, reason)))) = (&record.issuer, recorded(record)) {
+            let subject = record.subject.as_deref().unwrap_or_default();
+            let was_revoked = reason == Reason::TokenRevoked;
+            untold.note(&self.revocations, revision(record), issuer, subject, was_revoked);
         }
     }
 
-    fn note(&mut self, revision: &str) {
-        let Some(known) = self.named.0.get(revision) else { return };
-        let is_told = |id: &GroupId| {
-            known.contains(self.snapshot.groups.name(*id))
-                || self.raw_of.get(id).is_some_and(|raw| raw.iter().all(|raw| known.contains(*raw)))
-        };
-        let untold = self.all_untold.iter().copied().filter(|id| !is_told(id)).collect();
-        self.untold.insert(revision.into(), untold);
+    /// What no record tells of revocations, in words for stderr.
+    pub(super) fn warning(&self, untold: &Untold) -> String {
+        untold.warning(&self.revocations)
     }
 
     pub(super) fn fate(&self, record: &Record<'_>) -> Result<Fate, Corrupt> {
+        if record.schema != SCHEMA {
+            return Err(corrupt("unknown schema"));
+        }
         let Some((allowed, reason)) = recorded(record)? else { return Ok(Fate::Undecided) };
         if matches!(reason, Reason::PolicyUnavailable | Reason::InternalError | Reason::KeysUnavailable) {
             return Ok(Fate::Undecided);
+        }
+        // Somebody was behind a service token: headers tell, which are not judged again.
+        if reason == Reason::ServiceAttended {
+            return Ok(Fate::BeforeRules);
         }
         let (Some(groups), Some(tenants), Some(scope)) = (&record.groups, &record.tenants, &record.scope)
         else {
@@ -144,43 +114,55 @@ impl<'s> Judge<'s> {
             Some(now) => now,
             None => time(record)?,
         };
-        let issuer = match &record.issuer {
-            Some(name) => self.snapshot.issuer_names.iter().position(|known| **known == **name),
-            None => None,
-        };
-        let names: Vec<&str> = groups.iter().map(|group| &*group.0).collect();
-        if record.issuer.as_deref() == Some(SERVICE)
-            && names.first().is_none_or(|name| self.snapshot.service_account(name).is_none())
-        {
+        let (issuer, subject) = (record.issuer.as_deref().unwrap_or_default(), record.subject.as_deref());
+        let subject = subject.unwrap_or_default();
+        let is_user = issuer != SERVICE;
+        let account = self.snapshot.service_accounts.iter().find(|account| *account.name == *subject);
+        if !is_user && account.is_none() {
             let decision = Decision::denied(Reason::TokenUnknown);
             return Ok(if allowed { Fate::Changed(decision) } else { Fate::OtherReason(decision) });
         }
-        let account = names.first().and_then(|name| self.snapshot.service_account(name));
-        // Without a principal that the policy knows it is a question of what it would say to another.
-        let (held, known) = match self.snapshot.groups.of_names(&names) {
-            Ok((found, held)) => (Some(held), issuer.is_some() && found == issuer),
-            Err(_) => (None, false),
-        };
-        let user = held.as_ref().map_or(&[][..], |held| &held.groups);
-        let bound_by = held.as_ref().map_or(&[][..], |held| held.binding());
+        // Without an issuer that the policy knows it is a question of what it would say to another.
+        let held =
+            self.snapshot.issuer_names.iter().position(|known| **known == *issuer).and_then(|issuer| {
+                self.groups.held(issuer, revision(record), groups.iter().map(|group| &*group.0))
+            });
         let (groups, caller, client_ip) = match account {
-            Some(account) => {
+            Some(account) if !is_user => {
                 let peer = record.peer.as_deref().unwrap_or_default();
                 let networks = account.networks.as_ref();
                 (&*account.groups, Caller::Service { networks }, ClientIp::parse(peer.as_bytes()))
             }
-            None => (user, Caller::User { bound_by }, client_ip),
+            _ => {
+                let nothing = (&[][..], &[][..]);
+                let (groups, bound_by) =
+                    held.as_ref().map_or(nothing, |held| (&*held.groups, &*held.bound_by));
+                (groups, Caller::User { bound_by }, client_ip)
+            }
         };
         let sample =
             Sample { tenants: &tenants, action: Ok(action), groups: Ok(groups), caller, client_ip, now };
-        let (decision, open) = sample
+        let (mut decision, mut open) = sample
             .reach(self.snapshot, |request| {
                 let decision = decide(self.snapshot, request);
-                let open = account.is_none() && (!known || self.could_differ(record, request, decision));
-                (decision, open)
+                let could_differ = |held| self.could_differ(request, decision, held);
+                (decision, is_user && held.as_ref().is_none_or(could_differ))
             })
             .map_err(|reason| corrupt(&format!("its tenants are refused ({reason})")))?;
-        Ok(if open {
+        let was_revoked = reason == Reason::TokenRevoked;
+        let verdict = self.revocations.verdict(revision(record), issuer, subject, was_revoked);
+        if verdict == Verdict::Yes {
+            (decision, open) = (Decision::denied(Reason::TokenRevoked), false);
+        }
+        // One that denies in any case denies whoever is revoked, too.
+        let perhaps_revoked = verdict == Verdict::Perhaps && (open || decision.is_allow());
+        // The policy that decided it decides it alike, also by what was not recorded.
+        let is_own = self.now.is_none() && *revision(record) == *self.snapshot.revision;
+        Ok(if is_own && (open || perhaps_revoked || decision.is_allow() == allowed) {
+            Fate::Same
+        } else if perhaps_revoked {
+            Fate::PerhapsRevoked(decision)
+        } else if open {
             Fate::Unknown(decision)
         } else if decision.is_allow() != allowed {
             Fate::Changed(decision)
@@ -191,56 +173,17 @@ impl<'s> Judge<'s> {
         })
     }
 
-    /// Whether groups that were not recorded could turn the decision. Rather yes than no.
-    fn could_differ(&self, record: &Record<'_>, request: &AccessRequest<'_>, decision: Decision) -> bool {
-        let revision = record.policy_revision.as_deref().unwrap_or_default();
-        let untold = self.untold.get(revision).unwrap_or(&self.all_untold);
-        if untold.is_empty() {
-            return false;
-        }
-        let untold = |id: &GroupId| untold.contains(id) && request.groups.binary_search(id).is_err();
-        let violated = |rule: &&Restriction| {
-            !rule.shadow
-                && rule.scopes.cover(request.scope, request.backends)
-                && !request.client_ip.is_ok_and(|client| rule.networks.contains(client.addr()))
+    /// Whether groups that were not recorded could turn the decision. Rather yes than no: one may grant without binding.
+    fn could_differ(&self, request: &AccessRequest<'_>, decision: Decision, held: &Holdings<'_>) -> bool {
+        let at_most;
+        let other = if decision.is_allow() {
+            at_most = held.bound_at_most();
+            AccessRequest { caller: Caller::User { bound_by: &at_most }, ..request.clone() }
+        } else {
+            at_most = held.groups_at_most();
+            AccessRequest { groups: &at_most, ..request.clone() }
         };
-        let names = |rule: &Restriction, tenant: &str| {
-            rule.tenants.iter().any(|pattern| pattern.matches(tenant)) && !rule.excepts_tenant(tenant)
-        };
-        let touching = || {
-            let restrictions = self.snapshot.restrictions.iter().filter(violated);
-            restrictions.filter(|rule| request.tenants.iter().any(|tenant| names(rule, tenant)))
-        };
-        if decision.is_allow() {
-            return touching()
-                .any(|rule| !rule.excepts_groups(request.groups) && rule.groups.iter().any(untold));
-        }
-        let holds =
-            |groups: &[GroupId]| groups.iter().any(|group| request.groups.binary_search(group).is_ok());
-        // Each restriction that denies would have to except a group that was not recorded,
-        let bound = |rule: &&Restriction| holds(&rule.groups) && !rule.excepts_groups(request.groups);
-        let kept_out = touching().filter(bound).any(|rule| !rule.except_groups.iter().any(untold));
-        // and each tenant be granted to one that is held or was not recorded.
-        !kept_out && self.could_be_granted(request.tenants, request, untold)
-    }
-
-    fn could_be_granted(
-        &self,
-        tenants: &TenantList<'_>,
-        request: &AccessRequest<'_>,
-        untold: impl Fn(&GroupId) -> bool,
-    ) -> bool {
-        tenants.iter().all(|tenant| {
-            self.snapshot.grants.iter().any(|grant| {
-                grant.scopes.contains(request.scope)
-                    && !grant.has_expired(request.now)
-                    && grant.tenants.iter().any(|pattern| pattern.matches(tenant))
-                    && !grant.excepts(tenant)
-                    && grant.groups.iter().any(|group| {
-                        request.groups.binary_search(group).is_ok() || *group == EVERYONE || untold(group)
-                    })
-            })
-        })
+        decide(self.snapshot, &other).is_allow() != decision.is_allow()
     }
 }
 
@@ -274,6 +217,10 @@ fn backends(record: &Record<'_>, scope: Scope) -> Result<BackendSet, Corrupt> {
 fn time(record: &Record<'_>) -> Result<u64, Corrupt> {
     let time: Option<jiff::Timestamp> = record.time.as_deref().and_then(|text| text.parse().ok());
     time.and_then(|time| u64::try_from(time.as_second()).ok()).ok_or_else(|| corrupt("no time"))
+}
+
+fn revision<'r>(record: &'r Record<'_>) -> &'r str {
+    record.policy_revision.as_deref().unwrap_or_default()
 }
 
 fn corrupt(what: &str) -> Corrupt {

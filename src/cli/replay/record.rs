@@ -7,15 +7,19 @@ use std::io::{self, BufRead, Read};
 /// Longer lines are no records: each part of one is cut at 4 KiB when it is written.
 pub(super) const MAX_LINE: u64 = 1 << 20;
 
+/// The form of records that is read.
+pub(super) const SCHEMA: u64 = 1;
+
 /// A record; the names are those of the log. Members that are not needed are not read.
 #[derive(Deserialize)]
 pub(super) struct Record<'a> {
+    pub(super) schema: u64,
     #[serde(borrow)]
     pub(super) time: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) request_id: Option<Cow<'a, str>>,
-    /// Null where nginx refused the request before it was decided.
-    #[serde(borrow)]
+    /// Null where nginx refused the request before it was decided; never absent.
+    #[serde(borrow, deserialize_with = "Option::deserialize")]
     pub(super) decision: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) reason: Option<Cow<'a, str>>,
@@ -35,6 +39,10 @@ pub(super) struct Record<'a> {
     pub(super) tenants: Option<Vec<Text<'a>>>,
     #[serde(borrow)]
     pub(super) scope: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) grant: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    pub(super) restriction: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) owner: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -63,6 +71,7 @@ pub(super) struct Shadow<'a> {
 /// Which groups a record names, under which policy.
 #[derive(Deserialize)]
 pub(super) struct Names<'a> {
+    pub(super) schema: u64,
     #[serde(borrow)]
     pub(super) policy_revision: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -131,11 +140,24 @@ mod tests {
 
     #[test]
     fn escaped_and_plain_members_are_read() {
-        let json = br#"{"decision":"allow","groups":["a","b\"c"],"shadow":{"decision":"deny","reason":"ip_forbidden"},"x":[1]}"#;
+        let json = br#"{"schema":1,"decision":"allow","groups":["a","b\"c"],"shadow":{"decision":"deny","reason":"ip_forbidden"},"x":[1]}"#;
         let record: Record<'_> = serde_json::from_slice(json).unwrap();
         let groups: Vec<_> = record.groups.unwrap().into_iter().map(|text| text.0.into_owned()).collect();
         assert_eq!(groups, ["a", "b\"c"]);
         assert_eq!(&*record.shadow.unwrap().reason, "ip_forbidden");
         assert!(record.scope.is_none());
+    }
+
+    #[test]
+    fn no_record_is_without_schema_and_decision() {
+        let refused = |text| serde_json::from_str::<Record<'_>>(text).err().map(|error| error.to_string());
+        assert_eq!(refused(r#"{"schema":1,"decision":null}"#), None);
+        for (text, told) in [
+            (r#"{"a":1}"#, "missing field `schema`"),
+            (r#"{"schema":1}"#, "missing field `decision`"),
+            (r#"{"schema":"1","decision":null}"#, "invalid type: string"),
+        ] {
+            assert!(refused(text).unwrap().starts_with(told), "{text}");
+        }
     }
 }
