@@ -32,11 +32,17 @@ use std::process::ExitCode;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done: the policy is valid, the request is allowed, every test passed
-  1  the command could not run: wrong usage, a file that cannot be read, an issuer without usable keys
+  1  the command could not run: wrong usage, a file that cannot be read, output that cannot be written, an issuer
+     without usable keys
   2  the request is denied, a test failed, policies or decisions differ
   3  the policy is invalid
 
 Errors and the problems of a policy go to stderr, everything else to stdout.";
+
+/// A longer cell does not make its column wider, in characters.
+const MAX_WIDTH: usize = 100;
+/// Entries of a rule's list that are shown to people.
+const MAX_LISTED: usize = 8;
 
 /// Authorization for Grafana OSS over Mimir, Loki and Tempo, inside nginx.
 #[derive(Parser)]
@@ -110,7 +116,8 @@ impl Answer {
         match stdout.write_all(self.out.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 let _ = writeln!(io::stderr(), "error: cannot write the output: {}", words(&error));
-                self.status.max(Status::Failed)
+                // Whatever was found, nobody can read it.
+                Status::Failed
             }
             _ => self.status,
         }
@@ -196,24 +203,40 @@ fn place_of(owner: Option<&str>, line: u32) -> String {
     owner.map_or_else(|| format!("line {line}"), |owner| format!("owner {owner}, line {line}"))
 }
 
-/// Rows under their headings, in columns of equal width; the last one is as long as it is.
+/// Rows under their headings, in columns of equal width; the last one is as long as it is. A cell longer than
+/// [`MAX_WIDTH`] moves the rest of its own line, and of no other.
 fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = headings.map(|heading| heading.chars().count());
     for row in rows {
         for (width, text) in widths.iter_mut().zip(row) {
-            *width = text.chars().count().max(*width);
+            let own = text.chars().count();
+            if own <= MAX_WIDTH {
+                *width = own.max(*width);
+            }
         }
     }
     let mut out = String::new();
     for row in std::iter::once(&headings.map(str::to_owned)).chain(rows) {
         let mut line = String::new();
         for (text, width) in row.iter().zip(widths) {
-            _ = write!(line, "{text:width$}  ");
+            line.push_str(text);
+            let missing = width.saturating_sub(text.chars().count());
+            line.extend(std::iter::repeat_n(' ', missing + 2));
         }
         out.push_str(line.trim_end());
         out.push('\n');
     }
     out
+}
+
+/// The first few of a list for people, and how many more there are; the JSON form has them all.
+fn first_few(all: &[String], at_most: usize) -> String {
+    let shown = all.get(..at_most).unwrap_or(all);
+    let mut text = shown.iter().map(|one| plain(one)).collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = all.len().checked_sub(at_most) {
+        _ = write!(text, " and {more} more");
+    }
+    text
 }
 
 /// The system's words in this program's style.
@@ -252,6 +275,23 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// A width in a format string ends at 65535.
+    #[test]
+    fn a_long_cell_moves_its_own_line_only() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned);
+        let long = "x".repeat(70_000);
+        let rows = [row(["a", "größe", "b"]), row([&long, "c", "d"]), row(["e", "f", &long])];
+        let expected = format!("WHO  WHAT   END\na    größe  b\n{long}  c      d\ne    f      {long}\n");
+        assert!(columns(["WHO", "WHAT", "END"], &rows) == expected);
+    }
+
+    #[test]
+    fn long_lists_are_counted() {
+        let list = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(first_few(&list(3), 3), "0, 1, 2");
+        assert_eq!(first_few(&list(5), 3), "0, 1, 2 and 2 more");
     }
 
     #[test]

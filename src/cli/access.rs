@@ -1,7 +1,8 @@
 //! `tenantauth access`: who may reach a tenant, or what a group may reach; for the quarterly review.
 
 use super::{
-    Answer, Failure, Format, columns, json, load, place_of, plain, refused, refused_owners, timestamp,
+    Answer, Failure, Format, MAX_LISTED, columns, first_few, json, load, place_of, plain, refused,
+    refused_owners, timestamp,
 };
 use crate::engine::unix_now;
 use crate::policy::access::cells::Universe;
@@ -334,7 +335,7 @@ fn human(report: &Report) -> String {
                 let raw = if row.raw_groups.is_empty() {
                     String::new()
                 } else {
-                    format!(" ({})", row.raw_groups.join(", "))
+                    format!(" ({})", first_few(&row.raw_groups, MAX_LISTED))
                 };
                 if row.group == "*" { "everyone".to_owned() } else { plain(&format!("{}{raw}", row.group)) }
             } else {
@@ -357,7 +358,7 @@ fn human(report: &Report) -> String {
                 scopes_text(&row.scopes),
                 plain(&row.shown_from),
                 row.until.clone().unwrap_or_else(|| "always".to_owned()),
-                grants.join(", "),
+                first_few(&grants, MAX_LISTED),
             ]
         })
         .collect();

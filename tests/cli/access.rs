@@ -90,3 +90,33 @@ fn wrong_policies_are_told() {
     room.run(&["access", "--policy", "broken.yaml", "--group", "a"]).complains(3, "broken.yaml:10:14: ");
     room.run(&["access", "--policy", "nowhere.yaml", "--group", "a"]).complains(1, "cannot read the policy");
 }
+
+#[test]
+fn long_lists_make_no_wide_table() {
+    let room = Room::new();
+    let guids: Vec<String> =
+        (0..2000).map(|number| format!("00000000-0000-4000-8000-{number:012}")).collect();
+    let head = POLICY.split("\ngroup_names").next().unwrap();
+    let mut policy = format!("{head}\ngroup_names: {{ all-staff: {guids:?} }}\ngrants:\n");
+    for _ in 0..4999 {
+        policy += "- { groups: [all-staff], tenants: ['t*'] }\n";
+    }
+    policy += "- { groups: [all-staff], tenants: [t, u] }\n- { groups: [g], tenants: [t] }\n";
+    room.write("long.yaml", &policy);
+    for args in [["--tenant", "t"], ["--group", "all-staff"]] {
+        let run = room.run(&[&["access", "--policy", "long.yaml"], &args[..]].concat());
+        run.says(0, &[" and 499"]);
+        assert!(run.out.lines().all(|line| line.len() < 1000), "{}", run.out);
+    }
+    let run = room.run(&["access", "--policy", "long.yaml", "--tenant", "t"]);
+    run.says(
+        0,
+        &["\nall-staff (00000000-0000-4000-8000-000000000000, ", " and 1992 more)", "\ng    *:read "],
+    );
+    let run = room.run(&["access", "--policy", "long.yaml", "--tenant", "t", "--format", "json"]).json();
+    let row = &run["access"][0];
+    assert_eq!(
+        (row["raw_groups"].as_array().unwrap().len(), row["grants"].as_array().unwrap().len()),
+        (2000, 5000)
+    );
+}

@@ -111,3 +111,20 @@ fn wrong_policies_are_told() {
     room.run(&["diff", "policy.yaml", "broken.yaml"]).complains(3, "broken.yaml:10:14: ");
     room.run(&["diff", "nowhere.yaml", "policy.yaml"]).complains(1, "cannot read the policy");
 }
+
+#[test]
+fn long_lists_of_networks_make_no_wide_table() {
+    let room = Room::new();
+    let networks: Vec<String> =
+        (0..5000).map(|number| format!("10.{}.{}.0/24", number / 250, number % 250)).collect();
+    let sum = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
+    let account = format!(
+        "service_accounts: [{{ name: agent, token_sha256: ['{sum}'], networks: {networks:?} }}]\nauthorizations:\n  'service:agent': [tenant1]\n"
+    );
+    room.write("new.yaml", &POLICY.replace("authorizations:\n", &account));
+    let run = room.run(&["diff", "policy.yaml", "new.yaml"]);
+    run.says(
+        2,
+        &["\nCHANGE  WHO            TENANT   SCOPES  FROM  UNTIL\n", "gained  service_accounts agent  - -> "],
+    );
+}

@@ -219,6 +219,25 @@ fn explain_takes_claims_and_says_that_they_are_not_verified() {
 }
 
 #[test]
+fn explain_lists_groups_that_the_policy_does_not_know() {
+    let room = Room::new();
+    let request = "--token - --tenant tenant1 --scope logs:read";
+    let of = |count: usize| {
+        let groups: Vec<String> = (1..=count).map(|number| format!("unheard-{number}")).collect();
+        let mut claims = claims();
+        claims["groups"] = json!(groups);
+        token(&claims)
+    };
+    room.explain_with(request, &of(2)).says(
+        2,
+        &["groups known to the policy: none\n", "groups the policy does not know: unheard-1, unheard-2\n"],
+    );
+    room.explain_with(request, &of(200)).says(2, &[", unheard-20 and 180 more\n"]);
+    let found = room.explain_with(&format!("{request} --format json"), &of(200)).json();
+    assert_eq!(found["principal"]["unknown_groups"].as_array().unwrap().len(), 200);
+}
+
+#[test]
 fn explain_needs_a_valid_policy() {
     let room = Room::new();
     let rest = ["--groups", "a", "--tenant", "b", "--scope", "logs:read"];

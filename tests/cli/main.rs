@@ -228,20 +228,32 @@ fn wrong_usage_is_1_and_help_is_0() {
 #[test]
 fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
     let room = Room::new();
-    let command = || {
+    let command = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantauth"));
-        command.arg("routes").current_dir(&room.0);
+        command.args(args).current_dir(&room.0);
         command
     };
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let output = command().stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    let output = command(&["routes"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 
-    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = command().stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(output.stderr.starts_with(b"error: cannot write the output: no space left on device"));
+    // Whatever was found: nobody has read it.
+    room.write("other.yaml", &POLICY.replace("group1: [tenant1]", "group1: [tenant2]"));
+    for args in [&["routes"][..], &["diff", "policy.yaml", "other.yaml"], &["check", "broken.yaml"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output =
+            command(args).stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(err.contains("error: cannot write the output: no space left on device"), "{args:?}: {err}");
+    }
 }
 
 /// What is shipped is what the command prints, and the examples name it.

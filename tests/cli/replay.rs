@@ -337,3 +337,17 @@ fn records_are_told_from_other_objects_and_shown_with_their_rules() {
     assert_eq!(rules(0), [&json!("team-a-writers"), &Value::Null]);
     assert_eq!(rules(1), [&Value::Null, &json!("old-office")]);
 }
+
+/// A record is not ours: whoever wrote it may have put anything into it.
+#[test]
+fn a_long_owner_makes_no_wide_table() {
+    let room = Room::new();
+    let long = "x".repeat(70_000);
+    let owned = |owner: &str| record(&json!({"client_ip": "198.18.0.5", "owner": owner}));
+    room.write("audit.jsonl", &format!("{}\n{}\n", owned(&long), owned("team-a")));
+    let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl"]);
+    run.says(
+        0,
+        &["\nOWNER   GAINED  LOST  UNKNOWN\n", "\nteam-a  0       0     1\n", &format!("\n{long}  0 ")],
+    );
+}

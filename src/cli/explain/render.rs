@@ -1,6 +1,6 @@
 //! The explanation for people: what was asked, rule by rule what was found, and at the end the decision.
 
-use super::super::{place_of, plain};
+use super::super::{MAX_LISTED, first_few, place_of, plain};
 use super::report::{
     AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, RuleName, TenantRules, Who,
 };
@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 
 /// Grants of other groups that are listed; the JSON form has them all.
 const MAX_OTHER_GRANTS: usize = 10;
-/// Names listed of a rule's groups.
-const MAX_NAMES: usize = 8;
+/// Groups that the policy does not know which are listed; the JSON form has them all.
+const MAX_UNKNOWN: usize = 20;
 
 // Writing to a string does not fail.
 
@@ -70,7 +70,11 @@ fn who(out: &mut String, who: &Who) {
     }
     _ = writeln!(out, "         groups known to the policy: {}", everything(&who.groups));
     if !who.unknown_groups.is_empty() {
-        _ = writeln!(out, "         groups the policy does not know: {}", everything(&who.unknown_groups));
+        _ = writeln!(
+            out,
+            "         groups the policy does not know: {}",
+            first_few(&who.unknown_groups, MAX_UNKNOWN)
+        );
     }
     if !who.revoked_groups.is_empty() {
         _ = writeln!(out, "         groups the policy revokes: {}", everything(&who.revoked_groups));
@@ -218,9 +222,5 @@ fn everything(names: &[String]) -> String {
 
 /// The first few names of a rule.
 fn list(names: &[String]) -> String {
-    let mut text = everything(names.get(..MAX_NAMES).unwrap_or(names));
-    if let Some(more @ 1..) = names.len().checked_sub(MAX_NAMES) {
-        _ = write!(text, " and {more} more");
-    }
-    text
+    first_few(names, MAX_LISTED)
 }
