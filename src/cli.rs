@@ -37,7 +37,8 @@ Exit status:
   2  the request is denied, a test failed, policies or decisions differ
   3  the policy is invalid
 
-Errors and the problems of a policy go to stderr, everything else to stdout.";
+Errors and the problems of a policy go to stderr, everything else to stdout. With `--format json` the problems of a
+policy that cannot be used are the document on stdout too, in the form of `check`.";
 
 /// A longer cell does not make its column wider, in characters.
 const MAX_WIDTH: usize = 100;
@@ -183,19 +184,33 @@ fn timestamp(seconds: u64) -> String {
     time.map_or_else(|| format!("{seconds} s after 1970"), |time| time.to_string())
 }
 
-/// The answer where a policy cannot be used. `read`: whether it could be read at all.
-fn refused(diagnostics: &[Diagnostic], read: bool) -> Answer {
-    let mut err = String::new();
-    diagnostics.iter().for_each(|problem| _ = writeln!(err, "{problem}"));
-    let status = if read { Status::Invalid } else { Status::Failed };
-    Answer { status, out: String::new(), err }
+/// The answer where a policy cannot be used, or where documents of its owners cannot and the command needs all of them.
+/// `read`: whether it could be read at all.
+///
+/// As JSON it is what `check` says.
+fn refused(path: &Path, outcome: &Outcome, read: bool, format: Format) -> Result<Answer, Failure> {
+    let err = match &outcome.compiled {
+        Some(_) => lines(refused_owners(&outcome.owners)),
+        None => lines(&outcome.diagnostics),
+    };
+    let out = match format {
+        Format::Json => json(&check::Report::of_refused(path, outcome))?,
+        Format::Human => String::new(),
+    };
+    Ok(Answer { status: if read { Status::Invalid } else { Status::Failed }, out, err })
 }
 
 /// What is wrong with the documents of owners that are not in force.
-fn refused_owners(owners: &[OwnerOutcome]) -> String {
+fn refused_owners(owners: &[OwnerOutcome]) -> impl Iterator<Item = &Diagnostic> {
     let refused = owners.iter().filter(|owner| owner.state != OwnerState::Current);
-    let problems = refused.flat_map(|owner| &owner.diagnostics).filter(|problem| problem.is_error());
-    problems.map(|problem| format!("{problem}\n")).collect()
+    refused.flat_map(|owner| &owner.diagnostics).filter(|problem| problem.is_error())
+}
+
+fn lines<'d>(problems: impl IntoIterator<Item = &'d Diagnostic>) -> String {
+    problems.into_iter().fold(String::new(), |mut out, problem| {
+        _ = writeln!(out, "{problem}");
+        out
+    })
 }
 
 /// Where a rule stands, for people: its line, and whose document that is in unless it is the platform's.

@@ -1,7 +1,7 @@
 //! `tenantauth access`: who may reach a tenant, or what a group may reach; for the quarterly review.
 
 use super::{
-    Answer, Failure, Format, MAX_LISTED, columns, first_few, json, load, place_of, plain, refused,
+    Answer, Failure, Format, MAX_LISTED, columns, first_few, json, lines, load, place_of, plain, refused,
     refused_owners, timestamp,
 };
 use crate::engine::unix_now;
@@ -103,9 +103,11 @@ impl Access {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = unix_now();
         let (outcome, _, read) = load(&self.policy, now);
-        let Some(compiled) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
+        let Some(compiled) = &outcome.compiled else {
+            return refused(&self.policy, &outcome, read, format);
+        };
         let snapshot = &compiled.snapshot;
-        let mut err = refused_owners(&outcome.owners);
+        let mut err = lines(refused_owners(&outcome.owners));
         let access = match (&self.tenant, &self.group) {
             (Some(tenant), _) => of_tenant(snapshot, tenant, now)?,
             (None, group) => {

@@ -42,7 +42,7 @@ pub(super) struct Check {
 
 /// What was found of all policies; the JSON form is stable.
 #[derive(Serialize)]
-struct Report {
+pub(super) struct Report {
     policies: Vec<Checked>,
 }
 
@@ -135,25 +135,10 @@ impl Check {
 
     fn check(&self, policy: &Path, user: Option<&User>) -> Checked {
         let now = unix_now();
-        let (Outcome { compiled, diagnostics: mut found, owners }, fingerprint, read) = load(policy, now);
+        let (outcome, fingerprint, read) = load(policy, now);
+        let (mut found, told) = findings(policy, &outcome);
+        let compiled = outcome.compiled;
         let mut usable = compiled.is_some();
-        found.extend(owners.iter().flat_map(|owner| owner.diagnostics.iter().cloned()));
-        let mut told: Vec<Owner> = owners
-            .iter()
-            .map(|owner| Owner {
-                name: owner.name.to_string(),
-                contact: owner.contact.as_deref().map(str::to_owned),
-                valid: Some(owner.state == OwnerState::Current),
-                revision: owner.revision.as_deref().map(str::to_owned),
-            })
-            .collect();
-        if owners.is_empty() && compiled.is_none() && policy.is_dir() {
-            for (name, problems) in store::shapes_of_owners(policy) {
-                let wrong = problems.iter().any(Diagnostic::is_error);
-                told.push(Owner { name, contact: None, valid: wrong.then_some(false), revision: None });
-                found.extend(problems);
-            }
-        }
         if let Some(user) = user {
             // A file that could not be read here is told already.
             let readable_here = fingerprint.files().filter(|(_, error)| error.is_none());
@@ -210,6 +195,49 @@ impl Check {
             },
             Err(problem) => Start { problem: Some(problem), ..Start::default() },
         }
+    }
+}
+
+/// Every problem of a policy and of its owners' documents, and what became of these.
+fn findings(policy: &Path, outcome: &Outcome) -> (Vec<Diagnostic>, Vec<Owner>) {
+    let Outcome { compiled, diagnostics, owners } = outcome;
+    let mut found = diagnostics.clone();
+    found.extend(owners.iter().flat_map(|owner| owner.diagnostics.iter().cloned()));
+    let mut told: Vec<Owner> = owners
+        .iter()
+        .map(|owner| Owner {
+            name: owner.name.to_string(),
+            contact: owner.contact.as_deref().map(str::to_owned),
+            valid: Some(owner.state == OwnerState::Current),
+            revision: owner.revision.as_deref().map(str::to_owned),
+        })
+        .collect();
+    if owners.is_empty() && compiled.is_none() && policy.is_dir() {
+        for (name, problems) in store::shapes_of_owners(policy) {
+            let wrong = problems.iter().any(Diagnostic::is_error);
+            told.push(Owner { name, contact: None, valid: wrong.then_some(false), revision: None });
+            found.extend(problems);
+        }
+    }
+    (found, told)
+}
+
+impl Report {
+    /// What other commands say of a policy that they cannot use.
+    pub(super) fn of_refused(policy: &Path, outcome: &Outcome) -> Self {
+        let (found, owners) = findings(policy, outcome);
+        let checked = Checked {
+            file: policy.display().to_string(),
+            valid: false,
+            revision: None,
+            diagnostics: found.iter().map(Entry::of).collect(),
+            start: None,
+            read: true,
+            status: Status::Invalid,
+            found,
+            owners,
+        };
+        Self { policies: vec![checked] }
     }
 }
 

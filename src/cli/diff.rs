@@ -98,11 +98,11 @@ struct Access {
 impl Diff {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = unix_now();
-        let old = match usable(&self.old, now) {
+        let old = match usable(&self.old, now, format)? {
             Ok(compiled) => compiled,
             Err(answer) => return Ok(answer),
         };
-        let new = match usable(&self.new, now) {
+        let new = match usable(&self.new, now, format)? {
             Ok(compiled) => compiled,
             Err(answer) => return Ok(answer),
         };
@@ -143,14 +143,14 @@ impl Diff {
     }
 }
 
-fn usable(path: &Path, now: u64) -> Result<Compiled, Answer> {
-    let (outcome, _, read) = load(path, now);
-    let owners = refused_owners(&outcome.owners);
-    if !owners.is_empty() {
-        // Compared without the document, it would read as if the owner had withdrawn everything.
-        return Err(Answer { status: Status::Invalid, out: String::new(), err: owners });
+fn usable(path: &Path, now: u64, format: Format) -> Result<Result<Compiled, Answer>, Failure> {
+    let (mut outcome, _, read) = load(path, now);
+    // Compared without an owner's document, it would read as if the owner had withdrawn everything.
+    let complete = refused_owners(&outcome.owners).next().is_none();
+    match outcome.compiled.take_if(|_| complete) {
+        Some(compiled) => Ok(Ok(compiled)),
+        None => refused(path, &outcome, read, format).map(Err),
     }
-    outcome.compiled.ok_or_else(|| refused(&outcome.diagnostics, read))
 }
 
 /// What policies call raw groups.

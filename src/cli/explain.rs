@@ -5,14 +5,14 @@ mod render;
 mod report;
 
 use super::{
-    Answer, Failure, Format, Status, backend_parser, json, load, refused, refused_owners, timestamp,
+    Answer, Failure, Format, Status, backend_parser, json, lines, load, refused, refused_owners, timestamp,
 };
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
+use crate::policy::Compiled;
 use crate::policy::sample::{Action, Sample, is_method, tenants};
 use crate::policy::snapshot::Snapshot;
-use crate::policy::{Compiled, Outcome};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -93,24 +93,24 @@ pub(super) fn parse_time(text: &str) -> Result<u64, &'static str> {
 impl Explain {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
-        let (Outcome { compiled, diagnostics, owners }, _, read) = load(&self.policy, now);
-        let Some(mut compiled) = compiled else {
-            return Ok(refused(&diagnostics, read));
+        let (mut outcome, _, read) = load(&self.policy, now);
+        let Some(compiled) = &mut outcome.compiled else {
+            return refused(&self.policy, &outcome, read, format);
         };
         let action = self.action()?;
         let token = self.token.as_deref().map(principal::read).transpose()?;
         let mut err = String::new();
-        if let Some(Err(why)) = token.as_deref().map(|header| principal::fetch_keys(&mut compiled, header)) {
+        if let Some(Err(why)) = token.as_deref().map(|header| principal::fetch_keys(compiled, header)) {
             _ = writeln!(err, "error: {why}");
         }
-        let principal = self.principal(&compiled, token.as_deref(), now)?;
-        let explanation = self.judge(&compiled, action, &principal, now);
+        let principal = self.principal(compiled, token.as_deref(), now)?;
+        let explanation = self.judge(compiled, action, &principal, now);
         let status = if explanation.allowed() { Status::Ok } else { Status::Denied };
         let out = match format {
             Format::Json => json(&explanation)?,
             Format::Human => render::human(&explanation),
         };
-        Ok(Answer { status, out, err: err + &refused_owners(&owners) })
+        Ok(Answer { status, out, err: err + &lines(refused_owners(&outcome.owners)) })
     }
 
     fn principal<'c>(

@@ -71,11 +71,13 @@ struct Key {
 impl Keys {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let (outcome, fingerprint, read) = load(&self.policy, unix_now());
-        let Some(compiled) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
+        let Some(compiled) = &outcome.compiled else {
+            return refused(&self.policy, &outcome, read, format);
+        };
         let report = Report {
             policy: self.policy.display().to_string(),
             revision: compiled.snapshot.revision.to_string(),
-            issuers: published(&compiled, &fingerprint),
+            issuers: published(compiled, &fingerprint),
         };
         let without = report.issuers.iter().filter(|issuer| issuer.usable == 0);
         let err = without.fold(String::new(), |mut err, issuer| {

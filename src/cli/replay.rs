@@ -5,7 +5,9 @@ mod judge;
 mod record;
 mod revoked;
 
-use super::{Answer, Failure, Format, Status, columns, counted, load, plain, refused, refused_owners, words};
+use super::{
+    Answer, Failure, Format, Status, columns, counted, lines, load, plain, refused, refused_owners, words,
+};
 use crate::engine::unix_now;
 use crate::policy::OwnerState;
 use crate::policy::snapshot::Snapshot;
@@ -140,19 +142,16 @@ impl Replay {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
         let (outcome, _, read) = load(&self.policy, now);
-        let owners = refused_owners(&outcome.owners);
-        if !owners.is_empty() {
-            return Ok(Answer { status: Status::Invalid, out: String::new(), err: owners });
-        }
-        let Some(compiled) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
+        let usable = outcome.compiled.as_ref().filter(|_| refused_owners(&outcome.owners).next().is_none());
+        let Some(compiled) = usable else { return refused(&self.policy, &outcome, read, format) };
         let mut judge = Judge::of(&compiled.snapshot, self.now);
         let mut err = String::new();
         for path in &self.recorded {
             let (outcome, _, read) = load(path, now);
-            let Some(recorded) = outcome.compiled else { return Ok(refused(&outcome.diagnostics, read)) };
+            let Some(recorded) = &outcome.compiled else { return refused(path, &outcome, read, format) };
             judge.learn_policy(&recorded.snapshot);
             // Nothing is decided by it, and what was in force without that document is told all the same.
-            err.push_str(&refused_owners(&outcome.owners));
+            err.push_str(&lines(refused_owners(&outcome.owners)));
             for owner in outcome.owners.iter().filter(|owner| owner.state != OwnerState::Current) {
                 _ = writeln!(
                     err,

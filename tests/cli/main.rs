@@ -256,6 +256,34 @@ fn a_closed_pipe_is_no_failure_and_a_full_disk_is_one() {
     }
 }
 
+/// Scripts read the problems where they read the answer.
+#[test]
+fn as_json_every_command_tells_an_invalid_policy_as_check_does() {
+    let room = Room::new();
+    let checked = room.run(&["check", "broken.yaml", "--format", "json"]).json();
+    assert_eq!(checked["policies"][0]["valid"], false);
+    let all = [
+        "access --policy broken.yaml --group a",
+        "explain --policy broken.yaml --groups a --tenant b --scope logs:read",
+        "diff broken.yaml policy.yaml",
+        "diff policy.yaml broken.yaml",
+        "keys --policy broken.yaml",
+        "replay --policy broken.yaml audit.jsonl",
+        "replay --policy policy.yaml --recorded broken.yaml audit.jsonl",
+    ];
+    for command in all {
+        let args: Vec<&str> = command.split(' ').chain(["--format", "json"]).collect();
+        let run = room.run(&args);
+        assert_eq!((run.status, run.json()), (3, checked.clone()), "{command}");
+        assert!(run.err.contains("broken.yaml:10:14: "), "{command}: {}", run.err);
+        // One that cannot be read at all is told the same way.
+        let args: Vec<&str> =
+            args.iter().map(|arg| if *arg == "broken.yaml" { "nowhere.yaml" } else { arg }).collect();
+        let run = room.run(&args);
+        assert_eq!((run.status, &run.json()["policies"][0]["valid"]), (1, &json!(false)), "{command}");
+    }
+}
+
 /// What is shipped is what the command prints, and the examples name it.
 #[test]
 fn the_schema_is_the_shipped_one() {
