@@ -4,6 +4,7 @@ mod principal;
 mod render;
 mod report;
 
+use super::check::Entry;
 use super::{
     Answer, Failure, Format, Status, backend_parser, json, lines, load, refused, refused_owners, timestamp,
 };
@@ -18,7 +19,7 @@ use crate::scope::{Backend, BackendSet, Scope};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
-use report::{AccountSeen, Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use report::{AccountSeen, Applied, Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -26,8 +27,10 @@ use std::path::PathBuf;
 ///
 /// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
 /// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
-/// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1
-/// where the policy or the token cannot be read.
+/// The decision is the one that nginx applies: under `mode: shadow` every request is let through until `shadow_until`
+/// (as --now counts), and `shadow` says what would have become of it. Exit status 0 on allow, 2 on deny, 1 where the
+/// policy or the token cannot be read, 3 where the policy is invalid. Of a policy of which only an owner's document is
+/// invalid the decision is shown all the same, as it is where there is no last good version, and the exit status is 3.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
 #[command(group = ArgGroup::new("what").required(true).args(["scope", "path"]))]
@@ -104,8 +107,13 @@ impl Explain {
             _ = writeln!(err, "error: {why}");
         }
         let principal = self.principal(compiled, token.as_deref(), now)?;
-        let explanation = self.judge(compiled, action, &principal, now);
-        let status = if explanation.allowed() { Status::Ok } else { Status::Denied };
+        let mut explanation = self.judge(compiled, action, &principal, now);
+        explanation.diagnostics = refused_owners(&outcome.owners).map(Entry::of).collect();
+        let status = match (explanation.diagnostics.is_empty(), explanation.allowed()) {
+            (false, _) => Status::Invalid,
+            (true, true) => Status::Ok,
+            (true, false) => Status::Denied,
+        };
         let out = match format {
             Format::Json => json(&explanation)?,
             Format::Human => render::human(&explanation),
@@ -165,18 +173,47 @@ impl Explain {
         let trace = sample
             .reach(snapshot, |request| explain(snapshot, request))
             .unwrap_or_else(|reason| Trace { decision: Decision::denied(reason), tenants: Vec::new() });
-        let decision = trace.decision;
+        let found = trace.decision;
+        let shadow_until = snapshot.shadow_until.filter(|_| snapshot.is_shadow(now));
+        let restriction = found.restriction.and_then(|rule| restriction_name(snapshot, rule));
+        let answer = (!found.is_allow()).then(|| found.reason().sentence());
+        let grant = found.grant.and_then(|grant| grant_name(snapshot, grant));
+        // What is applied, and what would have been, in the terms of an audit record.
+        let applied = match shadow_until {
+            Some(until) => Applied {
+                decision: "allow",
+                reason: Reason::Granted.name(),
+                mode: "shadow",
+                shadow_until: Some(timestamp(until)),
+                answer: None,
+                grant,
+                restriction: None,
+                shadow: Some(Shadow {
+                    decision: found.effect(),
+                    reason: found.reason().name(),
+                    restriction,
+                    answer,
+                }),
+            },
+            None => Applied {
+                decision: found.effect(),
+                reason: found.reason().name(),
+                mode: "enforce",
+                shadow_until: None,
+                answer,
+                grant,
+                restriction,
+                shadow: found.shadow.map(|shadow| Shadow {
+                    decision: "deny",
+                    reason: shadow.reason.name(),
+                    restriction: restriction_name(snapshot, shadow.restriction),
+                    answer: None,
+                }),
+            },
+        };
         Explanation {
-            decision: decision.effect(),
-            reason: decision.reason().name(),
-            answer: (!decision.is_allow()).then(|| decision.reason().sentence()),
-            grant: decision.grant.and_then(|grant| grant_name(snapshot, grant)),
-            restriction: decision.restriction.and_then(|rule| restriction_name(snapshot, rule)),
-            shadow: decision.shadow.map(|shadow| Shadow {
-                decision: "deny",
-                reason: shadow.reason.name(),
-                restriction: restriction_name(snapshot, shadow.restriction),
-            }),
+            applied,
+            diagnostics: Vec::new(),
             policy: self.policy.display().to_string(),
             revision: snapshot.revision.to_string(),
             time: timestamp(now),

@@ -219,6 +219,55 @@ fn explain_takes_claims_and_says_that_they_are_not_verified() {
 }
 
 #[test]
+fn explain_tells_what_a_gateway_in_shadow_mode_applies() {
+    let room = Room::new();
+    room.write("shadow.yaml", &format!("{POLICY}mode: shadow\nshadow_until: 2026-06-20T00:00:00Z\n"));
+    let ask = |now: &str, args: &str| {
+        let fixed = ["explain", "--policy", "shadow.yaml", "--now", now];
+        room.run(&[&fixed[..], &args.split_whitespace().collect::<Vec<_>>()].concat())
+    };
+    let outside = "--groups team-a --tenant team-a-x --scope logs:read --client-ip 198.18.0.5";
+    ask(NOW, outside).says(
+        0,
+        &[
+            // Every rule that took part is still shown.
+            "    team-a-writers (line 19): allows\n",
+            "    logs-from-office (line 37): VIOLATED, 198.18.0.5 is in none of ",
+            "\ndecision: allow (granted)\n",
+            "  mode shadow: denials are recorded and not applied until 2026-06-20T00:00:00Z\n",
+            "  shadow: would deny (ip_forbidden) by restriction logs-from-office (line 37)\n",
+            "  the client would be told: 403 Forbidden: ip not allowed\n",
+        ],
+    );
+    let found = ask(NOW, &format!("{outside} --format json")).json();
+    let rule = json!({"name": "logs-from-office", "owner": null, "line": 37});
+    for (key, expected) in [
+        ("decision", json!("allow")),
+        ("reason", json!("granted")),
+        ("mode", json!("shadow")),
+        ("shadow_until", json!("2026-06-20T00:00:00Z")),
+        ("answer", Value::Null),
+        ("restriction", Value::Null),
+        ("shadow", json!({"decision": "deny", "reason": "ip_forbidden", "restriction": rule})),
+    ] {
+        assert_eq!(found[key], expected, "{key}");
+    }
+    // Whatever check it is that would deny; and what would be allowed.
+    ask(NOW, "--groups team-a --tenant team:a --scope logs:read")
+        .says(0, &["\ndecision: allow (granted)\n", "  shadow: would deny (tenant_malformed)\n"]);
+    let allowed = "--groups group1 --tenant tenant1 --scope metrics:read";
+    ask(NOW, allowed).says(0, &["  by grant authorizations.group1 ", "  shadow: would allow (granted)\n"]);
+    // It ends.
+    let late = ask("2026-06-20T00:00:00Z", outside);
+    late.says(
+        2,
+        &["\ndecision: deny (ip_forbidden)\n", "  the client is told: 403 Forbidden: ip not allowed\n"],
+    );
+    assert!(!late.out.contains("shadow: would"), "{}", late.out);
+    assert_eq!(room.explain(&format!("{allowed} --format json")).json()["mode"], "enforce");
+}
+
+#[test]
 fn explain_lists_groups_that_the_policy_does_not_know() {
     let room = Room::new();
     let request = "--token - --tenant tenant1 --scope logs:read";

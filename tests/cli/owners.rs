@@ -100,11 +100,13 @@ fn an_owner_without_rules_is_told_before_a_bad_token() {
             "logs:read",
         ])
     };
-    ask("team-b").says(2, &["decision: deny (policy_unavailable)"]);
-    ask("team-a|team-b-x").says(2, &["decision: deny (policy_unavailable)"]);
+    // Something is wrong with the policy, whatever the tenant.
+    ask("team-b").says(3, &["decision: deny (policy_unavailable)"]);
+    ask("team-a|team-b-x").says(3, &["decision: deny (policy_unavailable)"]);
     // In the order of nginx: path and tenants before the owner, the token afterwards.
-    ask("team b").says(2, &["decision: deny (tenant_malformed)"]);
-    ask("team-a").says(2, &["decision: deny (token_malformed)"]);
+    ask("team b").says(3, &["decision: deny (tenant_malformed)"]);
+    ask("team-a").says(3, &["decision: deny (token_malformed)"]);
+    assert!(ask("team-a").err.starts_with("dir/owners.d/team-b.yaml:1:1: expected a mapping"));
 }
 
 #[test]

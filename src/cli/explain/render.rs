@@ -185,7 +185,7 @@ fn network(network: &NetworkSeen) -> String {
     }
 }
 
-fn decision(out: &mut String, found: &Explanation) {
+fn decision(out: &mut String, Explanation { applied: found, .. }: &Explanation) {
     _ = writeln!(out, "\ndecision: {} ({})", found.decision, found.reason);
     let rule =
         |rule: &RuleName| format!("{} ({})", plain(&rule.name), place_of(rule.owner.as_deref(), rule.line));
@@ -198,16 +198,16 @@ fn decision(out: &mut String, found: &Explanation) {
     if let Some(answer) = found.answer {
         _ = writeln!(out, "  the client is told: {answer}");
     }
-    if let Some(shadow) = &found.shadow
-        && let Some(restriction) = &shadow.restriction
-    {
-        _ = writeln!(
-            out,
-            "  shadow: would {} ({}) by restriction {}",
-            shadow.decision,
-            shadow.reason,
-            rule(restriction)
-        );
+    if let Some(until) = &found.shadow_until {
+        _ = writeln!(out, "  mode shadow: denials are recorded and not applied until {until}");
+    }
+    if let Some(shadow) = &found.shadow {
+        let by = shadow.restriction.as_ref().map(|name| format!(" by restriction {}", rule(name)));
+        let by = by.unwrap_or_default();
+        _ = writeln!(out, "  shadow: would {} ({}){by}", shadow.decision, shadow.reason);
+        if let Some(answer) = shadow.answer {
+            _ = writeln!(out, "  the client would be told: {answer}");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What `explain` found, in the shape of its JSON form, which is stable. Members are null where they are unknown.
 
+use crate::cli::check::Entry;
 use crate::cli::timestamp;
 use crate::client_ip::ClientIp;
 use crate::decision::{GrantOutcome, RestrictionOutcome, TenantTrace};
@@ -10,17 +11,10 @@ use serde::Serialize;
 
 #[derive(Serialize)]
 pub(super) struct Explanation {
-    /// `allow` or `deny`.
-    pub(super) decision: &'static str,
-    pub(super) reason: &'static str,
-    /// What the client would be told.
-    pub(super) answer: Option<&'static str>,
-    /// The grant that allowed it.
-    pub(super) grant: Option<RuleName>,
-    /// The restriction that denied it.
-    pub(super) restriction: Option<RuleName>,
-    /// What a restriction in shadow mode would have denied.
-    pub(super) shadow: Option<Shadow>,
+    #[serde(flatten)]
+    pub(super) applied: Applied,
+    /// What is wrong with documents of owners that cannot be used.
+    pub(super) diagnostics: Vec<Entry>,
     pub(super) policy: String,
     pub(super) revision: String,
     pub(super) time: String,
@@ -33,8 +27,29 @@ pub(super) struct Explanation {
 
 impl Explanation {
     pub(super) fn allowed(&self) -> bool {
-        self.decision == "allow"
+        self.applied.decision == "allow"
     }
+}
+
+/// What becomes of the request.
+#[derive(Serialize)]
+pub(super) struct Applied {
+    /// `allow` or `deny`.
+    pub(super) decision: &'static str,
+    pub(super) reason: &'static str,
+    /// `enforce`; `shadow` where the whole gateway only records.
+    pub(super) mode: &'static str,
+    /// Until when it does.
+    pub(super) shadow_until: Option<String>,
+    /// What the client would be told.
+    pub(super) answer: Option<&'static str>,
+    /// The grant that allowed it, or would have.
+    pub(super) grant: Option<RuleName>,
+    /// The restriction that denied it.
+    pub(super) restriction: Option<RuleName>,
+    /// What would have become of it: by the whole policy where the gateway only records, else by a restriction in
+    /// shadow mode that would have denied it.
+    pub(super) shadow: Option<Shadow>,
 }
 
 #[derive(Serialize)]
@@ -56,6 +71,9 @@ pub(super) struct Shadow {
     pub(super) decision: &'static str,
     pub(super) reason: &'static str,
     pub(super) restriction: Option<RuleName>,
+    /// What the client would have been told, where the whole gateway only records.
+    #[serde(skip)]
+    pub(super) answer: Option<&'static str>,
 }
 
 /// Who asks.
