@@ -1,17 +1,21 @@
 //! `tenantauth access`: who may reach a tenant, or what a group may reach; for the quarterly review.
 
+mod one_by_one;
+
+use super::check::Entry;
 use super::{
-    Answer, Failure, Format, MAX_LISTED, columns, first_few, json, lines, load, place_of, plain, refused,
-    refused_owners, timestamp,
+    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, lines, load, place_of, plain,
+    refused, refused_owners, timestamp,
 };
 use crate::engine::unix_now;
-use crate::policy::access::cells::Universe;
-use crate::policy::access::merge::merge;
+use crate::policy::access::cells::{Entangled, Universe};
+use crate::policy::access::merge::{Merged, merge};
 use crate::policy::access::{Bound, Rules, RulesOfCell, Unit, Until, units};
-use crate::policy::snapshot::{EVERYONE, Grant, GroupId, ServiceAccount, Snapshot};
+use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction, ServiceAccount, Snapshot};
 use crate::scope::{Scope, ScopeSet};
 use crate::tenant::{TenantPattern, is_tenant};
 use clap::{ArgGroup, Args};
+use one_by_one::one_by_one;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -22,8 +26,13 @@ const MAX_NETWORK: usize = 120;
 
 /// Shows who may reach a tenant, or which tenants a group may reach: for what, from where, until when.
 ///
-/// What is listed is true for somebody in that one group. Further groups add their grants, and the restrictions that
-/// bind or except them; `explain` decides such a case. Grants that have expired are left out.
+/// What is listed is true for somebody in that one group. With --tenant a group has lines where a grant names it, and
+/// where a restriction makes what everyone may do different for it: `everyone` is whoever is in no such group. Further
+/// groups add their grants, and the restrictions that bind or except them; `explain` decides such a case. Grants that
+/// have expired are left out, and `mode: shadow` is not looked at.
+///
+/// Exit status 0, 1 where the policy cannot be read, 3 where it is invalid. Where only an owner's document is, the
+/// answer is given all the same, as it is where there is no last good version, and the exit status is 3.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whose").required(true).args(["tenant", "group"]))]
 pub(super) struct Access {
@@ -53,10 +62,22 @@ struct Report {
     time: String,
     tenant: Option<String>,
     group: Option<String>,
+    /// Owners whose documents cannot be used: without a last good version nobody reaches their tenants.
+    unavailable: Vec<Unavailable>,
+    /// The patterns of tenants overlap in too many ways: each row is one grant by itself, and rows overlap.
+    overlapping: bool,
     access: Vec<Row>,
+    /// What is wrong with documents of owners that cannot be used.
+    diagnostics: Vec<Entry>,
 }
 
 #[derive(Serialize)]
+struct Unavailable {
+    owner: String,
+    tenants: Vec<String>,
+}
+
+#[derive(Clone, Serialize)]
 struct Row {
     /// The group; `*`: every verified user.
     group: String,
@@ -64,11 +85,15 @@ struct Row {
     raw_groups: Vec<String>,
     /// The tenants that all of these patterns match.
     tenants: Vec<String>,
-    /// Tenants among them of which the row does not speak.
+    /// Tenants among them of which the row does not speak; in one entry, `a & b` is what several patterns have in
+    /// common.
     except_tenants: Vec<String>,
     scopes: Vec<String>,
     /// Everything that must be satisfied; empty: from anywhere.
     from: Vec<Demand>,
+    /// What must be satisfied besides for some of the tenants.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    from_in_parts: Vec<Demand>,
     /// What is recorded only.
     shadow: Vec<Demand>,
     /// Null where it has no end.
@@ -78,7 +103,7 @@ struct Row {
     shown_from: String,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Named {
     name: String,
     /// Whose document it stands in; null for the platform's.
@@ -87,7 +112,7 @@ struct Named {
 }
 
 /// A restriction that binds, and the networks that satisfy it.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(super) struct Demand {
     /// Null for the networks of a service account.
     restriction: Option<String>,
@@ -97,7 +122,14 @@ pub(super) struct Demand {
 }
 
 /// What is true of a group on a set of tenants for some units.
-type Truth = (Option<Until>, Vec<Bound>, Vec<Bound>, Vec<(Option<String>, u32, String)>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Truth {
+    until: Until,
+    from: Vec<Bound>,
+    watched: Vec<Bound>,
+    /// Owner, line and name.
+    grants: Vec<(Option<String>, u32, String)>,
+}
 
 impl Access {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
@@ -108,14 +140,33 @@ impl Access {
         };
         let snapshot = &compiled.snapshot;
         let mut err = lines(refused_owners(&outcome.owners));
-        let access = match (&self.tenant, &self.group) {
-            (Some(tenant), _) => of_tenant(snapshot, tenant, now)?,
+        let status = if err.is_empty() { Status::Ok } else { Status::Invalid };
+        let is_asked = |owner: &&Owner| {
+            let tenant = self.tenant.as_deref();
+            tenant.is_none_or(|tenant| owner.tenants.iter().any(|pattern| pattern.matches(tenant)))
+        };
+        let unavailable: Vec<Unavailable> = unavailable(snapshot)
+            .filter(is_asked)
+            .map(|owner| Unavailable {
+                owner: owner.name.to_string(),
+                tenants: owner.tenants.iter().map(ToString::to_string).collect(),
+            })
+            .collect();
+        let (access, overlapping) = match (&self.tenant, &self.group) {
+            (Some(_), _) if !unavailable.is_empty() => (Vec::new(), false),
+            (Some(tenant), _) => (of_tenant(snapshot, tenant, now)?, false),
             (None, group) => {
                 let group = group.as_deref().unwrap_or_default();
                 if snapshot.groups.id(group).is_none() && !snapshot.groups.stands_for_any(group) {
                     _ = writeln!(err, "note: nothing in the policy names the group `{}`", plain(group));
                 }
-                of_group(snapshot, group, now)?
+                if let Someone::User(held) = Someone::of(snapshot, group)
+                    && *held.groups != *held.binding()
+                {
+                    let what = "it grants nothing and excepts nobody, and restrictions on it still bind";
+                    _ = writeln!(err, "note: the policy revokes the group `{}`: {what}", plain(group));
+                }
+                of_group(snapshot, group, now)
             }
         };
         let report = Report {
@@ -124,13 +175,16 @@ impl Access {
             time: timestamp(now),
             tenant: self.tenant,
             group: self.group,
+            unavailable,
+            overlapping,
             access,
+            diagnostics: refused_owners(&outcome.owners).map(Entry::of).collect(),
         };
         let out = match format {
             Format::Json => json(&report)?,
             Format::Human => human(&report),
         };
-        Ok(Answer { err, ..Answer::ok(out) })
+        Ok(Answer { status, out, err })
     }
 }
 
@@ -138,7 +192,8 @@ fn failure(error: impl std::fmt::Display) -> Failure {
     Failure(error.to_string())
 }
 
-/// Every group that a grant gives the tenant to, those of service accounts included.
+/// Every group that a grant gives the tenant to, those of service accounts included, and every group for which a
+/// restriction makes a difference to what everyone may do.
 fn of_tenant(snapshot: &Snapshot, tenant: &str, now: u64) -> Result<Vec<Row>, Failure> {
     let written = TenantPattern::parse(tenant).map_err(failure)?;
     let rules = Rules::of(snapshot);
@@ -147,15 +202,24 @@ fn of_tenant(snapshot: &Snapshot, tenant: &str, now: u64) -> Result<Vec<Row>, Fa
     let mut rows = Vec::new();
     for cell in &cells {
         let found = rules.in_cell(cell);
-        let groups: BTreeSet<GroupId> =
-            found.grants.iter().flat_map(|grant| grant.groups.iter().copied()).collect();
-        for group in groups {
-            let name = snapshot.groups.name(group);
-            let account = snapshot.service_account(name);
-            let ids = ids_of(snapshot, name);
+        let granted = found.grants.iter().flat_map(|grant| grant.groups.iter());
+        let bound = found.restrictions.iter().flat_map(|rule| rule.groups.iter().chain(&rule.except_groups));
+        let groups: BTreeSet<GroupId> = granted.chain(bound).copied().collect();
+        for group in &groups {
+            let name = snapshot.groups.name(*group);
+            let who = Someone::of(snapshot, name);
+            // Groups that everybody in this one is in as well, and of which lines may speak.
+            let wider = who.groups().iter().filter(|id| *id != group && groups.contains(*id));
+            let wider: Vec<_> = wider.map(|id| Someone::of(snapshot, snapshot.groups.name(*id))).collect();
             let entries = units().iter().filter_map(|unit| {
-                let own = |grant: &&Grant| grant.groups.contains(&group);
-                let truth = truth(snapshot, account, &found, (&ids, *unit, now), own)?;
+                let truth_of = |who: &Someone<'_>| truth(snapshot, who, &found, *unit, now, |_| true);
+                let own = |grant: &&Grant| grant.groups.contains(group);
+                let truth = truth(snapshot, &who, &found, *unit, now, own).or_else(|| {
+                    let mine = truth_of(&who)?;
+                    let mut said = wider.iter().filter_map(truth_of);
+                    let differs = said.any(|said| said.from != mine.from || said.watched != mine.watched);
+                    differs.then_some(mine)
+                })?;
                 Some((truth, cell.clone(), *unit))
             });
             rows.extend(merge(entries, &cells).into_iter().map(|merged| {
@@ -167,77 +231,136 @@ fn of_tenant(snapshot: &Snapshot, tenant: &str, now: u64) -> Result<Vec<Row>, Fa
     Ok(rows)
 }
 
-/// Every tenant that a grant gives to the group, or to everyone.
-fn of_group(snapshot: &Snapshot, group: &str, now: u64) -> Result<Vec<Row>, Failure> {
-    let ids = ids_of(snapshot, group);
-    let holds = |groups: &[GroupId]| groups.iter().any(|group| ids.binary_search(group).is_ok());
-    let granting = || snapshot.grants.iter().filter(|grant| holds(&grant.groups) && !grant.has_expired(now));
-    let binding = || snapshot.restrictions.iter().filter(|restriction| holds(&restriction.groups));
+/// Every tenant that a grant gives to the group, or to everyone; and whether that had to be said grant by grant.
+fn of_group(snapshot: &Snapshot, group: &str, now: u64) -> (Vec<Row>, bool) {
+    let who = Someone::of(snapshot, group);
+    let granting = || who.granting(snapshot, now);
+    let binding = || who.binding(snapshot);
+    let closed: Vec<&TenantPattern> = unavailable(snapshot).flat_map(|owner| &owner.tenants).collect();
     // Tenants that only the rules of others tell apart are one to this group.
     let patterns = granting()
         .flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants))
-        .chain(binding().flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants)));
+        .chain(binding().flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants)))
+        .chain(closed.iter().copied());
     let targets = granting().flat_map(|rule| rule.tenants.iter());
-    let cells = Universe::of(patterns).cells(targets).map_err(failure)?;
-    let rules = Rules::of(snapshot);
-    let account = snapshot.service_account(group);
-    let mut entries = Vec::new();
-    for cell in &cells {
-        let found = rules.in_cell(cell);
-        for unit in units() {
-            if let Some(truth) = truth(snapshot, account, &found, (&ids, *unit, now), |_| true) {
-                entries.push((truth, cell.clone(), *unit));
+    let (mut rows, overlapping): (Vec<Row>, bool) = match Universe::of(patterns).cells(targets) {
+        Ok(cells) => {
+            let rules = Rules::of(snapshot);
+            let mut entries = Vec::new();
+            for cell in cells.iter().filter(|cell| !closed.iter().any(|pattern| cell.is_in(pattern))) {
+                let found = rules.in_cell(cell);
+                for unit in units() {
+                    if let Some(truth) = truth(snapshot, &who, &found, *unit, now, |_| true) {
+                        entries.push((truth, cell.clone(), *unit));
+                    }
+                }
             }
+            let merged = merge(entries.into_iter(), &cells).into_iter();
+            let row = |merged: Merged<Truth>| {
+                Row::of(snapshot, group, merged.what, (merged.tenants, merged.except), &merged.units)
+            };
+            (merged.map(row).collect(), false)
         }
-    }
-    let mut rows: Vec<Row> = merge(entries.into_iter(), &cells)
-        .into_iter()
-        .map(|merged| Row::of(snapshot, group, merged.what, (merged.tenants, merged.except), &merged.units))
-        .collect();
+        Err(Entangled) => (one_by_one(snapshot, group, &who, now), true),
+    };
     rows.sort_by(|a, b| a.tenants.cmp(&b.tenants));
-    Ok(rows)
+    (rows, overlapping)
 }
 
-/// What somebody in this one group holds.
-fn ids_of(snapshot: &Snapshot, group: &str) -> Box<[GroupId]> {
-    if let Some(account) = snapshot.service_account(group) {
-        return account.groups.clone();
+/// Owners without a version of their document that could be used.
+fn unavailable(snapshot: &Snapshot) -> impl Iterator<Item = &Owner> {
+    snapshot.owners.iter().filter(|owner| !owner.available)
+}
+
+/// Somebody in this one group, or a service account.
+enum Someone<'s> {
+    User(Held),
+    Account(&'s ServiceAccount),
+}
+
+impl<'s> Someone<'s> {
+    fn of(snapshot: &'s Snapshot, group: &str) -> Self {
+        if let Some(account) = snapshot.service_account(group) {
+            return Self::Account(account);
+        }
+        let own = (group != "*").then_some(group);
+        let own: Vec<&str> = own.into_iter().collect();
+        Self::User(snapshot.groups.of_names(&own).map_or_else(|_| Held::everyone(), |(_, held)| held))
     }
-    let own = (group != "*").then_some(group);
-    let own: Vec<&str> = own.into_iter().collect();
-    snapshot.groups.of_names(&own).map_or_else(|_| Box::default(), |(_, held)| held.groups)
+
+    /// What counts for grants.
+    fn groups(&self) -> &[GroupId] {
+        match self {
+            Self::User(held) => &held.groups,
+            Self::Account(account) => &account.groups,
+        }
+    }
+
+    /// What restrictions bind by.
+    fn bound_by(&self) -> &[GroupId] {
+        match self {
+            Self::User(held) => held.binding(),
+            Self::Account(_) => &[],
+        }
+    }
+
+    /// The grants of its groups that have not run out.
+    fn granting<'a>(&'a self, snapshot: &'a Snapshot, now: u64) -> impl Iterator<Item = &'a Grant> {
+        let is_own = move |grant: &&Grant| meet(&grant.groups, self.groups()) && !grant.has_expired(now);
+        snapshot.grants.iter().filter(is_own)
+    }
+
+    /// The restrictions on its groups.
+    fn binding<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Restriction> {
+        snapshot.restrictions.iter().filter(|rule| meet(&rule.groups, self.bound_by()))
+    }
+
+    /// Where requests must come from; for `shadow`, what is recorded only.
+    fn bound(&self, snapshot: &Snapshot, rules: &RulesOfCell<'_>, unit: Unit, shadow: bool) -> Vec<Bound> {
+        match self {
+            Self::User(held) => {
+                let binding = rules.binding(held, unit, shadow).into_iter();
+                binding.map(|rule| Bound::of(rule, snapshot)).collect()
+            }
+            // No restriction binds it.
+            Self::Account(_) if shadow => Vec::new(),
+            Self::Account(account) => Bound::of_account(account).into_iter().collect(),
+        }
+    }
+}
+
+fn meet(rule: &[GroupId], held: &[GroupId]) -> bool {
+    rule.iter().any(|group| held.binary_search(group).is_ok())
 }
 
 /// `None` where no grant that is `meant` gives it, or to a service account that is revoked.
 fn truth(
     snapshot: &Snapshot,
-    account: Option<&ServiceAccount>,
+    who: &Someone<'_>,
     rules: &RulesOfCell<'_>,
-    (ids, unit, now): (&[GroupId], Unit, u64),
+    unit: Unit,
+    now: u64,
     meant: impl Fn(&&Grant) -> bool,
 ) -> Option<Truth> {
-    let grants: Vec<&Grant> = rules.granting(ids, unit, now).filter(meant).collect();
+    if matches!(who, Someone::Account(account) if account.revoked) {
+        return None;
+    }
+    let grants: Vec<&Grant> = rules.granting(who.groups(), unit, now).filter(meant).collect();
     let until = grants.iter().map(|grant| grant.expires.map_or(Until::Always, Until::Time)).max()?;
-    let bound = |shadow| {
-        let binding = rules.binding(ids, unit, shadow).into_iter();
-        binding.map(|rule| Bound::of(rule, snapshot)).collect()
-    };
-    let (from, watched) = match account {
-        Some(account) if account.revoked => return None,
-        // No restriction binds it.
-        Some(account) => (Bound::of_account(account).into_iter().collect(), Vec::new()),
-        None => (bound(false), bound(true)),
-    };
     let owner = |grant: &Grant| snapshot.owner_name(grant.owner).map(str::to_owned);
-    let by = grants.iter().map(|grant| (owner(grant), grant.line, grant.name.to_string())).collect();
-    Some((Some(until), from, watched, by))
+    Some(Truth {
+        until,
+        from: who.bound(snapshot, rules, unit, false),
+        watched: who.bound(snapshot, rules, unit, true),
+        grants: grants.iter().map(|grant| (owner(grant), grant.line, grant.name.to_string())).collect(),
+    })
 }
 
 impl Row {
     fn of(
         snapshot: &Snapshot,
         group: &str,
-        (until, from, watched, grants): Truth,
+        Truth { until, from, watched, grants }: Truth,
         (tenants, except_tenants): (Vec<String>, Vec<String>),
         units: &[Unit],
     ) -> Self {
@@ -257,9 +380,10 @@ impl Row {
             from: demands(&from),
             shadow: demands(&watched),
             until: match until {
-                Some(Until::Time(time)) => Some(timestamp(time)),
-                _ => None,
+                Until::Time(time) => Some(timestamp(time)),
+                Until::Always => None,
             },
+            from_in_parts: Vec::new(),
             grants: grants.into_iter().map(|(owner, line, name)| Named { name, owner, line }).collect(),
             shown_from: from_where(&from, &watched),
         }
@@ -324,6 +448,16 @@ fn human(report: &Report) -> String {
     if let Some(group) = &report.group {
         _ = writeln!(out, "group   {}", plain(group));
     }
+    for Unavailable { owner, tenants } in &report.unavailable {
+        _ = writeln!(
+            out,
+            "owner   {owner}: its document is refused; without a last good version nobody reaches {} (policy_unavailable)",
+            tenants.join(", ")
+        );
+    }
+    if report.overlapping {
+        out.push_str("the patterns of tenants overlap in too many ways: each line is one grant by itself, and lines overlap\n");
+    }
     out.push('\n');
     if report.access.is_empty() {
         out.push_str(if of_tenant { "nobody may reach it\n" } else { "it may reach nothing\n" });
@@ -370,24 +504,4 @@ fn human(report: &Report) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_networks_are_counted_instead() {
-        assert_eq!(short("office (203.0.113.0/24 2001:db8::/32)"), "office (203.0.113.0/24 2001:db8::/32)");
-        let many = vec!["203.0.113.0/24"; 40].join(" ");
-        assert_eq!(short(&format!("office ({many})")), "office (40 networks)");
-        assert_eq!(short("192.0.2.9"), "192.0.2.9");
-    }
-
-    #[test]
-    fn every_read_is_said_in_one_word() {
-        let names = |set: ScopeSet| set.iter().map(|scope| scope.name().to_owned()).collect::<Vec<_>>();
-        assert_eq!(scopes_text(&names(ScopeSet::reads())), "*:read");
-        let mut more = ScopeSet::reads();
-        more.insert(Scope::LogsDelete);
-        assert_eq!(scopes_text(&names(more)), "*:read logs:delete");
-        assert_eq!(scopes_text(&["logs:read".to_owned()]), "logs:read");
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ pub mod diff;
 pub mod merge;
 pub mod settings;
 
-use super::snapshot::{Grant, GroupId, Restriction, ServiceAccount, Snapshot};
+use super::snapshot::{Grant, GroupId, Held, Restriction, ServiceAccount, Snapshot};
 use crate::network::{Network, NetworkSet};
 use crate::route::table;
 use crate::scope::{BackendSet, Scope};
@@ -214,13 +214,14 @@ impl<'s> RulesOfCell<'s> {
         self.granting(groups, unit, now).map(|grant| grant.expires.map_or(Until::Always, Until::Time)).max()
     }
 
-    /// The restrictions that bind somebody of these groups; those in shadow mode for `shadow`, else those that deny.
-    pub fn binding(&self, groups: &[GroupId], unit: Unit, shadow: bool) -> Vec<&'s Restriction> {
+    /// The restrictions that bind somebody who holds this; those in shadow mode for `shadow`, else those that deny.
+    /// Revoked groups bind too, and except from nothing.
+    pub fn binding(&self, held: &Held, unit: Unit, shadow: bool) -> Vec<&'s Restriction> {
         let binds = |rule: &&Restriction| {
             rule.shadow == shadow
                 && rule.scopes.cover(unit.scope, unit.backends)
-                && meet(&rule.groups, groups)
-                && !rule.excepts_groups(groups)
+                && meet(&rule.groups, held.binding())
+                && !rule.excepts_groups(&held.groups)
         };
         self.restrictions.iter().copied().filter(binds).collect()
     }

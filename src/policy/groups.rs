@@ -55,6 +55,25 @@ pub struct Held {
 }
 
 impl Held {
+    /// What nobody is without.
+    pub fn everyone() -> Self {
+        Self { groups: Box::from([EVERYONE]), with_revoked: None }
+    }
+
+    /// What is held together with that.
+    pub fn with(&self, other: &Self) -> Self {
+        let both = |own: &[GroupId], others: &[GroupId]| -> Box<[GroupId]> {
+            let mut all = [own, others].concat();
+            all.sort_unstable();
+            all.dedup();
+            all.into_boxed_slice()
+        };
+        let groups = both(&self.groups, &other.groups);
+        let all = both(self.binding(), other.binding());
+        let with_revoked = (all != groups).then_some(all);
+        Self { groups, with_revoked }
+    }
+
     /// The groups by which restrictions bind: revoked ones too, since a revocation must not widen anything.
     pub fn binding(&self) -> &[GroupId] {
         self.with_revoked.as_deref().unwrap_or(&self.groups)
@@ -360,14 +379,14 @@ impl GroupTable {
     }
 
     /// What a user holds in whose token these groups are, as a policy would write each; a name in `group_names` is none.
-    /// Only what everybody holds where different issuers give them. Revoked groups are left out.
-    pub fn of_written(&self, groups: &[&str]) -> Box<[GroupId]> {
+    /// Only what everybody holds where different issuers give them.
+    pub fn of_written(&self, groups: &[&str]) -> Held {
         let given: Vec<(usize, &str)> = groups.iter().filter_map(|name| self.giver(name)).collect();
         match given.first() {
             Some((issuer, _)) if given.iter().all(|(other, _)| other == issuer) => {
-                self.of_user(*issuer, given.iter().map(|(_, raw)| *raw))
+                self.held_by_user(*issuer, given.iter().map(|(_, raw)| *raw))
             }
-            _ => Box::from([EVERYONE]),
+            _ => Held::everyone(),
         }
     }
 

@@ -91,6 +91,92 @@ fn wrong_policies_are_told() {
     room.run(&["access", "--policy", "nowhere.yaml", "--group", "a"]).complains(1, "cannot read the policy");
 }
 
+/// Two rules that hold for everyone, and groups that only restrictions name.
+fn restricted(restriction: &str, more: &str) -> String {
+    let head = POLICY.split("\ngroup_names").next().unwrap();
+    format!(
+        "{head}\ngroup_names: {{ sre: [0f3c9a1e], leads: [7d00] }}\n\
+         grants:\n- {{ name: all, groups: ['*'], tenants: [t3] }}\n- {{ name: lead, groups: [leads], tenants: [t4] }}\n\
+         networks: {{ office: [203.0.113.0/24] }}\nclient_ip: {{ source: remote_addr }}\n\
+         restrictions:\n- {{ networks: [office], {restriction} }}\n{more}"
+    )
+}
+
+#[test]
+fn a_group_for_which_a_restriction_makes_a_difference_has_a_row() {
+    let room = Room::new();
+    let ask = |policy: &str, args: &[&str]| {
+        room.write("r.yaml", policy);
+        let run = room.run(&[&["access", "--policy", "r.yaml"], args].concat());
+        assert_eq!(run.status, 0, "{}{}", run.out, run.err);
+        rows(&run.out)[1..].to_vec()
+    };
+    let row = |who: &str, from: &str| format!("{who} *:read {from} always all (line 14)");
+    let (sre, office) = ("sre (0f3c9a1e)", "office (203.0.113.0/24)");
+    assert_eq!(
+        ask(&restricted("except_groups: [sre]", ""), &["--tenant", "t3"]),
+        [row("everyone", office), row(sre, "anywhere")]
+    );
+    assert_eq!(
+        ask(&restricted("groups: [sre]", ""), &["--tenant", "t3"]),
+        [row("everyone", "anywhere"), row(sre, office)]
+    );
+    assert_eq!(
+        ask(&restricted("groups: [sre], mode: shadow", ""), &["--tenant", "t3"]),
+        [row("everyone", "anywhere"), row(sre, &format!("anywhere [shadow: {office}]"))]
+    );
+    // What a restriction says of everyone alike, or of another scope, makes none.
+    let twice = restricted("groups: ['*']", "- { groups: [sre], networks: [office], tenants: [t9] }\n");
+    assert_eq!(ask(&twice, &["--tenant", "t3"]), [row("everyone", office)]);
+    assert_eq!(
+        ask(&restricted("groups: [sre], scopes: ['logs:write']", ""), &["--tenant", "t3"]),
+        [row("everyone", "anywhere")]
+    );
+    // Nor does it where the group reaches nothing.
+    let reached = ask(&restricted("groups: [sre]", ""), &["--tenant", "t4"]);
+    assert_eq!(reached, ["leads (7d00) *:read anywhere always lead (line 15)"]);
+    // A grant for something else says nothing of what everyone may do.
+    let own = "authorizations: { leads: [t5] }\n";
+    let policy = restricted("except_groups: [sre]", own)
+        .replace("tenants: [t4]", "tenants: [t3], scopes: ['logs:write']")
+        .replace("groups: [leads]", "groups: [sre]");
+    assert_eq!(
+        ask(&policy, &["--tenant", "t3"]),
+        [
+            row("everyone", office),
+            row(sre, "anywhere"),
+            format!("{sre} logs:write anywhere always lead (line 15)"),
+        ]
+    );
+}
+
+/// A revocation takes what a group grants, and what it excepts from; what binds goes on to bind.
+#[test]
+fn a_revoked_group_is_bound_all_the_same() {
+    let room = Room::new();
+    let office = "office (203.0.113.0/24)";
+    for revoked in ["sre", "0f3c9a1e"] {
+        let ask = |restriction: &str, args: &[&str]| {
+            room.write(
+                "r.yaml",
+                &restricted(restriction, &format!("revoked: {{ groups: ['{revoked}'] }}\n")),
+            );
+            room.run(&[&["access", "--policy", "r.yaml"], args].concat())
+        };
+        let run = ask("groups: [sre]", &["--group", "sre"]);
+        assert_eq!(rows(&run.out)[1..], [format!("t3 *:read {office} always all (line 14)")]);
+        assert!(
+            run.err.starts_with("note: the policy revokes the group `sre`: it grants nothing"),
+            "{}",
+            run.err
+        );
+        let run = ask("groups: [sre]", &["--tenant", "t3"]);
+        assert_eq!(rows(&run.out)[2], format!("sre (0f3c9a1e) *:read {office} always all (line 14)"));
+        let run = ask("except_groups: [sre]", &["--group", "sre"]);
+        assert_eq!(rows(&run.out)[1..], [format!("t3 *:read {office} always all (line 14)")]);
+    }
+}
+
 #[test]
 fn long_lists_make_no_wide_table() {
     let room = Room::new();
@@ -119,4 +205,43 @@ fn long_lists_make_no_wide_table() {
         (row["raw_groups"].as_array().unwrap().len(), row["grants"].as_array().unwrap().len()),
         (2000, 5000)
     );
+}
+
+/// Too many combinations to be listed: each grant by itself, and never less bound than it is.
+#[test]
+fn entangled_patterns_are_told_grant_by_grant() {
+    let room = Room::new();
+    let head = POLICY.split("\ngroup_names").next().unwrap();
+    let grants: String = ('a'..='t')
+        .map(|letter| {
+            format!("- {{ groups: [g], tenants: ['x-*{letter}*'], except_tenants: ['x-b*', 'y*'] }}\n")
+        })
+        .collect();
+    let rest = "- { groups: [h], tenants: ['*'] }\nnetworks: { office: [203.0.113.0/24], vpn: [198.51.100.7] }\n\
+                client_ip: { source: remote_addr }\nrestrictions:\n\
+                - { tenants: ['x-*'], networks: [office] }\n- { tenants: [x-cad, x-bad], networks: [vpn] }\n\
+                - { groups: [h], networks: [192.0.2.1] }\n";
+    room.write("many.yaml", &format!("{head}\ngrants:\n{grants}{rest}"));
+    let run = room.run(&["access", "--policy", "many.yaml", "--group", "g"]);
+    run.says(0, &["\nthe patterns of tenants overlap in too many ways: each line is one grant by itself"]);
+    let found = rows(&run.out);
+    assert_eq!(found.len(), 21);
+    let office = "office (203.0.113.0/24)";
+    assert_eq!(
+        [&*found[1], &*found[5]],
+        [
+            &*format!(
+                "x-*a* except x-b* *:read {office} [for some of them also vpn (198.51.100.7)] always grants[0] (line 13)"
+            ),
+            &*format!("x-*e* except x-b* *:read {office} always grants[4] (line 17)"),
+        ]
+    );
+    let report = room.run(&["access", "--policy", "many.yaml", "--group", "g", "--format", "json"]).json();
+    assert_eq!(report["overlapping"], true);
+    let some = &report["access"][0]["from_in_parts"];
+    assert_eq!(
+        *some,
+        json!([{"restriction": "restrictions[1]", "owner": null, "networks": ["vpn (198.51.100.7)"]}])
+    );
+    assert_eq!(report["access"][4].get("from_in_parts"), None);
 }

@@ -128,3 +128,18 @@ fn long_lists_of_networks_make_no_wide_table() {
         &["\nCHANGE  WHO            TENANT   SCOPES  FROM  UNTIL\n", "gained  service_accounts agent  - -> "],
     );
 }
+
+/// What holders of a revoked group are bound to is compared as well.
+#[test]
+fn restrictions_on_a_revoked_group_are_compared() {
+    let room = Room::new();
+    let with = |networks: &str| {
+        let tail = format!("  - {{ tenants: [tenant1], groups: [sre], networks: [{networks}] }}\n");
+        let everyone = POLICY.replace("group1: [tenant1]", "'*': [tenant1]");
+        format!("{everyone}{tail}revoked: {{ groups: [sre] }}\n")
+    };
+    room.write("old.yaml", &with("vpn"));
+    room.write("new.yaml", &with("office"));
+    let run = room.run(&["diff", "old.yaml", "new.yaml"]);
+    run.says(2, &["places  sre  tenant1  "]);
+}

@@ -109,6 +109,31 @@ fn an_owner_without_rules_is_told_before_a_bad_token() {
     assert!(ask("team-a").err.starts_with("dir/owners.d/team-b.yaml:1:1: expected a mapping"));
 }
 
+/// What the engineer is told at night, and that it is not all well.
+#[test]
+fn access_leaves_out_what_an_owner_without_rules_closes() {
+    let room = Room::new();
+    directory(&room, "dir", &platform(), "broken\n");
+    let ask = |args: &[&str]| room.run(&[&["access", "--policy", "dir"], args].concat());
+    let told = "without a last good version nobody reaches team-b, team-b-* (policy_unavailable)\n";
+    let run = ask(&["--tenant", "team-b-x"]);
+    run.says(3, &["\nowner   team-b: its document is refused; ", told, "\nnobody may reach it\n"]);
+    assert!(run.err.starts_with("dir/owners.d/team-b.yaml:1:1: expected a mapping"), "{}", run.err);
+    let run = ask(&["--tenant", "team-a"]);
+    run.says(3, &["\nsre (0f3c9a1e) "]);
+    assert!(!run.out.contains("owner   "), "{}", run.out);
+    let run = ask(&["--group", "sre"]);
+    run.says(3, &[told, "\n* except team-b-*, team-a, team-b "]);
+    let report = ask(&["--group", "sre", "--format", "json"]).json();
+    assert_eq!(report["unavailable"], json!([{"owner": "team-b", "tenants": ["team-b", "team-b-*"]}]));
+    let found = &report["diagnostics"][0];
+    assert_eq!([&found["file"], &found["line"]], [&json!("dir/owners.d/team-b.yaml"), &json!(1)]);
+    let asked = ["explain", "--policy", "dir", "--groups", "sre", "--tenant", "x", "--scope", "logs:read"];
+    let run = room.run(&[&asked[..], &["--format", "json"]].concat());
+    assert_eq!((run.status, &run.json()["decision"]), (3, &json!("allow")));
+    assert_eq!(&run.json()["diagnostics"][0], found);
+}
+
 #[test]
 fn access_lists_service_accounts_where_they_must_be() {
     let room = Room::new();

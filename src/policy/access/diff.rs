@@ -12,7 +12,7 @@ use super::cells::{Cell, Entangled};
 use super::settings::{Setting, settings};
 use super::{Bound, Places, Rules, RulesOfCell, Unit, Until, cells, merge, scope_names, units};
 use crate::policy::Compiled;
-use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, SERVICE, Snapshot};
+use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Restriction, SERVICE, Snapshot};
 use crate::tenant::TenantPattern;
 use accounts::{accounts_of, compare_accounts, reaches_from};
 use std::cmp::Ordering;
@@ -150,7 +150,7 @@ struct People<'s> {
 /// The kinds of people, as numbers: without groups, of a group that is not named, then one for each class of groups.
 struct Kind<'s> {
     who: Vec<&'s str>,
-    ids: [Box<[GroupId]>; 2],
+    held: [Held; 2],
     /// It holds a group that some restriction of the cell excepts.
     excepted: bool,
 }
@@ -184,7 +184,7 @@ impl<'s> People<'s> {
         Self { sides: [old, new], raw_of, stranger, strangers_of }
     }
 
-    fn ids(&self, groups: &[&str]) -> [Box<[GroupId]>; 2] {
+    fn held(&self, groups: &[&str]) -> [Held; 2] {
         self.sides.map(|snapshot| snapshot.groups.of_written(groups))
     }
 
@@ -206,21 +206,24 @@ impl<'s> People<'s> {
             raw.extend(named.iter().filter_map(|id| raw_of.get(id)).flatten());
         }
         let kind = |who: Vec<&'s str>, groups: &[&str]| {
-            let ids = self.ids(groups);
-            let excepted =
-                ids.iter().zip(&excepted).any(|(ids, excepted)| ids.iter().any(|id| excepted.contains(id)));
-            Kind { who, ids, excepted }
+            let held = self.held(groups);
+            let excepted = held
+                .iter()
+                .zip(&excepted)
+                .any(|(held, excepted)| held.groups.iter().any(|id| excepted.contains(id)));
+            Kind { who, held, excepted }
         };
         let mut kinds = vec![kind(Vec::new(), &[]), kind(Vec::new(), &[&self.stranger])];
         kinds.extend(self.strangers_of.iter().map(|(every, group)| kind(vec![*every], &[group])));
         // Groups of which all rules here say the same are one kind.
-        let mut classes: BTreeMap<[Vec<GroupId>; 2], Vec<&str>> = BTreeMap::new();
+        let mut classes: BTreeMap<Vec<Vec<GroupId>>, Vec<&str>> = BTreeMap::new();
         for group in raw {
-            let mut key: [Vec<GroupId>; 2] = Default::default();
-            for ((key, ids), named) in key.iter_mut().zip(&self.ids(&[group])).zip(&named) {
-                key.extend(ids.iter().filter(|id| named.contains(*id)));
-            }
-            classes.entry(key).or_default().push(group);
+            let held = self.held(&[group]);
+            let key = held.iter().zip(&named).flat_map(|(held, named)| {
+                [&held.groups, held.binding()]
+                    .map(|ids| ids.iter().copied().filter(|id| named.contains(id)).collect())
+            });
+            classes.entry(key.collect()).or_default().push(group);
         }
         kinds.extend(classes.into_values().map(|groups| {
             let first: Vec<&str> = groups.first().copied().into_iter().collect();
@@ -396,16 +399,15 @@ fn compare<'s>(
     for unit in units() {
         let [old, new] = sides;
         let until = |kind: &Kind<'_>| {
-            let [before, after] = &kind.ids;
-            (old.until(before, *unit, now), new.until(after, *unit, now))
+            let [before, after] = &kind.held;
+            (old.until(&before.groups, *unit, now), new.until(&after.groups, *unit, now))
         };
         let untils: Vec<_> = kinds.iter().map(until).collect();
         let mut told = |change, held: &[usize]| {
-            let ids = together(&kinds, held);
-            let [before, after] = &ids;
-            let side = |rules, ids: &[GroupId], absent| {
+            let [before, after] = &together(&kinds, held);
+            let side = |rules, held: &Held, absent| {
                 // Where there is no access it does not matter where from.
-                if change == absent { Side::default() } else { side(rules, ids, *unit, now) }
+                if change == absent { Side::default() } else { side(rules, held, *unit, now) }
             };
             let what = What {
                 change,
@@ -449,8 +451,7 @@ fn compare<'s>(
                 if held.len() > 1 {
                     held.retain(|number| *number > 1);
                 }
-                let ids = together(&kinds, &held);
-                let [before, after] = &ids;
+                let [before, after] = &together(&kinds, &held);
                 let places = [
                     Places::of(&old.binding(before, *unit, false)),
                     Places::of(&new.binding(after, *unit, false)),
@@ -479,14 +480,12 @@ fn compare<'s>(
 }
 
 /// What several kinds hold together.
-fn together(kinds: &[Kind<'_>], held: &[usize]) -> [Box<[GroupId]>; 2] {
-    let mut all: [BTreeSet<GroupId>; 2] = Default::default();
-    for kind in held.iter().filter_map(|number| kinds.get(*number)) {
-        for (all, ids) in all.iter_mut().zip(&kind.ids) {
-            all.extend(ids.iter());
-        }
-    }
-    all.map(|ids| ids.into_iter().collect())
+fn together(kinds: &[Kind<'_>], held: &[usize]) -> [Held; 2] {
+    let nothing = [Held::everyone(), Held::everyone()];
+    held.iter().filter_map(|number| kinds.get(*number)).fold(nothing, |[old, new], kind| {
+        let [before, after] = &kind.held;
+        [old.with(before), new.with(after)]
+    })
 }
 
 fn who<'s>(kinds: &[Kind<'s>], held: &[usize]) -> (usize, Vec<Vec<&'s str>>) {
@@ -498,9 +497,14 @@ fn who<'s>(kinds: &[Kind<'s>], held: &[usize]) -> (usize, Vec<Vec<&'s str>>) {
     }
 }
 
-fn side<'s>(rules: &RulesOfCell<'s>, groups: &[GroupId], unit: Unit, now: u64) -> Side<'s> {
-    let bound = |shadow| rules.binding(groups, unit, shadow).into_iter().map(ByPlace).collect();
-    Side { until: rules.until(groups, unit, now), from: bound(false), watched: bound(true), account: None }
+fn side<'s>(rules: &RulesOfCell<'s>, held: &Held, unit: Unit, now: u64) -> Side<'s> {
+    let bound = |shadow| rules.binding(held, unit, shadow).into_iter().map(ByPlace).collect();
+    Side {
+        until: rules.until(&held.groups, unit, now),
+        from: bound(false),
+        watched: bound(true),
+        account: None,
+    }
 }
 
 fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>], [old, new]: [&Snapshot; 2]) -> Vec<Line> {

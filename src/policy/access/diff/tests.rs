@@ -241,13 +241,13 @@ pub(crate) fn policy_or_none(tail: &str) -> Option<Compiled> {
 
 /// Allowed or not, and whether a restriction in shadow mode would deny.
 fn decided(policy: &Compiled, raw: &[&str], tenant: &str, unit: Unit, ip: Option<&str>) -> (bool, bool) {
-    let groups = policy.snapshot.groups.of_user(0, raw.iter().copied());
+    let held = policy.snapshot.groups.held_by_user(0, raw.iter().copied());
     let tenants = TenantList::parse(tenant.as_bytes()).unwrap();
     let decision = decide(
         &policy.snapshot,
         &AccessRequest {
-            caller: Caller::User { bound_by: &groups },
-            groups: &groups,
+            caller: Caller::User { bound_by: held.binding() },
+            groups: &held.groups,
             tenants: &tenants,
             scope: unit.scope,
             backends: unit.backends,
@@ -278,8 +278,13 @@ proptest! {
 
     /// A request that is decided otherwise is spoken of, and what a line says of its own people is so.
     #[test]
-    fn lines_are_what_requests_show((old, new) in pair()) {
-        let (Some(old), Some(new)) = (policy_or_none(&old), policy_or_none(&new)) else { return Ok(()) };
+    fn lines_are_what_requests_show(
+        (old, new) in pair(),
+        // In both: that a group is revoked in one of them only is told of the section, and not of each tenant.
+        revoked in prop::sample::select(&["", "revoked: { groups: [b] }\n", "revoked: { groups: [alias] }\n"][..]),
+    ) {
+        let with = |text: &str| policy_or_none(&format!("{text}{revoked}"));
+        let (Some(old), Some(new)) = (with(&old), with(&new)) else { return Ok(()) };
         let found = diff(&old, &new, NOW).unwrap();
         prop_assert!(diff(&old, &old, NOW).unwrap().is_empty());
         let mut shown = vec![false; found.lines.len()];

@@ -1,0 +1,113 @@
+//! How it is said, and that what is said of random policies is what requests meet.
+
+use super::*;
+use crate::client_ip::ClientIp;
+use crate::decision::{AccessRequest, Caller, decide};
+use crate::network::Network;
+use crate::policy::access::diff::tests::{ADDRESSES, RAW, TENANTS, pair, policy_or_none};
+use crate::reason::Reason;
+use crate::tenant::TenantList;
+use crate::token::fixtures::NOW;
+use proptest::prelude::*;
+
+#[test]
+fn long_networks_are_counted_instead() {
+    assert_eq!(short("office (203.0.113.0/24 2001:db8::/32)"), "office (203.0.113.0/24 2001:db8::/32)");
+    let many = vec!["203.0.113.0/24"; 40].join(" ");
+    assert_eq!(short(&format!("office ({many})")), "office (40 networks)");
+    assert_eq!(short("192.0.2.9"), "192.0.2.9");
+}
+
+#[test]
+fn every_read_is_said_in_one_word() {
+    let names = |set: ScopeSet| set.iter().map(|scope| scope.name().to_owned()).collect::<Vec<_>>();
+    assert_eq!(scopes_text(&names(ScopeSet::reads())), "*:read");
+    let mut more = ScopeSet::reads();
+    more.insert(Scope::LogsDelete);
+    assert_eq!(scopes_text(&names(more)), "*:read logs:delete");
+    assert_eq!(scopes_text(&["logs:read".to_owned()]), "logs:read");
+}
+
+/// Whether a row speaks of the unit and lets the address in.
+fn lets_in(row: &Row, unit: Unit, ip: Option<&str>) -> Option<bool> {
+    let speaks = |scope: &String| {
+        let (name, of) = scope.split_once(' ').map_or((&**scope, None), |(name, of)| (name, Some(of)));
+        name == unit.scope.name() && of.is_none_or(|of| of.contains(unit.backends.label()))
+    };
+    let is_inside = |network: &String| {
+        let all = network.split_once(" (").map_or(&**network, |(_, all)| all.trim_end_matches(')'));
+        let contains = |network: &str| {
+            ip.is_some_and(|ip| Network::parse(network).unwrap().contains(ip.parse().unwrap()))
+        };
+        all.split(' ').any(contains)
+    };
+    row.scopes.iter().any(speaks).then(|| row.from.iter().all(|demand| demand.networks.iter().any(is_inside)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 48 } else { 2000 }))]
+
+    /// Whoever looks for a group, and else for everyone, reads what becomes of somebody in that group.
+    #[test]
+    fn rows_are_what_requests_show(
+        (text, _) in pair(),
+        revoked in prop::sample::select(&["", "revoked: { groups: [b] }\n", "revoked: { groups: [alias] }\n"][..]),
+    ) {
+        let Some(policy) = policy_or_none(&format!("{text}{revoked}")) else { return Ok(()) };
+        let snapshot = &policy.snapshot;
+        for raw in RAW.iter().map(std::slice::from_ref).chain([&[][..]]) {
+            let held = snapshot.groups.held_by_user(0, raw.iter().copied());
+            let named = match raw {
+                ["raw"] => "alias",
+                [raw] => raw,
+                _ => "*",
+            };
+            let (of_group, _) = of_group(snapshot, named, NOW);
+            let one_by_one = one_by_one(snapshot, named, &Someone::of(snapshot, named), NOW);
+            let with_parts: Vec<Row> = one_by_one
+                .iter()
+                .map(|row| Row { from: [row.from.clone(), row.from_in_parts.clone()].concat(), ..row.clone() })
+                .collect();
+            for tenant in TENANTS {
+                let of_tenant = of_tenant(snapshot, tenant, NOW).map_err(|failure| failure.0).unwrap();
+                let tenants = TenantList::parse(tenant.as_bytes()).unwrap();
+                for (unit, ip) in units().iter().flat_map(|unit| ADDRESSES.map(|ip| (*unit, ip))) {
+                    let request = AccessRequest {
+                        groups: &held.groups,
+                        caller: Caller::User { bound_by: held.binding() },
+                        tenants: &tenants,
+                        scope: unit.scope,
+                        backends: unit.backends,
+                        client_ip: ip.map_or(Err(Reason::IpMissing), |ip| ClientIp::parse(ip.as_bytes())),
+                        now: NOW,
+                    };
+                    let allowed = decide(snapshot, &request).is_allow();
+                    let in_rows = |name: &str| {
+                        let own = of_tenant.iter().filter(|row| row.group == name);
+                        own.filter_map(|row| lets_in(row, unit, ip)).reduce(|any, one| any || one)
+                    };
+                    let any = if raw.is_empty() { None } else { in_rows("entra:*") };
+                    // Whether a revoked group makes one of any group it depends on what for: granted or bound.
+                    let is_clear = *held.groups == *held.binding() || any.is_none() || in_rows(named).is_some();
+                    let said = in_rows(named).or(any).or_else(|| in_rows("*")).unwrap_or(false);
+                    prop_assert!(!is_clear || said == allowed, "{} {} {:?} {:?}: {}", named, tenant, unit, ip, said);
+                    let matches = |names: &str| {
+                        names.split(" & ").all(|name| TenantPattern::parse(name).unwrap().matches(tenant))
+                    };
+                    let speaks_of = |row: &&Row| {
+                        row.tenants.iter().all(|name| matches(name))
+                            && !row.except_tenants.iter().any(|names| matches(names))
+                    };
+                    let any = |rows: &[Row]| {
+                        let said = rows.iter().filter(speaks_of).filter_map(|row| lets_in(row, unit, ip));
+                        said.reduce(|any, one| any || one).unwrap_or(false)
+                    };
+                    prop_assert_eq!(any(&of_group), allowed, "{} {} {:?} {:?}", named, tenant, unit, ip);
+                    // Grant by grant, what binds some tenants may bind this one.
+                    prop_assert!(!allowed || any(&one_by_one), "{} {} {:?} {:?}", named, tenant, unit, ip);
+                    prop_assert!(allowed || !any(&with_parts), "{} {} {:?} {:?}", named, tenant, unit, ip);
+                }
+            }
+        }
+    }
+}
