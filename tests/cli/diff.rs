@@ -129,6 +129,37 @@ fn long_lists_of_networks_make_no_wide_table() {
     );
 }
 
+#[test]
+fn settings_are_compared_by_what_they_mean() {
+    let room = Room::new();
+    let sum = "60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752";
+    let policy = |headers: &str, audiences: &str, networks: &str, header: &str| {
+        POLICY
+            .replace("token_headers: [X-Id-Token, Authorization]", &format!("token_headers: [{headers}]"))
+            .replace("audiences: [grafana]", &format!("audiences: [{audiences}]"))
+            .replace(
+                "client_ip: { source: cookie, keys_file: client-ip.keys }",
+                &format!("client_ip: {{ source: 'header:{header}', trusted_peers: [127.0.0.1] }}"),
+            )
+            + &format!(
+                "service_accounts: [{{ name: agent, token_sha256: ['{sum}'], networks: [{networks}] }}]\n"
+            )
+    };
+    room.write("old.yaml", &policy("X-Id-Token", "a, b", "10.0.0.0/8", "X-Real-IP"));
+    room.write("new.yaml", &policy("x-id-token", "b, a", "10.128.0.0/9, 10.0.0.0/9", "x-real-ip"));
+    room.run(&["diff", "old.yaml", "new.yaml"]).says(0, &["no difference"]);
+    // What differs is shown as it is written.
+    room.write("new.yaml", &policy("x-id-token, X-Other", "a, b", "10.128.0.0/9", "x-real-ip"));
+    room.run(&["diff", "old.yaml", "new.yaml"]).says(
+        2,
+        &[
+            "\nalso different: token_headers, service_accounts\n",
+            "X-Id-Token -> x-id-token, X-Other\n",
+            "10.0.0.0/8 -> 10.128.0.0/9\n",
+        ],
+    );
+}
+
 /// What holders of a revoked group are bound to is compared as well.
 #[test]
 fn restrictions_on_a_revoked_group_are_compared() {

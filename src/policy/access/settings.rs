@@ -2,6 +2,7 @@
 
 use super::written;
 use crate::client_ip::{CookieKeys, Source};
+use crate::network::NetworkSet;
 use crate::policy::Compiled;
 use crate::policy::snapshot::{ServiceAccount, Snapshot};
 use crate::token::algorithm::Algorithm;
@@ -23,28 +24,37 @@ pub struct Setting {
     pub new: Option<String>,
 }
 
-/// What is said of one thing: key and value.
-type Said = Vec<(&'static str, String)>;
+/// What is said of one thing: keys and values.
+type Said = Vec<(&'static str, Value)>;
+
+/// A value, as people read it and as it counts.
+struct Value {
+    shown: String,
+    meaning: String,
+}
+
+impl From<String> for Value {
+    fn from(shown: String) -> Self {
+        Self { meaning: shown.clone(), shown }
+    }
+}
 
 /// Everything that differs. Neither hashes nor keys are told, only how many there are.
 pub(super) fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
     let (a, b) = (&old.snapshot, &new.snapshot);
     let mut found = Vec::new();
     named("issuers", issuers(old), issuers(new), &mut found);
-    let mut whole = |section, old: String, new: String| {
-        if old != new {
-            let side = |text: String| (!text.is_empty()).then_some(text);
+    let mut whole = |section, old: Value, new: Value| {
+        if old.meaning != new.meaning {
+            let side = |value: Value| (!value.shown.is_empty()).then_some(value.shown);
             found.push(Setting { section, name: String::new(), what: "", old: side(old), new: side(new) });
         }
     };
-    whole("token_headers", a.token_headers.join(", "), b.token_headers.join(", "));
+    whole("token_headers", token_headers(a), token_headers(b));
     whole("client_ip", client_ip(a), client_ip(b));
-    whole(
-        "audit",
-        format!("query: {:?}", a.audit_query).to_lowercase(),
-        format!("query: {:?}", b.audit_query).to_lowercase(),
-    );
-    whole("mode", mode(a), mode(b));
+    let query = |snapshot: &Snapshot| format!("query: {:?}", snapshot.audit_query).to_lowercase();
+    whole("audit", query(a).into(), query(b).into());
+    whole("mode", mode(a).into(), mode(b).into());
     named("service_accounts", accounts(a), accounts(b), &mut found);
     tokens(a, b, &mut found);
     revoked(a, b, &mut found);
@@ -61,13 +71,14 @@ fn named(
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for name in names {
         let all = |said: &Said| {
-            said.iter().map(|(what, value)| format!("{what}: {value}")).collect::<Vec<_>>().join("; ")
+            said.iter().map(|(what, value)| format!("{what}: {}", value.shown)).collect::<Vec<_>>().join("; ")
         };
         let setting = |what, old, new| Setting { section, name: name.clone(), what, old, new };
         match (old.get(name), new.get(name)) {
             (Some(old), Some(new)) => {
-                for ((what, old), (_, new)) in old.iter().zip(new).filter(|(old, new)| old != new) {
-                    found.push(setting(what, Some(old.clone()), Some(new.clone())));
+                let both = old.iter().zip(new).filter(|((_, old), (_, new))| old.meaning != new.meaning);
+                for ((what, old), (_, new)) in both {
+                    found.push(setting(what, Some(old.shown.clone()), Some(new.shown.clone())));
                 }
             }
             (old, new) => found.push(setting("", old.map(all), new.map(all))),
@@ -86,16 +97,23 @@ fn issuers(policy: &Compiled) -> BTreeMap<String, Said> {
             }
             _ => "in the policy".to_owned(),
         };
+        let mut audiences: Vec<&str> = rules.audiences.iter().map(|audience| &**audience).collect();
+        let shown = audiences.join(", ");
+        audiences.sort_unstable();
+        let audiences = Value { shown, meaning: audiences.join(", ") };
         let said = vec![
-            ("issuer", rules.issuer.to_string()),
-            ("audiences", rules.audiences.join(", ")),
-            ("algorithms", rules.algorithms.iter().map(Algorithm::name).collect::<Vec<_>>().join(", ")),
-            ("groups_claim", claim(&rules.groups_claim)),
-            ("groups_format", format!("{:?}", rules.groups_format).to_lowercase()),
-            ("user_claim", rules.user_claim.to_string()),
-            ("leeway", format!("{}s", rules.leeway)),
-            ("bare_groups", snapshot.groups.is_bare(at).to_string()),
-            ("keys", keys),
+            ("issuer", rules.issuer.to_string().into()),
+            ("audiences", audiences),
+            (
+                "algorithms",
+                rules.algorithms.iter().map(Algorithm::name).collect::<Vec<_>>().join(", ").into(),
+            ),
+            ("groups_claim", claim(&rules.groups_claim).into()),
+            ("groups_format", format!("{:?}", rules.groups_format).to_lowercase().into()),
+            ("user_claim", rules.user_claim.to_string().into()),
+            ("leeway", format!("{}s", rules.leeway).into()),
+            ("bare_groups", snapshot.groups.is_bare(at).to_string().into()),
+            ("keys", keys.into()),
         ];
         (name.to_string(), said)
     })
@@ -116,10 +134,12 @@ fn claim(path: &ClaimPath) -> String {
 fn accounts(snapshot: &Snapshot) -> BTreeMap<String, Said> {
     let said = |account: &ServiceAccount| {
         let networks = match &account.networks {
-            Some(_) => written(&account.network_names).join(", "),
-            None => "anywhere".to_owned(),
+            Some(networks) => {
+                Value { shown: written(&account.network_names).join(", "), meaning: ranges(networks) }
+            }
+            None => "anywhere".to_owned().into(),
         };
-        vec![("tokens", account.token_sha256.len().to_string()), ("networks", networks)]
+        vec![("tokens", account.token_sha256.len().to_string().into()), ("networks", networks)]
     };
     snapshot.service_accounts.iter().map(|account| (account.name.to_string(), said(account))).collect()
 }
@@ -147,8 +167,14 @@ fn tokens(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
     }
 }
 
-fn client_ip(snapshot: &Snapshot) -> String {
-    match &snapshot.client_ip {
+/// The letter case of a header's name does not count.
+fn token_headers(snapshot: &Snapshot) -> Value {
+    let shown = snapshot.token_headers.join(", ");
+    Value { meaning: shown.to_ascii_lowercase(), shown }
+}
+
+fn client_ip(snapshot: &Snapshot) -> Value {
+    let shown = match &snapshot.client_ip {
         None => String::new(),
         Some(Source::Cookie { name, keys: CookieKeys::Signed(file) }) => {
             format!("cookie {name}, keys_file {}", file.display())
@@ -156,15 +182,17 @@ fn client_ip(snapshot: &Snapshot) -> String {
         Some(Source::Cookie { name, keys: CookieKeys::Unsigned }) => format!("cookie {name}, unsigned"),
         Some(Source::RemoteAddr) => "remote_addr".to_owned(),
         Some(Source::Header { name, trusted_peers }) => {
-            let peers: Vec<String> = trusted_peers
-                .ranges()
-                .map(
-                    |(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") },
-                )
-                .collect();
-            format!("header {name}, trusted_peers {}", peers.join(", "))
+            let shown = format!("header {name}, trusted_peers {}", ranges(trusted_peers));
+            return Value { meaning: shown.to_ascii_lowercase(), shown };
         }
-    }
+    };
+    shown.into()
+}
+
+/// The addresses of a set, however it is written.
+fn ranges(networks: &NetworkSet) -> String {
+    let text = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
+    networks.ranges().map(text).collect::<Vec<_>>().join(", ")
 }
 
 fn mode(snapshot: &Snapshot) -> String {
