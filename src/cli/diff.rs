@@ -2,13 +2,16 @@
 
 use super::access::{Demand, demands, from_where, scopes_text};
 use super::{
-    Answer, Failure, Format, Status, columns, json, load, plain, refused, refused_owners, timestamp,
+    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, load, place_of, plain, refused,
+    refused_owners, timestamp,
 };
 use crate::engine::unix_now;
 use crate::policy::Compiled;
-use crate::policy::access::Until;
-use crate::policy::access::diff::{self, Change, Line, Reach, Who};
-use crate::policy::snapshot::Snapshot;
+use crate::policy::access::cells::Entangled;
+use crate::policy::access::diff::{self, Change, Diff as Found, Line, Reach, Who};
+use crate::policy::access::settings::settings;
+use crate::policy::access::{Bound, Until, scope_names, units};
+use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, Snapshot};
 use clap::Args;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +24,9 @@ const MAX_EXCEPTIONS: usize = 5;
 /// Compares what two policies allow: who gains or loses access to which tenant, for what, from where, until when.
 ///
 /// Meaning is compared, not text: a grant that others make superfluous, or a group that got a name, is no difference.
-/// What has run out by now is not there. The keys that issuers sign with are not compared. Exit status 0 where the
-/// policies mean the same, 2 where they differ, 3 where one is invalid, 1 where one cannot be read.
+/// What has run out by now is not there. The keys that issuers sign with are not compared. Where patterns of tenants
+/// overlap in too many ways, the rules are listed that only one policy has. Exit status 0 where the policies mean the
+/// same, 2 where they differ, 3 where one is invalid, or the document of an owner, 1 where one cannot be read.
 #[derive(Args)]
 pub(super) struct Diff {
     /// The policy in force: a file, or a directory that holds a `policy.yaml`.
@@ -40,6 +44,9 @@ struct Report {
     old: Side,
     new: Side,
     changes: Vec<Changed>,
+    /// Patterns of tenants, or excepted groups, overlap in too many ways: `rules` are told in place of `changes`.
+    overlapping: bool,
+    rules: Vec<RuleChanged>,
     /// Other sections that differ.
     settings: Vec<&'static str>,
     /// What differs in them.
@@ -76,11 +83,39 @@ struct Changed {
     label: String,
     /// The tenants that all of these patterns match.
     tenants: Vec<String>,
-    /// Tenants among them of which the line does not speak.
+    /// Tenants among them of which the line does not speak; in one entry, `a & b` is what several patterns have in
+    /// common.
     except_tenants: Vec<String>,
     scopes: Vec<String>,
     old: Access,
     new: Access,
+}
+
+/// A rule that only one of the policies has.
+#[derive(Serialize)]
+struct RuleChanged {
+    /// `gained` or `lost`: the rule, not an access. What others say besides is not looked at.
+    change: &'static str,
+    /// `grant` or `restriction`.
+    rule: &'static str,
+    name: String,
+    /// Whose document it stands in; null for the platform's.
+    owner: Option<String>,
+    line: u32,
+    /// Raw groups as the policy writes them: whoever holds one. `*`: every verified user.
+    groups: Vec<String>,
+    /// Of a restriction: whoever holds one is not bound.
+    except_groups: Vec<String>,
+    /// Patterns: the tenants that any of them matches.
+    tenants: Vec<String>,
+    except_tenants: Vec<String>,
+    scopes: Vec<String>,
+    /// Of a restriction: where requests must come from.
+    networks: Vec<String>,
+    /// Of a restriction in shadow mode.
+    shadow: bool,
+    /// Of a grant; null where it has no end.
+    until: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -106,17 +141,26 @@ impl Diff {
             Ok(compiled) => compiled,
             Err(answer) => return Ok(answer),
         };
-        let found = diff::diff(&old, &new, now).map_err(|error| Failure(error.to_string()))?;
+        let (found, rules) = match diff::diff(&old, &new, now) {
+            Ok(found) => (found, None),
+            // The next best: which rules there are in one policy and not in the other.
+            Err(Entangled) => (
+                Found { lines: Vec::new(), settings: settings(&old, &new) },
+                Some(rules([&old.snapshot, &new.snapshot], now)),
+            ),
+        };
         let labels = Labels::of([&old.snapshot, &new.snapshot]);
         let side = |path: &Path, compiled: &Compiled| Side {
             file: path.display().to_string(),
             revision: compiled.snapshot.revision.to_string(),
         };
         let report = Report {
-            equal: found.is_empty(),
+            equal: found.is_empty() && rules.as_ref().is_none_or(Vec::is_empty),
             old: side(&self.old, &old),
             new: side(&self.new, &new),
             changes: found.lines.iter().map(|line| Changed::of(line, &labels)).collect(),
+            overlapping: rules.is_some(),
+            rules: rules.unwrap_or_default(),
             settings: {
                 let mut sections: Vec<_> = found.settings.iter().map(|setting| setting.section).collect();
                 sections.dedup();
@@ -136,13 +180,14 @@ impl Diff {
         };
         let out = match format {
             Format::Json => json(&report)?,
-            Format::Human => human(&report, &found.lines),
+            Format::Human => human(&report, &found.lines, &labels),
         };
         let status = if report.equal { Status::Ok } else { Status::Denied };
         Ok(Answer { status, out, err: String::new() })
     }
 }
 
+/// The policy, or the answer where it cannot be used.
 fn usable(path: &Path, now: u64, format: Format) -> Result<Result<Compiled, Answer>, Failure> {
     let (mut outcome, _, read) = load(path, now);
     // Compared without an owner's document, it would read as if the owner had withdrawn everything.
@@ -236,7 +281,101 @@ impl Changed {
     }
 }
 
-fn human(report: &Report, lines: &[Line]) -> String {
+/// Every rule that only one of the policies has.
+fn rules(sides: [&Snapshot; 2], now: u64) -> Vec<RuleChanged> {
+    let [old, new] = sides;
+    let diff::Unmatched { grants, restrictions } = diff::unmatched(old, new, now);
+    let changes = ["lost", "gained"].into_iter().zip(sides);
+    let each = changes.zip(grants.into_iter().zip(restrictions));
+    each.flat_map(|((change, snapshot), (grants, restrictions))| {
+        let grants = grants.into_iter().map(move |rule| RuleChanged::of_grant(change, rule, snapshot));
+        let restrictions = restrictions.into_iter();
+        grants.chain(restrictions.map(move |rule| RuleChanged::of_restriction(change, rule, snapshot)))
+    })
+    .collect()
+}
+
+impl RuleChanged {
+    fn of_grant(change: &'static str, rule: &Grant, snapshot: &Snapshot) -> Self {
+        let units: Vec<_> = units().iter().copied().filter(|unit| rule.scopes.contains(unit.scope)).collect();
+        Self {
+            change,
+            rule: "grant",
+            name: rule.name.to_string(),
+            owner: snapshot.owner_name(rule.owner).map(str::to_owned),
+            line: rule.line,
+            groups: raw_groups(&rule.groups, snapshot),
+            except_groups: Vec::new(),
+            tenants: rule.tenants.iter().map(ToString::to_string).collect(),
+            except_tenants: rule.except_tenants.iter().map(ToString::to_string).collect(),
+            scopes: scope_names(&units),
+            networks: Vec::new(),
+            shadow: false,
+            until: rule.expires.map(timestamp),
+        }
+    }
+
+    fn of_restriction(change: &'static str, rule: &Restriction, snapshot: &Snapshot) -> Self {
+        let covered = units().iter().copied().filter(|unit| rule.scopes.cover(unit.scope, unit.backends));
+        Self {
+            change,
+            rule: "restriction",
+            name: rule.name.to_string(),
+            owner: snapshot.owner_name(rule.owner).map(str::to_owned),
+            line: rule.line,
+            groups: raw_groups(&rule.groups, snapshot),
+            except_groups: raw_groups(&rule.except_groups, snapshot),
+            tenants: rule.tenants.iter().map(ToString::to_string).collect(),
+            except_tenants: rule.except_tenants.iter().map(ToString::to_string).collect(),
+            scopes: scope_names(&covered.collect::<Vec<_>>()),
+            networks: Bound::of(rule, snapshot).networks,
+            shadow: rule.shadow,
+            until: None,
+        }
+    }
+
+    fn row(&self, labels: &Labels) -> [String; 7] {
+        let but = |all: &[String]| match all {
+            [] => String::new(),
+            some => format!(" except {}", first_few(some, MAX_LISTED)),
+        };
+        let groups = if *self.groups == ["*"] { "everyone".to_owned() } else { labels.any(&self.groups) };
+        let except =
+            if self.except_groups.is_empty() { Vec::new() } else { vec![labels.any(&self.except_groups)] };
+        let from = match self.rule {
+            "grant" => "as restricted".to_owned(),
+            _ => format!("{}{}", self.networks.join(", "), if self.shadow { " [shadow]" } else { "" }),
+        };
+        [
+            self.change.to_owned(),
+            plain(&format!("{} {} ({})", self.rule, self.name, place_of(self.owner.as_deref(), self.line))),
+            plain(&format!("{groups}{}", but(&except))),
+            format!("{}{}", first_few(&self.tenants, MAX_LISTED), but(&self.except_tenants)),
+            scopes_text(&self.scopes),
+            plain(&from),
+            match (self.rule, &self.until) {
+                ("grant", Some(until)) => until.clone(),
+                ("grant", None) => "always".to_owned(),
+                _ => "-".to_owned(),
+            },
+        ]
+    }
+}
+
+/// The raw groups that stand for any of these; a group for which none does is named itself.
+fn raw_groups(groups: &[GroupId], snapshot: &Snapshot) -> Vec<String> {
+    let of = |id: &GroupId| -> Vec<String> {
+        let raw = snapshot.groups.raw_groups().filter(|(_, ids)| *id != EVERYONE && ids.contains(id));
+        let raw: Vec<String> = raw.map(|(raw, _)| raw.to_owned()).collect();
+        if raw.is_empty() { vec![snapshot.groups.name(*id).to_owned()] } else { raw }
+    };
+    let mut all: Vec<String> = groups.iter().flat_map(of).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+fn human(report: &Report, lines: &[Line], labels: &Labels) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
     _ = writeln!(out, "old  {}, revision {}", report.old.file, report.old.revision);
@@ -249,6 +388,14 @@ fn human(report: &Report, lines: &[Line]) -> String {
     if !rows.is_empty() {
         out.push('\n');
         out.push_str(&columns(["CHANGE", "WHO", "TENANT", "SCOPES", "FROM", "UNTIL"], &rows));
+    }
+    if report.overlapping {
+        out.push_str(
+            "\npatterns of tenants, or excepted groups, overlap in too many ways to say what changes for people\n\
+             each line is a rule that only one policy has, whatever other rules say besides\n",
+        );
+        let rows: Vec<_> = report.rules.iter().map(|rule| rule.row(labels)).collect();
+        out.push_str(&columns(["CHANGE", "RULE", "WHO", "TENANT", "SCOPES", "FROM", "UNTIL"], &rows));
     }
     if !report.settings.is_empty() {
         _ = writeln!(out, "\nalso different: {}", report.settings.join(", "));

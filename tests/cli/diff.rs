@@ -174,3 +174,39 @@ fn restrictions_on_a_revoked_group_are_compared() {
     let run = room.run(&["diff", "old.yaml", "new.yaml"]);
     run.says(2, &["places  sre  tenant1  "]);
 }
+
+/// Combinations that are too many to be looked at: which rules differ is told all the same.
+#[test]
+fn where_too_much_overlaps_the_rules_are_compared() {
+    let room = Room::new();
+    let names: Vec<String> = (0..12).map(|number| format!("g{number}")).collect();
+    let excepting = |one: &str| {
+        format!("  - {{ name: {one}, tenants: [tenant1], except_groups: [{one}], networks: [vpn] }}\n")
+    };
+    let policy = |count: usize| {
+        let aliases: String = names.iter().map(|name| format!("  {name}: raw-{name}\n")).collect();
+        let rules: String = names[..count].iter().map(|name| excepting(name)).collect();
+        POLICY.replace("group_names:\n", &format!("group_names:\n{aliases}")) + &rules
+    };
+    room.write("old.yaml", &policy(11));
+    room.write("new.yaml", &policy(12).replace("group1: [tenant1]", "group1: [tenant1, tenant2]"));
+    let run = room.run(&["diff", "old.yaml", "new.yaml"]);
+    run.says(2, &["\npatterns of tenants, or excepted groups, overlap in too many ways to say what changes"]);
+    assert_eq!(
+        rows(&run.out)[2..],
+        [
+            "CHANGE RULE WHO TENANT SCOPES FROM UNTIL",
+            "lost grant authorizations.group1 (line 28) group1 tenant1 *:read as restricted always",
+            "gained grant authorizations.group1 (line 28) group1 tenant1, tenant2 *:read as restricted always",
+            "gained restriction g11 (line 68) everyone except g11 tenant1 *:read metrics:write logs:write logs:delete traces:write profiles:write rules:write alerts:write vpn (198.51.100.7) -",
+        ]
+    );
+    let report = room.run(&["diff", "old.yaml", "new.yaml", "--format", "json"]).json();
+    assert_eq!(
+        [&report["equal"], &report["overlapping"], &report["changes"]],
+        [&json!(false), &json!(true), &json!([])]
+    );
+    let rule = &report["rules"][2];
+    assert_eq!([&rule["change"], &rule["rule"]], ["gained", "restriction"]);
+    assert_eq!([&rule["groups"], &rule["except_groups"]], [&json!(["*"]), &json!(["raw-g11"])]);
+}

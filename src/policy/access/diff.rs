@@ -233,8 +233,19 @@ impl<'s> People<'s> {
     }
 }
 
-/// The tenants and patterns of every rule that is not, in the same meaning, in both policies.
-fn changed_tenants<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> BTreeSet<&'s TenantPattern> {
+/// The rules of two policies that the other one does not have, each list in the order of its document.
+#[derive(Debug, Default)]
+pub struct Unmatched<'s> {
+    /// Grants of the old and of the new policy.
+    pub grants: [Vec<&'s Grant>; 2],
+    /// Restrictions of the old and of the new policy.
+    pub restrictions: [Vec<&'s Restriction>; 2],
+}
+
+/// Every rule that is not, in the same meaning, in both policies: whatever other rules say.
+///
+/// `now`: Unix seconds; a grant that has run out by then is not there.
+pub fn unmatched<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> Unmatched<'s> {
     let names = |snapshot: &'s Snapshot| {
         let mut of: HashMap<GroupId, Vec<String>> = HashMap::new();
         for (raw, ids) in snapshot.groups.raw_groups() {
@@ -260,23 +271,34 @@ fn changed_tenants<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> BTreeS
         let groups = (names(&rule.groups), names(&rule.except_groups));
         format!("{groups:?}{tenants:?}{:?}{:?}{}", rule.scopes, rule.networks, rule.shadow)
     };
-    let mut tenants = BTreeSet::new();
     let (old_names, new_names) = (names(old), names(new));
-    let keys = |snapshot: &'s Snapshot, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| {
+    let grants = |snapshot: &'s Snapshot, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| -> Vec<_> {
         let live = snapshot.grants.iter().filter(|grant| !grant.has_expired(now));
-        let grants: Vec<_> = live.map(|rule| (grant_key(rule, names), &*rule.tenants)).collect();
-        let restrictions = snapshot.restrictions.iter();
-        let restrictions: Vec<_> =
-            restrictions.map(|rule| (restriction_key(rule, names), &*rule.tenants)).collect();
-        [grants, restrictions]
+        live.map(|rule| (grant_key(rule, names), rule)).collect()
     };
-    for (left, right) in keys(old, &old_names).iter().zip(&keys(new, &new_names)) {
-        for (mine, other) in [(left, right), (right, left)] {
-            let there: HashSet<&str> = other.iter().map(|(key, _)| &**key).collect();
-            let gone = mine.iter().filter(|(key, _)| !there.contains(&**key));
-            tenants.extend(gone.flat_map(|(_, tenants)| tenants.iter()));
-        }
+    let restrictions = |snapshot: &'s Snapshot, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| -> Vec<_> {
+        snapshot.restrictions.iter().map(|rule| (restriction_key(rule, names), rule)).collect()
+    };
+    Unmatched {
+        grants: only_in_one(&grants(old, &old_names), &grants(new, &new_names)),
+        restrictions: only_in_one(&restrictions(old, &old_names), &restrictions(new, &new_names)),
     }
+}
+
+/// The rules of each side whose key the other side does not have.
+fn only_in_one<'s, T>(old: &[(String, &'s T)], new: &[(String, &'s T)]) -> [Vec<&'s T>; 2] {
+    [(old, new), (new, old)].map(|(mine, other)| {
+        let there: HashSet<&str> = other.iter().map(|(key, _)| &**key).collect();
+        mine.iter().filter(|(key, _)| !there.contains(&**key)).map(|(_, rule)| *rule).collect()
+    })
+}
+
+/// The tenants and patterns of every rule that is not, in the same meaning, in both policies.
+fn changed_tenants<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> BTreeSet<&'s TenantPattern> {
+    let Unmatched { grants, restrictions } = unmatched(old, new, now);
+    let mut tenants = BTreeSet::new();
+    tenants.extend(grants.iter().flatten().flat_map(|rule| rule.tenants.iter()));
+    tenants.extend(restrictions.iter().flatten().flat_map(|rule| rule.tenants.iter()));
     for (name, [before, after]) in accounts_of([old, new]) {
         if before.map(reaches_from) == after.map(reaches_from) {
             continue;

@@ -40,7 +40,7 @@ impl From<String> for Value {
 }
 
 /// Everything that differs. Neither hashes nor keys are told, only how many there are.
-pub(super) fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
+pub fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
     let (a, b) = (&old.snapshot, &new.snapshot);
     let mut found = Vec::new();
     named("issuers", issuers(old), issuers(new), &mut found);
