@@ -32,13 +32,13 @@ use std::process::ExitCode;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done: the policy is valid, the request is let through, every test passed
-  1  the command could not run: wrong usage, a file that cannot be read, output that cannot be written, an issuer
-     without usable keys
+  1  the command could not run: wrong usage, a file that cannot be read, output that cannot be
+     written, an issuer without usable keys
   2  the request is denied, a test failed, policies or decisions differ
   3  the policy is invalid, or the document of one of its owners
 
-Errors and the problems of a policy go to stderr, everything else to stdout. With `--format json` the problems of a
-policy that cannot be used are the document on stdout too, in the form of `check`.";
+Errors and the problems of a policy go to stderr, everything else to stdout. With `--format json`
+the problems of a policy that cannot be used are on stdout too, in the form of `check`.";
 
 /// A longer cell does not make its column wider, in characters.
 const MAX_WIDTH: usize = 100;

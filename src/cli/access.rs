@@ -29,10 +29,11 @@ const MAX_NETWORK: usize = 120;
 /// What is listed is true for somebody in that one group. With --tenant a group has lines where a grant names it, and
 /// where a restriction makes what everyone may do different for it: `everyone` is whoever is in no such group. Further
 /// groups add their grants, and the restrictions that bind or except them; `explain` decides such a case. Grants that
-/// have expired are left out, and `mode: shadow` is not looked at.
+/// have expired are left out, and `mode: shadow` is not looked at. Where patterns of tenants overlap in too many ways,
+/// each line of --group is one grant.
 ///
-/// Exit status 0, 1 where the policy cannot be read, 3 where it is invalid. Where only an owner's document is, the
-/// answer is given all the same, as it is where there is no last good version, and the exit status is 3.
+/// Exit status 0, 1 where the policy cannot be read, 3 where it is invalid. Where only an owner's document is invalid
+/// the answer is given all the same, as it is without a last good version, and the exit status is 3.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whose").required(true).args(["tenant", "group"]))]
 pub(super) struct Access {

@@ -27,10 +27,13 @@ use std::path::PathBuf;
 ///
 /// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
 /// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
+///
 /// The decision is the one that nginx applies: under `mode: shadow` every request is let through until `shadow_until`
-/// (as --now counts), and `shadow` says what would have become of it. Exit status 0 on allow, 2 on deny, 1 where the
-/// policy or the token cannot be read, 3 where the policy is invalid. Of a policy of which only an owner's document is
-/// invalid the decision is shown all the same, as it is where there is no last good version, and the exit status is 3.
+/// (as --now counts), and `shadow` says what would have become of it.
+///
+/// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1 where the policy or the token cannot be read.
+/// Where only an owner's document is invalid the decision is shown all the same, as it is without a last good version,
+/// and the exit status is 3.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
 #[command(group = ArgGroup::new("what").required(true).args(["scope", "path"]))]
