@@ -43,7 +43,7 @@ end
 function _M.status()
     in_content_phase("status")
     local ready, keys = native.readiness() == 2, native.has_keys()
-    if ("&" .. (ngx.var.args or "") .. "&"):find("&ready[=&]") then
+    if ("&" .. (ngx.var.args or ""):lower() .. "&"):find("&ready[=&]") then
         local good = ready and keys
         ngx.status = good and 200 or 503
         ngx.header["Content-Type"] = "text/plain; charset=utf-8"

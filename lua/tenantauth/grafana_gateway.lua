@@ -93,8 +93,9 @@ function _M.stamp(options)
     if not stamper then
         return fail("it could not be set up", nil)
     end
-    -- nginx sends it on as HTTP/1.x, without what cannot be set here.
-    if ngx.req.http_version() < 1 then
+    -- nginx sends it on as HTTP/1.x, without what cannot be set here. (Of versions that are unknown to it, 1.2 or 3, the
+    -- Lua module says nil; they have headers.)
+    if ngx.req.http_version() == 0.9 then
         return fail("a request of HTTP/0.9 has no headers", nil)
     end
     local lines = cookie_lines(base.get_request())

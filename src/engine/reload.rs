@@ -7,11 +7,10 @@ use super::state::KeptPolicy;
 use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
 use crate::fetch::Endpoint;
 use crate::policy::diagnostic::Diagnostic;
-use crate::policy::store::{self, Bundle, Fingerprint, KeysFrom};
+use crate::policy::store::{self, Bundle, Fingerprint, InForce};
 use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
 use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -122,27 +121,6 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
     }
 }
 
-/// Reads a policy twice; `None` where it is changing right now.
-fn settled(
-    path: &Path,
-    keys: KeysFrom,
-    former: &Bundle,
-    settling: Duration,
-) -> Option<(Outcome, Fingerprint, Bundle)> {
-    let loaded = store::load_after(path, unix_now(), keys, former, &BTreeSet::new());
-    thread::sleep(settling);
-    let changes = loaded.1.changes();
-    if changes.platform {
-        return None;
-    }
-    if changes.owners.is_empty() {
-        return Some(loaded);
-    }
-    // One team's unfinished file does not keep the others waiting.
-    let again = store::load_after(path, unix_now(), keys, former, &changes.owners);
-    again.1.differs_only_in(&loaded.1, &changes.owners).then_some(again)
-}
-
 /// Whether this is what became of the owners' documents in force.
 fn has_owners(engine: &Engine, owners: &[OwnerOutcome]) -> bool {
     let alike = |(own, other): (&OwnerOutcome, &OwnerOutcome)| {
@@ -197,6 +175,8 @@ pub(super) struct Reloader {
     kept: Option<Bundle>,
     /// Where `bundle` came from, until this worker has a policy of its own.
     legacy: Option<Legacy>,
+    /// What was said about files of keys that cannot be used.
+    wrong_keys: Vec<String>,
     /// What was said about each owner whose document is not as it should be, and whether it was refused.
     told: HashMap<Box<str>, (bool, Vec<String>)>,
     /// The whole gateway only records, or did so when it was last looked at.
@@ -218,34 +198,31 @@ impl Reloader {
                 former.take_newer_owners(kept);
             }
             let path = &engine.options.policy;
-            let Some(loaded) = settled(path, KeysFrom::Disk, &former, settling) else { return false };
-            // One file of keys that cannot be used must not hold up what else was changed, a revocation perhaps.
-            let without_keys = if loaded.0.compiled.is_none() && former != Bundle::EMPTY {
-                let Some(again) = settled(path, KeysFrom::Former, &former, settling) else { return false };
-                if !again.1.has_the_files_of(&loaded.1) {
+            let live = engine.live.load_full();
+            let in_force = live.as_deref().map(|live| InForce {
+                compiled: &live.compiled,
+                keys: &live.keys,
+                client_ip: live.client_ip.as_ref(),
+            });
+            let mut loaded = store::load_after(path, unix_now(), &former, in_force, &BTreeSet::new());
+            thread::sleep(settling);
+            let changes = loaded.1.changes();
+            if changes.platform {
+                return false;
+            }
+            if !changes.owners.is_empty() {
+                // One team's unfinished file does not keep the others waiting.
+                let again = store::load_after(path, unix_now(), &former, in_force, &changes.owners);
+                if !again.1.differs_only_in(&loaded.1, &changes.owners) {
                     return false;
                 }
-                again.0.compiled.is_some().then_some(again)
-            } else {
-                None
-            };
-            let (outcome, fingerprint, bundle) = loaded;
+                loaded = again;
+            }
+            let (outcome, fingerprint, bundle, wrong_keys) = loaded;
+            self.judged = Some(fingerprint);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
-            match without_keys {
-                None => {
-                    self.judged = Some(fingerprint);
-                    self.judge(engine, outcome, bundle, false);
-                }
-                Some((good, fingerprint, bundle)) => {
-                    self.judged = Some(fingerprint);
-                    if bundle == self.bundle && has_owners(engine, &good.owners) {
-                        self.judge(engine, outcome, bundle, true);
-                    } else {
-                        self.judge_without_keys(engine, &outcome.diagnostics, good, bundle);
-                    }
-                }
-            }
+            self.judge(engine, outcome, bundle, &wrong_keys);
         }
         self.look_at_keys(engine, settling)
     }
@@ -281,10 +258,11 @@ impl Reloader {
 
     /// Takes a policy, or keeps the one in force and says why.
     ///
-    /// `only_keys`: where it is refused, that is for a file of keys.
-    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle, only_keys: bool) {
+    /// `wrong_keys`: what is wrong with files of keys of a policy that is good but for them.
+    fn judge(&mut self, engine: &Engine, outcome: Outcome, bundle: Bundle, wrong_keys: &[Diagnostic]) {
         let Outcome { compiled, diagnostics, owners } = outcome;
         let Some(compiled) = compiled else {
+            self.wrong_keys.clear();
             for problem in diagnostics.iter().filter(|problem| problem.is_error()) {
                 engine.tell(Level::Error, problem.one_line());
             }
@@ -304,63 +282,49 @@ impl Reloader {
                     None => "the policy was refused and none is in force: every request is denied".to_owned(),
                 },
             );
-            lock(&engine.last_reload).failed(&diagnostics, only_keys);
+            lock(&engine.last_reload).failed(&diagnostics, false);
             if in_force.is_none() {
                 engine.set_readiness(Readiness::NoPolicy);
             }
             return;
         };
+        // One file of keys that cannot be used must not hold up what else was changed, a revocation perhaps.
+        let told: Vec<String> = wrong_keys.iter().map(Diagnostic::one_line).collect();
+        let is_known = told == self.wrong_keys;
+        if !told.is_empty() && !is_known {
+            for problem in &told {
+                engine.tell(Level::Error, problem.clone());
+            }
+            engine.tell(Level::Error, "the keys in force are kept in place of that file".to_owned());
+        }
+        self.wrong_keys = told;
         {
             let mut last = lock(&engine.last_reload);
-            last.successful = true;
-            last.success = Some(unix_now());
-            last.accepted += 1;
-            last.problems.clear();
-            last.fallen_back = None;
-            last.only_keys = false;
-        }
-        self.adopt(engine, compiled, diagnostics, owners, bundle);
-    }
-
-    /// Takes a policy that is good by itself, with the keys that were in force: a file that holds such keys cannot be
-    /// used.
-    ///
-    /// `problems`: what is wrong with what is on disk. `outcome`, `bundle`: the policy with the former keys.
-    fn judge_without_keys(
-        &mut self,
-        engine: &Engine,
-        problems: &[Diagnostic],
-        outcome: Outcome,
-        bundle: Bundle,
-    ) {
-        let Outcome { compiled: Some(compiled), diagnostics, owners } = outcome else { return };
-        for problem in problems.iter().filter(|problem| problem.is_error()) {
-            engine.tell(Level::Error, problem.one_line());
-        }
-        engine.tell(Level::Error, "the keys in force are kept, what else was changed is used".to_owned());
-        {
-            let mut last = lock(&engine.last_reload);
-            last.failed(problems, true);
+            if wrong_keys.is_empty() {
+                last.successful = true;
+                last.success = Some(unix_now());
+                last.problems.clear();
+                last.accepted += 1;
+            } else if !is_known {
+                last.failed(wrong_keys, true);
+            }
+            last.only_keys = !wrong_keys.is_empty();
             last.fallen_back = None;
         }
-        self.adopt(engine, compiled, diagnostics, owners, bundle);
-    }
-
-    fn adopt(
-        &mut self,
-        engine: &Engine,
-        compiled: Compiled,
-        warnings: Vec<Diagnostic>,
-        owners: Vec<OwnerOutcome>,
-        bundle: Bundle,
-    ) {
-        for warning in &warnings {
+        // Nothing else was changed.
+        if !wrong_keys.is_empty() && bundle == self.bundle && has_owners(engine, &owners) {
+            return;
+        }
+        for warning in &diagnostics {
             engine.tell(Level::Warn, warning.one_line());
         }
         self.remember(engine, bundle);
         self.tell_of_owners(engine, &owners);
+        // A file that could not be used leaves its keys as old as they are.
+        let kept_since =
+            engine.live().as_deref().filter(|_| !wrong_keys.is_empty()).map(|live| live.keys_read_at);
         // Last, so that whoever sees the new revision sees the rest as well.
-        self.take(engine, compiled, warnings, owners);
+        self.take(engine, compiled, diagnostics, owners, kept_since.unwrap_or_else(unix_now));
     }
 
     /// Keeps what the policy in force was made of, for this worker and for those that come after it.
@@ -500,7 +464,7 @@ impl Reloader {
         lock(&engine.last_reload).fallen_back = Some(legacy);
         // Its keys are looked at again like those of the policy before it.
         self.keys = None;
-        self.take(engine, compiled, diagnostics, owners);
+        self.take(engine, compiled, diagnostics, owners, unix_now());
         true
     }
 
@@ -548,6 +512,7 @@ impl Reloader {
         compiled: Compiled,
         warnings: Vec<Diagnostic>,
         owners: Vec<OwnerOutcome>,
+        keys_read_at: u64,
     ) {
         let revision = compiled.snapshot.revision.clone();
         let now = unix_now();
@@ -566,7 +531,7 @@ impl Reloader {
                 serial: 0,
                 keys_generation: 0,
                 loaded_at: now,
-                keys_read_at: now,
+                keys_read_at,
                 warnings,
                 owners: owners.into(),
             },

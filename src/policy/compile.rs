@@ -6,7 +6,7 @@ mod issuers;
 mod owners;
 mod principals;
 
-use super::diagnostic::{Path, Place, Problems, WarningKind};
+use super::diagnostic::{Diagnostic, Path, Place, Problems, WarningKind};
 use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
 use super::groups::{IssuerName, is_of_account};
 use super::reader::At;
@@ -16,6 +16,7 @@ use crate::client_ip::signature::KeyRing;
 use crate::fetch::Endpoint;
 use crate::network::{Network, NetworkSet};
 use crate::tenant::TenantPattern;
+use crate::token::algorithm::AlgorithmSet;
 use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
@@ -35,6 +36,29 @@ pub trait Files {
     /// # Errors
     /// The reader's words for why there is none.
     fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, String>;
+
+    /// The keys of this issuer that are in force, for when its file cannot be used: only where they came from the same
+    /// file, for the same algorithms. Nobody else's keys, and none that were withdrawn since.
+    fn keys_in_force(
+        &mut self,
+        issuer: &str,
+        algorithms: AlgorithmSet,
+        file: &path::Path,
+    ) -> Option<Arc<KeySet>> {
+        _ = (issuer, algorithms, file);
+        None
+    }
+
+    /// The keys of signed cookies that are in force, where they came from the same file.
+    fn cookie_keys_in_force(&mut self, file: &path::Path) -> Option<Arc<KeyRing>> {
+        _ = file;
+        None
+    }
+
+    /// A file that cannot be used, in whose place its keys in force are; and what is wrong with it.
+    fn keep_in_force(&mut self, file: &path::Path, problems: Vec<Diagnostic>) {
+        _ = (file, problems);
+    }
 
     /// The document of an owner, by its name. `None` where the policy is not a directory.
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
@@ -139,18 +163,34 @@ pub(super) fn compile(
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
-            let (found, endpoint) = match load_keys(entry, rules.algorithms, files, &path, problems) {
-                Keys::Here(found) => (found, None),
-                Keys::At(endpoint) => (None, Some(endpoint)),
+            let file = match &entry.keys {
+                KeysEntry::File(file) => Some(PathBuf::from(&*file.value)),
+                _ => None,
+            };
+            let mut wrong = problems.of_same_file();
+            let loaded = load_keys(entry, rules.algorithms, files, &path, &mut wrong);
+            let in_force = file
+                .as_deref()
+                .filter(|_| wrong.any_error())
+                .and_then(|file| files.keys_in_force(&rules.issuer, rules.algorithms, file));
+            let (found, endpoint) = match (in_force, loaded) {
+                (Some(set), _) => {
+                    files.keep_in_force(file.as_deref().unwrap_or(path::Path::new("")), wrong.into_sorted());
+                    (Some((set, Vec::new())), None)
+                }
+                (None, loaded) => {
+                    problems.append(wrong);
+                    match loaded {
+                        Keys::Here(found) => (found, None),
+                        Keys::At(endpoint) => (None, Some(endpoint)),
+                    }
+                }
             };
             let (set, reports) = found.unzip();
             key_reports.push(reports.unwrap_or_default());
             keys.push(set);
             endpoints.push(endpoint);
-            key_files.push(match &entry.keys {
-                KeysEntry::File(file) => Some(PathBuf::from(&*file.value)),
-                _ => None,
-            });
+            key_files.push(file);
             issuers.push(rules);
             issuer_names.push(name);
             bare.push(entry.bare_groups.is_some());

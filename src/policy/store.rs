@@ -8,7 +8,9 @@ pub use bundle::Bundle;
 use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
 use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, compile, compile_untested};
-use crate::client_ip::Source;
+use crate::client_ip::signature::KeyRing;
+use crate::client_ip::{CookieKeys, Source};
+use crate::token::algorithm::AlgorithmSet;
 use crate::token::keys::KeySet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -91,11 +93,6 @@ impl Fingerprint {
         !self.unsettled && !changes.platform && changes.owners.is_empty() && same_files()
     }
 
-    /// Whether the document and the files that it names are the same.
-    pub fn has_the_files_of(&self, other: &Self) -> bool {
-        self.files == other.files
-    }
-
     /// Whether nothing else is different but these documents of owners.
     pub fn differs_only_in(&self, other: &Self, owners: &BTreeSet<PathBuf>) -> bool {
         let rest = |print: &Self| -> Vec<_> {
@@ -148,38 +145,42 @@ fn owner_path(directory: &Path, name: &str) -> PathBuf {
 /// `path`: the document, or a directory that holds it as `policy.yaml`, and owners' documents in `owners.d`. `now`: Unix
 /// seconds. A file that cannot be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
-    load_after(path, now, KeysFrom::Disk, &Bundle::EMPTY, &BTreeSet::new())
+    let (outcome, fingerprint, bundle, _) = load_after(path, now, &Bundle::EMPTY, None, &BTreeSet::new());
+    (outcome, fingerprint, bundle)
 }
 
 /// The same, where there was a policy before.
 ///
-/// `former`: what it was made of; a document of an owner that is refused is replaced by that in it. `unsettled`:
-/// documents of owners that are changing right now, and are treated as if they could not be read.
+/// `former`: what it was made of; a document of an owner that is refused is replaced by that in it. `in_force`: what
+/// decides now, whose keys stand in for a file that cannot be used. `unsettled`: documents of owners that are changing
+/// right now, and are treated as if they could not be read. Returns last what is wrong with files whose keys in force are
+/// used instead.
 pub fn load_after(
     path: &Path,
     now: u64,
-    keys: KeysFrom,
     former: &Bundle,
+    in_force: Option<InForce<'_>>,
     unsettled: &BTreeSet<PathBuf>,
-) -> (Outcome, Fingerprint, Bundle) {
-    load_with(path, former, keys, unsettled, |name, text, files| compile(name, text, files, now))
+) -> (Outcome, Fingerprint, Bundle, Vec<Diagnostic>) {
+    load_with(path, former, in_force, unsettled, |name, text, files| compile(name, text, files, now))
 }
 
-/// Where the contents of the files come from that a document names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeysFrom {
-    /// Where it says.
-    Disk,
-    /// What the policy before was made of, as far as it had them: for when one of them cannot be used. What is refused
-    /// then is the policy itself.
-    Former,
+/// The policy that decides now, made of the bundle before, with the keys of today.
+#[derive(Clone, Copy, Debug)]
+pub struct InForce<'f> {
+    /// The policy.
+    pub compiled: &'f Compiled,
+    /// The keys of each issuer, parallel to the policy's.
+    pub keys: &'f [Option<Arc<KeySet>>],
+    /// The source of client addresses with its keys.
+    pub client_ip: Option<&'f Source>,
 }
 
 /// Reads a policy and everything it names, as [`load`] does, without running its tests, which are returned.
 pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>) {
     let mut cases = Vec::new();
-    let (outcome, fingerprint, _) =
-        load_with(path, &Bundle::EMPTY, KeysFrom::Disk, &BTreeSet::new(), |name, text, files| {
+    let (outcome, fingerprint, _, _) =
+        load_with(path, &Bundle::EMPTY, None, &BTreeSet::new(), |name, text, files| {
             let (outcome, found) = compile_untested(name, text, files, now);
             cases = found;
             outcome
@@ -190,12 +191,12 @@ pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>)
 fn load_with(
     path: &Path,
     former: &Bundle,
-    keys: KeysFrom,
+    in_force: Option<InForce<'_>>,
     unsettled: &BTreeSet<PathBuf>,
     compile: impl FnOnce(&str, &[u8], &mut dyn Files) -> Outcome,
-) -> (Outcome, Fingerprint, Bundle) {
+) -> (Outcome, Fingerprint, Bundle, Vec<Diagnostic>) {
     let (document, in_directory) = document_of(path);
-    let mut files = Reader { former, keys, unsettled, ..Reader::beside(&document) };
+    let mut files = Reader { former, in_force, unsettled, ..Reader::beside(&document) };
     let name = document.display().to_string();
     let within = in_directory.then_some(path);
     if let Some(directory) = within {
@@ -211,7 +212,11 @@ fn load_with(
     {
         outcome.diagnostics.extend(undeclared(directory, &files.seen));
     }
-    let Reader { seen, mut bundle, base, .. } = files;
+    let Reader { seen, mut bundle, base, mut kept, .. } = files;
+    if outcome.compiled.is_none() {
+        outcome.diagnostics.append(&mut kept);
+        outcome.diagnostics.sort_by_key(|problem| problem.place);
+    }
     for owner in &mut outcome.owners {
         let Some(content) = owner.content.take() else { continue };
         let path = owner_path(&base, &owner.name);
@@ -220,7 +225,7 @@ fn load_with(
         let kept_since = former.read_at(&path).filter(|_| is_kept);
         bundle.add(path, &content, kept_since.unwrap_or_else(uptime));
     }
-    (outcome, seen, bundle)
+    (outcome, seen, bundle, kept)
 }
 
 /// What is wrong with the documents of owners by themselves, by owner, where the platform's document cannot say who the
@@ -336,7 +341,9 @@ struct Reader<'r> {
     seen: Fingerprint,
     bundle: Bundle,
     former: &'r Bundle,
-    keys: KeysFrom,
+    in_force: Option<InForce<'r>>,
+    /// What is wrong with files whose keys in force are used instead.
+    kept: Vec<Diagnostic>,
     unsettled: &'r BTreeSet<PathBuf>,
 }
 
@@ -345,13 +352,19 @@ static NO_BUNDLE: Bundle = Bundle::EMPTY;
 static NOTHING: BTreeSet<PathBuf> = BTreeSet::new();
 
 impl Reader<'_> {
+    /// Whether the policy in force was made of a file that lay in the same place.
+    fn has_former(&self, file: &Path) -> bool {
+        self.former.read_at(&self.base.join(file)).is_some()
+    }
+
     fn beside(document: &Path) -> Self {
         Self {
             base: base_of(document),
             seen: Fingerprint::default(),
             bundle: Bundle::default(),
             former: &NO_BUNDLE,
-            keys: KeysFrom::Disk,
+            in_force: None,
+            kept: Vec::new(),
             unsettled: &NOTHING,
         }
     }
@@ -378,16 +391,33 @@ impl Reader<'_> {
 
 impl Files for Reader<'_> {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        let path = self.base.join(path);
-        let (KeysFrom::Former, Some(content), Some(read_at)) =
-            (self.keys, self.former.find(&path), self.former.read_at(&path))
-        else {
-            return self.read_path(path);
-        };
-        let digest = read(&path).map(|content| digest_of(&content));
-        self.bundle.add(path.clone(), &content, read_at);
-        self.seen.files.push((path, digest));
-        Ok(content)
+        self.read_path(self.base.join(path))
+    }
+
+    fn keys_in_force(&mut self, issuer: &str, algorithms: AlgorithmSet, file: &Path) -> Option<Arc<KeySet>> {
+        let InForce { compiled, keys, .. } = self.in_force.filter(|_| self.has_former(file))?;
+        let issuers = &compiled.snapshot.issuers;
+        let at = issuers
+            .iter()
+            .position(|rules| *rules.issuer == *issuer && rules.algorithms == algorithms)
+            .filter(|at| compiled.key_files.get(*at).is_some_and(|from| from.as_deref() == Some(file)))?;
+        keys.get(at)?.clone()
+    }
+
+    fn cookie_keys_in_force(&mut self, file: &Path) -> Option<Arc<KeyRing>> {
+        let InForce { compiled, client_ip, .. } = self.in_force.filter(|_| self.has_former(file))?;
+        let from = compiled.snapshot.client_ip.as_ref()?.keys_file();
+        match client_ip? {
+            Source::Cookie { keys: CookieKeys::Signed(ring), .. } if from == Some(file) => {
+                Some(Arc::clone(ring))
+            }
+            _ => None,
+        }
+    }
+
+    fn keep_in_force(&mut self, file: &Path, problems: Vec<Diagnostic>) {
+        self.bundle.keep(&self.base.join(file), self.former);
+        self.kept.extend(problems.into_iter().filter(Diagnostic::is_error));
     }
 
     fn owner(&mut self, name: &str) -> Option<OwnerText> {

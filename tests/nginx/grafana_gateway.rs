@@ -245,3 +245,14 @@ fn a_request_of_http_0_9_is_not_passed_on() {
     assert_eq!(client.exactly(text.len()), text);
     assert!(site.upstream.take().is_empty());
 }
+
+/// nginx takes them for HTTP/1.1; its Lua module has no name for their version.
+#[test]
+fn later_versions_of_http_1_are_stamped_too() {
+    let site = gateway(SIGNED);
+    let mut client = Client::connect(site.port(""));
+    client.send(b"GET /api/health HTTP/1.2\r\nHost: grafana\r\nCookie: Client_Ip=6.6.6.6\r\nConnection: close\r\n\r\n");
+    ok(&client.answer());
+    let (others, name, value) = stamped(&site);
+    assert!(others.is_empty() && name == "Client_Ip" && value.starts_with("v1."), "{value}");
+}

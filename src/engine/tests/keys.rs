@@ -111,6 +111,59 @@ fn a_policy_is_used_even_while_a_file_of_keys_is_broken() {
     }
 }
 
+/// A key set belongs to one issuer: what stands in for a broken file is that issuer's own, and for its own algorithms.
+#[test]
+fn keys_in_force_stand_in_for_nobody_else() {
+    let site = Site::start(TAIL);
+    let of_entra = signed("r", &claims());
+    assert_eq!(site.reason(&query(&of_entra)), Reason::Granted);
+    let revision = site.engine.revision();
+    let of_other = signed("r", &with(claims(), "iss", json!("https://other.example")));
+    for changed in [
+        policy(TAIL).replace("https://issuer.example", "https://other.example"),
+        policy(TAIL).replace("[RS256, ES256]", "[RS256]"),
+    ] {
+        site.scratch.write("jwks.json", "{");
+        site.scratch.write("policy.yaml", &changed);
+        site.wait_for("the refusal", |site| {
+            site.errors().iter().any(|text| text.contains("the policy was refused, the last good revision"))
+        });
+        assert_eq!(site.engine.revision(), revision);
+        assert_eq!(site.reason(&query(&of_other)), Reason::TokenIssuer);
+        site.scratch.write("policy.yaml", &policy(TAIL));
+        site.scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256), ("e", Algorithm::Es256)]));
+        site.wait_for("the repair", |site| site.engine.gauges().last_reload_successful);
+    }
+}
+
+/// Nor for a worker that starts: a key that was withdrawn meanwhile must not come back, not for a moment.
+#[test]
+fn a_worker_that_starts_takes_no_former_key_for_a_good_file() {
+    let with_cookie =
+        format!("client_ip: {{ keys_file: ip.keys }}\n{TAIL}restrictions: [{{ networks: [192.0.2.1] }}]\n");
+    let site = Site::start(&with_cookie);
+    let bundle = site.last_good();
+    let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy.yaml", &policy(&format!("{with_cookie}# changed\n")));
+    let inherited = Inherited { policy: Some(bundle), ..Inherited::default() };
+    scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    scratch.write("ip.keys", "broken");
+    let engine =
+        Engine::start_settling(scratch.options("policy.yaml"), inherited, Duration::from_millis(100))
+            .unwrap();
+    let site = Site { scratch, engine };
+    let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
+    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    site.wait_for("a policy", |site| {
+        let reason = site.reason(&of(&gone));
+        assert!([Reason::PolicyUnavailable, Reason::TokenKeyUnknown].contains(&reason), "{reason}");
+        reason == Reason::TokenKeyUnknown
+    });
+    assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+}
+
 #[test]
 fn times_are_compared_at_every_request() {
     let site = Site::start(TAIL);

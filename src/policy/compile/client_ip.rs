@@ -165,17 +165,32 @@ pub(super) fn load_client_ip(
     let section = Path::Root.key("client_ip");
     let path = section.key("keys_file");
     let source = config?.with_keys(|file| {
-        let content = files.read(file).map_err(|error| {
-            problems
-                .error(place, &path, format!("cannot read `{}`: {error}", file.display()))
-                .help(HELP_READ);
-        })?;
-        KeyRing::parse(&content).map(Arc::new).map_err(|errors| {
-            for error in errors {
-                let message = format!("{}:{}: {}", file.display(), error.line, error.message);
-                problems.error(place, &path, message).help(error.help);
+        let mut wrong = problems.of_same_file();
+        let read = match files.read(file) {
+            Err(error) => {
+                wrong
+                    .error(place, &path, format!("cannot read `{}`: {error}", file.display()))
+                    .help(HELP_READ);
+                None
             }
-        })
+            Ok(content) => KeyRing::parse(&content)
+                .map_err(|errors| {
+                    for error in errors {
+                        let message = format!("{}:{}: {}", file.display(), error.line, error.message);
+                        wrong.error(place, &path, message).help(error.help);
+                    }
+                })
+                .ok(),
+        };
+        if let Some(ring) = read {
+            return Ok(Arc::new(ring));
+        }
+        let Some(in_force) = files.cookie_keys_in_force(file) else {
+            problems.append(wrong);
+            return Err(());
+        };
+        files.keep_in_force(file, wrong.into_sorted());
+        Ok(in_force)
     });
     source.ok()
 }

@@ -163,6 +163,17 @@ impl Bundle {
         }
     }
 
+    /// Holds what a former bundle holds of a file, in place of what cannot be used.
+    pub(super) fn keep(&mut self, file: &Path, former: &Self) {
+        let Some(kept) = former.part(file) else { return };
+        if self.part(file).is_none() {
+            return self.0.push(kept.clone());
+        }
+        for part in self.0.iter_mut().skip(1).filter(|part| part.path == file) {
+            part.clone_from(kept);
+        }
+    }
+
     fn part(&self, path: &Path) -> Option<&Part> {
         self.0.iter().skip(1).find(|part| part.path == path)
     }
