@@ -22,6 +22,7 @@ use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
 use crate::policy::diagnostic::{Diagnostic, Severity, WarningKind};
 use crate::policy::snapshot::Held;
+use crate::policy::store::InForce;
 use crate::policy::{Compiled, OwnerOutcome, OwnerState};
 use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
@@ -112,6 +113,10 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    fn in_force(&self) -> InForce<'_> {
+        InForce { compiled: &self.compiled, keys: &self.keys, client_ip: self.client_ip.as_ref() }
+    }
+
     /// What is odd about the documents in force, those of owners included. A time that has passed since they were read
     /// is told as passed.
     fn warnings(&self, now: u64) -> impl Iterator<Item = Diagnostic> {

@@ -7,7 +7,7 @@ use super::state::KeptPolicy;
 use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
 use crate::fetch::Endpoint;
 use crate::policy::diagnostic::Diagnostic;
-use crate::policy::store::{self, Bundle, Fingerprint, InForce};
+use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
 use std::collections::{BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
@@ -199,11 +199,7 @@ impl Reloader {
             }
             let path = &engine.options.policy;
             let live = engine.live.load_full();
-            let in_force = live.as_deref().map(|live| InForce {
-                compiled: &live.compiled,
-                keys: &live.keys,
-                client_ip: live.client_ip.as_ref(),
-            });
+            let in_force = live.as_deref().map(Live::in_force);
             let mut loaded = store::load_after(path, unix_now(), &former, in_force, &BTreeSet::new());
             thread::sleep(settling);
             let changes = loaded.1.changes();
@@ -223,6 +219,18 @@ impl Reloader {
             self.refused = outcome.compiled.is_none();
             self.keys = None;
             self.judge(engine, outcome, bundle, &wrong_keys);
+            // The keys of what a worker fell back on may stand in for the file for which it had to.
+            if self.refused
+                && live.is_none()
+                && let Some(live) = engine.live.load_full()
+            {
+                let in_force = Some(live.in_force());
+                let (again, ..) = store::load_after(path, unix_now(), &former, in_force, &changes.owners);
+                if again.compiled.is_some() {
+                    self.judged = None;
+                    return false;
+                }
+            }
         }
         self.look_at_keys(engine, settling)
     }
@@ -304,21 +312,22 @@ impl Reloader {
                 last.successful = true;
                 last.success = Some(unix_now());
                 last.problems.clear();
-                last.accepted += 1;
             } else if !is_known {
                 last.failed(wrong_keys, true);
             }
             last.only_keys = !wrong_keys.is_empty();
             last.fallen_back = None;
         }
-        // Nothing else was changed.
-        if !wrong_keys.is_empty() && bundle == self.bundle && has_owners(engine, &owners) {
+        let nothing_else_changed =
+            !wrong_keys.is_empty() && bundle == self.bundle && has_owners(engine, &owners);
+        self.remember(engine, bundle);
+        if nothing_else_changed {
             return;
         }
+        lock(&engine.last_reload).accepted += 1;
         for warning in &diagnostics {
             engine.tell(Level::Warn, warning.one_line());
         }
-        self.remember(engine, bundle);
         self.tell_of_owners(engine, &owners);
         // A file that could not be used leaves its keys as old as they are.
         let kept_since =

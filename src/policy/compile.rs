@@ -7,7 +7,7 @@ mod owners;
 mod principals;
 
 use super::diagnostic::{Diagnostic, Path, Place, Problems, WarningKind};
-use super::document::{Document, GrantEntry, KeysEntry, RestrictionEntry};
+use super::document::{Document, GrantEntry, RestrictionEntry};
 use super::groups::{IssuerName, is_of_account};
 use super::reader::At;
 use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
@@ -163,15 +163,15 @@ pub(super) fn compile(
         let list = Path::Root.key("issuers");
         let path = list.item(entry.number);
         if let Some((name, rules)) = compile_issuer(entry, &path, problems) {
-            let file = match &entry.keys {
-                KeysEntry::File(file) => Some(PathBuf::from(&*file.value)),
-                _ => None,
-            };
+            let file = entry.keys_file().map(PathBuf::from);
             let mut wrong = problems.of_same_file();
             let loaded = load_keys(entry, rules.algorithms, files, &path, &mut wrong);
+            // A file of two issuers may be good for one of them, and then it is not broken.
+            let is_shared =
+                || document.issuers.iter().filter(|other| other.keys_file() == file.as_deref()).count() > 1;
             let in_force = file
                 .as_deref()
-                .filter(|_| wrong.any_error())
+                .filter(|_| wrong.any_error() && !is_shared())
                 .and_then(|file| files.keys_in_force(&rules.issuer, rules.algorithms, file));
             let (found, endpoint) = match (in_force, loaded) {
                 (Some(set), _) => {

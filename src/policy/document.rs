@@ -75,6 +75,16 @@ pub(super) struct IssuerEntry {
     pub(super) bare_groups: Option<Place>,
 }
 
+impl IssuerEntry {
+    /// The file of its keys, as it is written.
+    pub(super) fn keys_file(&self) -> Option<&std::path::Path> {
+        match &self.keys {
+            KeysEntry::File(file) => Some(std::path::Path::new(&*file.value)),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum KeysEntry {
     File(At<Box<str>>),

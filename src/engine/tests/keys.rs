@@ -136,6 +136,30 @@ fn keys_in_force_stand_in_for_nobody_else() {
     }
 }
 
+/// A file of two issuers may be good for one of them: then it is read, and what it no longer holds verifies nothing.
+#[test]
+fn a_file_of_two_issuers_is_no_broken_file() {
+    let two = |tail: &str| {
+        let second = "- name: other\n  issuer: https://other.example\n  audiences: [grafana]\n  jwks_file: jwks.json\n  \
+             algorithms: [ES256]\n  leeway: 0s\n";
+        let policy = policy(tail).replace("[RS256, ES256]", "[RS256]");
+        policy.replace("grants:", &format!("{second}grants:")).replace("groups: [a]", "groups: ['entra:a']")
+    };
+    let scratch = Scratch::new();
+    scratch.write("policy.yaml", &two(TAIL));
+    let site = Site::start_in(scratch, "policy.yaml");
+    site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
+    let (gone, stays) = (signed("r", &claims()), signed("q", &claims()));
+    assert_eq!(
+        [site.reason(&query(&gone)), site.reason(&query(&stays))],
+        [Reason::Granted, Reason::TokenKeyUnknown]
+    );
+    // Of no use for the other issuer.
+    site.scratch.write("jwks.json", &key_set(&[("q", Algorithm::Rs256)]));
+    site.wait_for_reason(&query(&gone), Reason::TokenKeyUnknown);
+    assert_eq!(site.reason(&query(&stays)), Reason::Granted);
+}
+
 /// Nor for a worker that starts: a key that was withdrawn meanwhile must not come back, not for a moment.
 #[test]
 fn a_worker_that_starts_takes_no_former_key_for_a_good_file() {
@@ -146,7 +170,7 @@ fn a_worker_that_starts_takes_no_former_key_for_a_good_file() {
     let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
     let Site { scratch, engine } = site;
     drop(engine);
-    scratch.write("policy.yaml", &policy(&format!("{with_cookie}# changed\n")));
+    scratch.write("policy.yaml", &policy(&format!("{with_cookie}revoked: {{ groups: [a] }}\n")));
     let inherited = Inherited { policy: Some(bundle), ..Inherited::default() };
     scratch.write("jwks.json", &key_set(&[("e", Algorithm::Es256)]));
     scratch.write("ip.keys", "broken");
@@ -162,6 +186,9 @@ fn a_worker_that_starts_takes_no_former_key_for_a_good_file() {
         reason == Reason::TokenKeyUnknown
     });
     assert_eq!(site.reason(&of(&stays)), Reason::Granted);
+    // With these keys at hand, what was changed before it started counts too.
+    site.wait_for_reason(&of(&stays), Reason::TenantForbidden);
+    assert_eq!(site.reason(&of(&gone)), Reason::TokenKeyUnknown);
 }
 
 #[test]
