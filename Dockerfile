@@ -1,7 +1,6 @@
 # OpenResty with tenantauth: a gateway in front of Mimir, Loki and Tempo, or the Grafana Gateway. docs/install.md says
 # how to run it. The same for amd64 and arm64: `docker buildx build --platform linux/amd64,linux/arm64 .`
 
-# The compiler that `profile` is for.
 ARG RUST_TAG=1.95.0-bookworm
 ARG OPENRESTY_TAG=1.29.2.3-bookworm
 
@@ -20,7 +19,6 @@ RUN mkdir -p src/bin \
     && cargo clean --release --locked --package tenantauth
 
 COPY Makefile ./
-COPY profile profile
 COPY src src
 COPY lua lua
 COPY nginx nginx

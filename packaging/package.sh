@@ -13,7 +13,7 @@ umask 022
 # What is to be read, and what is loaded elsewhere (alerts, dashboard, queries, log shippers, chart), with its links whole.
 # Of the compose stack the page alone: it builds the image from the repository.
 documents() { # DIRECTORY NGINX, which is where `nginx` leads from there
-    for file in README.md README.ja.md CHANGELOG.md SECURITY.md LICENSE tests/README.md profile/README.md benches/README.md benches/scale/scale.svg \
+    for file in README.md README.ja.md CHANGELOG.md SECURITY.md LICENSE tests/README.md benches/README.md benches/scale/scale.svg \
         deploy/compose/README.md; do
         install -D -m 0644 "$file" "$1/$file"
     done

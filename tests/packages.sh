@@ -93,20 +93,6 @@ reload_check "$work/policy" || status=$?
 git clone --quiet --no-hardlinks . "$work/clone"
 make -s -C "$work/clone" release VERSION=9.9.9 > "$work/said" 2>&1 && fail "a version without a changelog is released"
 grep -q 'CHANGELOG.md has no section for 9.9.9' "$work/said" || fail "$(cat "$work/said")"
-# And with the profile of its compiler, which is asked here for its name alone.
-name=$(basename "$work"/clone/profile/*.profdata .profdata)
-host=${name#*_llvm-}
-printf '#!/bin/sh\nprintf "release: %s\\nLLVM version: %s\\nhost: %s\\n"\n' "${name%%_*}" "${host%%_*}" "${host#*_}" > "$work/rustc"
-chmod +x "$work/rustc"
-make -s -n -C "$work/clone" build RUSTC="$work/rustc" | grep -q -- "-Cprofile-use=profile/$name.profdata" ||
-    fail "the module is built without its profile"
-make -s -C "$work/clone" release VERSION=Unreleased RUSTC=false > "$work/said" 2>&1 && fail "it is released without a profile"
-grep -q '^there is no profile for this compiler' "$work/said" || fail "$(cat "$work/said")"
-echo '// New.' >> "$work/clone/src/lib.rs"
-git -C "$work/clone" -c user.name=Test -c user.email=test@example.com commit --quiet --all --message Test
-make -s -C "$work/clone" release VERSION=Unreleased RUSTC="$work/rustc" > "$work/said" 2>&1 &&
-    fail "it is released with a profile of other code"
-grep -q '^the profile is of other code' "$work/said" || fail "$(cat "$work/said")"
 touch "$work/clone/new"
 make -s -C "$work/clone" release > "$work/said" 2>&1 && fail "a tree that is not clean is released"
 grep -q 'the tree is not clean' "$work/said" || fail "$(cat "$work/said")"
