@@ -207,23 +207,31 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Collects every problem of one document, so that they are told together.
+/// Collects every problem of one document, so that they are reported together.
 #[derive(Debug)]
 pub struct Problems {
     file: Arc<str>,
+    /// At most [`MAX_KEPT`].
     found: Vec<Diagnostic>,
-    /// Beyond the most that are kept: only the last one, and whether any of them was an error.
-    further: Option<Diagnostic>,
-    further_errors: bool,
+    /// Found beyond that and not kept; errors only where every problem that is kept is an error.
+    omitted: Omitted,
 }
 
-/// A document with more problems than this is not read by anybody line by line; telling all would fill the memory.
+/// Problems beyond the most that are kept: how many, and the last of them.
+#[derive(Debug, Default)]
+struct Omitted {
+    errors: usize,
+    warnings: usize,
+    last: Option<Diagnostic>,
+}
+
+/// A document with more problems than this is not read by anybody line by line; keeping all would fill the memory.
 const MAX_KEPT: usize = 1000;
 
 impl Problems {
     /// An empty collection for the document read from `file`.
     pub fn of(file: &str) -> Self {
-        Self { file: file.into(), found: Vec::new(), further: None, further_errors: false }
+        Self { file: file.into(), found: Vec::new(), omitted: Omitted::default() }
     }
 
     /// Adds an error; give it a help line with [`Diagnostic::help`].
@@ -244,42 +252,137 @@ impl Problems {
 
     /// An empty collection for the same document.
     pub(super) fn of_same_file(&self) -> Self {
-        Self { file: Arc::clone(&self.file), found: Vec::new(), further: None, further_errors: false }
+        Self { file: Arc::clone(&self.file), found: Vec::new(), omitted: Omitted::default() }
     }
 
     /// Adds what was found elsewhere.
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.further_errors |= other.further_errors;
-        self.found.append(&mut other.found);
+    pub(super) fn append(&mut self, other: Self) {
+        self.omitted.errors += other.omitted.errors;
+        self.omitted.warnings += other.omitted.warnings;
+        self.omitted.last = other.omitted.last.or(self.omitted.last.take());
+        for diagnostic in other.found {
+            self.keep(diagnostic);
+        }
     }
 
     fn add(&mut self, severity: Severity, place: Place, path: &Path<'_>, message: String) -> &mut Diagnostic {
-        let at = self.found.len();
-        let diagnostic = Diagnostic {
+        self.keep(Diagnostic {
             severity,
             file: Arc::clone(&self.file),
             place,
             path: on_one_line(path.to_string()),
             message: on_one_line(message),
             help: None,
-        };
-        if at >= MAX_KEPT {
-            self.further_errors |= severity == Severity::Error;
-            return self.further.insert(diagnostic);
+        })
+    }
+
+    /// Keeps a problem. An error takes the place of a warning where there is no more room: a document that is refused
+    /// says why.
+    fn keep(&mut self, diagnostic: Diagnostic) -> &mut Diagnostic {
+        let mut at = self.found.len();
+        if at < MAX_KEPT {
+            self.found.push(diagnostic);
+        } else {
+            let warning = self.found.iter().rposition(|kept| diagnostic.is_error() && !kept.is_error());
+            let Some(warning) = warning.and_then(|warning| Some((warning, self.found.get_mut(warning)?)))
+            else {
+                return self.omitted.insert(diagnostic);
+            };
+            at = warning.0;
+            let displaced = std::mem::replace(warning.1, diagnostic);
+            self.omitted.insert(displaced);
         }
-        self.found.push(diagnostic);
-        #[expect(clippy::indexing_slicing, reason = "the element was pushed two lines above")]
+        #[expect(clippy::indexing_slicing, reason = "the place at which it was pushed or replaced above")]
         &mut self.found[at]
     }
 
     /// Whether any of them refuses the document.
     pub fn any_error(&self) -> bool {
-        self.further_errors || self.found.iter().any(Diagnostic::is_error)
+        self.omitted.errors > 0 || self.found.iter().any(Diagnostic::is_error)
     }
 
-    /// All of them, in the order of their places.
-    pub fn into_sorted(mut self) -> Vec<Diagnostic> {
-        self.found.sort_by_key(|problem| problem.place);
-        self.found
+    /// All of them, in the order of their places; the last one says how many were not kept.
+    pub fn into_sorted(self) -> Vec<Diagnostic> {
+        let Self { mut found, omitted, .. } = self;
+        found.sort_by_key(|problem| problem.place);
+        let place = found.last().map(|last| last.place);
+        if let Some(mut more) = omitted.last {
+            let count = |count: usize, noun: &str| match count {
+                0 => None,
+                1 => Some(format!("1 more {noun}")),
+                _ => Some(format!("{count} more {noun}s")),
+            };
+            let counts = [count(omitted.errors, "error"), count(omitted.warnings, "warning")];
+            more.severity = if omitted.errors > 0 { Severity::Error } else { more.severity };
+            // Behind all others, also where they are sorted once more among those of another document.
+            more.place = place.unwrap_or(more.place);
+            more.path = String::new();
+            more.message = format!("and {}", counts.into_iter().flatten().collect::<Vec<_>>().join(" and "));
+            more.help = None;
+            found.push(more);
+        }
+        found
+    }
+}
+
+impl Omitted {
+    fn insert(&mut self, diagnostic: Diagnostic) -> &mut Diagnostic {
+        if diagnostic.is_error() {
+            self.errors += 1;
+        } else {
+            self.warnings += 1;
+        }
+        self.last.insert(diagnostic)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(problems: &mut Problems, count: u32, severity: Severity) {
+        for line in 1..=count {
+            let place = Place { line, column: 1 };
+            problems.add(severity, place, &Path::Root, format!("problem {line}")).help("repair it");
+        }
+    }
+
+    const WARNING: Severity = Severity::Warning(WarningKind::OpenNetwork);
+
+    #[test]
+    fn errors_displace_warnings_and_the_rest_is_counted() {
+        let mut problems = Problems::of("p.yaml");
+        fill(&mut problems, 1003, WARNING);
+        assert!(!problems.any_error());
+        problems.error(Place { line: 7, column: 2 }, &Path::Root, "it is wrong").help("correct it");
+        assert!(problems.any_error());
+        let found = problems.into_sorted();
+        assert_eq!(found.len(), 1001);
+        let errors: Vec<_> = found.iter().filter(|problem| problem.is_error()).collect();
+        assert_eq!(errors.len(), 1);
+        assert_eq!(errors[0].to_string(), "p.yaml:7:2: it is wrong\n  help: correct it");
+        assert_eq!(found[1000].to_string(), "p.yaml:999:1: warning: and 4 more warnings");
+    }
+
+    #[test]
+    fn nothing_is_added_to_a_thousand() {
+        let mut problems = Problems::of("p.yaml");
+        fill(&mut problems, 1000, Severity::Error);
+        let found = problems.into_sorted();
+        assert_eq!((found.len(), found[999].message.as_str()), (1000, "problem 1000"));
+    }
+
+    #[test]
+    fn what_is_appended_keeps_to_the_bound() {
+        let mut problems = Problems::of("p.yaml");
+        fill(&mut problems, 800, WARNING);
+        let mut others = problems.of_same_file();
+        fill(&mut others, 1002, Severity::Error);
+        problems.append(others);
+        let found = problems.into_sorted();
+        assert_eq!(found.len(), 1001);
+        assert!(found.iter().all(Diagnostic::is_error));
+        assert_eq!(found[1000].message, "and 2 more errors and 800 more warnings");
+        assert_eq!(found[1000].help, None);
     }
 }
