@@ -364,6 +364,9 @@ impl Engine {
             let snapshot = &live.compiled.snapshot;
             for issuer in self.issuers(live) {
                 gauges.jwks_keys.push((issuer.name.to_string(), issuer.keys));
+                if issuer.is_fetched {
+                    gauges.fetched_issuers.push(issuer.name.to_string());
+                }
                 gauges
                     .jwks_last_success
                     .extend(issuer.last_success.map(|time| (issuer.name.to_string(), time)));
@@ -464,6 +467,7 @@ impl Engine {
                     (None, Some(Some(_))) => "jwks_file",
                     _ => "jwks",
                 },
+                is_fetched: endpoint.is_some(),
                 keys: live.keys.get(at).and_then(Option::as_ref).map_or(0, |keys| keys.len()),
                 last_success: match endpoint {
                     Some(_) => held.map(|held| held.fetched_at),
@@ -482,6 +486,7 @@ struct IssuerState<'l> {
     issuer: &'l str,
     /// The key of the policy that says where they are; `discovery` without one.
     source: &'static str,
+    is_fetched: bool,
     keys: usize,
     /// Unix seconds.
     last_success: Option<u64>,

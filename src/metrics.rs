@@ -151,7 +151,7 @@ impl Tally {
                 .push(format!(r#"tenantauth_shadow_denials_total{{reason="{reason}",backend="{backend}"}}"#));
         }
         if let Some((_, result)) = CacheUse::ALL.iter().find(|(cache, _)| *cache as usize == part(4) >> 4) {
-            counters.push(format!(r#"tenantauth_token_cache_requests_total{{result="{result}"}}"#));
+            counters.push(token_cache_requests(result));
         }
         if let Some(source) = (part(4) & 0xf).checked_sub(1).and_then(|number| IpSource::ALL.get(number)) {
             let result = part(5).checked_sub(1).and_then(reason_at).map_or("ok", Reason::name);
@@ -185,11 +185,31 @@ pub struct Gauges {
     pub grant_expiries: BTreeMap<String, u64>,
     /// Owner, and whether the newest version of its document is in force.
     pub owners: Vec<(String, bool)>,
+    /// Issuers whose keys are fetched.
+    pub fetched_issuers: Vec<String>,
 }
+
+impl Gauges {
+    /// The counters whose labels are known before anything is counted. They are there with 0 from the first scrape:
+    /// Prometheus sees no increase in a sample that appears with 1.
+    fn known_counters(&self) -> impl Iterator<Item = String> {
+        let reloads = RESULTS.map(|result| format!("tenantauth_policy_reloads_total{{result=\"{result}\"}}"));
+        let cache = CacheUse::ALL.map(|(_, result)| token_cache_requests(result));
+        let fetches = self
+            .fetched_issuers
+            .iter()
+            .flat_map(|issuer| RESULTS.map(|result| jwks_refreshes(issuer, result)));
+        [AUDIT_RECORDS.to_owned()].into_iter().chain(reloads).chain(cache).chain(fetches)
+    }
+}
+
+/// What can become of a reload, or of a fetch of keys.
+const RESULTS: [&str; 2] = ["success", "failure"];
+const AUDIT_RECORDS: &str = "tenantauth_audit_records_total";
 
 /// Name, type and help of every metric, in the order of the exposition.
 const METRICS: [(&str, &str, &str); 17] = [
-    ("tenantauth_audit_records_total", "counter", "Audit records handed to nginx's log."),
+    (AUDIT_RECORDS, "counter", "Audit records handed to nginx's log."),
     ("tenantauth_build_info", "gauge", "Version of the module; always 1."),
     ("tenantauth_client_ip_checks_total", "counter", "Client addresses looked for, by source and result."),
     ("tenantauth_decision_duration_seconds", "histogram", "Time that decisions took."),
@@ -221,6 +241,10 @@ const CACHE_ENTRIES: (&str, &str, &str) =
 pub const TALLY_KEY: &str = "tally:";
 /// Key of the sum of decision times, in nanoseconds.
 pub const SUM_KEY: &str = "duration:sum";
+
+fn token_cache_requests(result: &str) -> String {
+    format!("tenantauth_token_cache_requests_total{{result=\"{result}\"}}")
+}
 
 /// The sample that counts fetches of an issuer's keys.
 ///
@@ -266,7 +290,7 @@ impl Totals {
             *bucket += value;
         }
         if slot & 1 == 1 {
-            *self.counters.entry("tenantauth_audit_records_total".to_owned()).or_default() += value;
+            *self.counters.entry(AUDIT_RECORDS.to_owned()).or_default() += value;
         }
     }
 
@@ -293,7 +317,10 @@ impl Totals {
 /// `shared`: what the shared dictionary holds, key and value: counters of requests, and samples. `gauges`: what the
 /// answering worker knows.
 pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
-    let totals = Totals::of(shared);
+    let mut totals = Totals::of(shared);
+    for counter in gauges.known_counters() {
+        totals.counters.entry(counter).or_default();
+    }
     let mut samples: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (key, value) in &totals.counters {
         let name = key.split('{').next().unwrap_or(key);
@@ -407,6 +434,28 @@ mod tests {
         assert!(text.contains("_sum 0.5\n") && text.contains("_count 4\n"), "{text}");
         assert!(text.contains("reason=\"token_missing\",backend=\"any\",scope=\"none\"} 4\n"), "{text}");
         assert!(text.contains("tenantauth_audit_records_total 3\n"), "{text}");
+    }
+
+    #[test]
+    fn counters_with_known_labels_begin_with_0() {
+        let gauges = Gauges { fetched_issuers: vec!["entra".to_owned()], ..Gauges::default() };
+        let text = exposition(&[(SUM_KEY.to_owned(), 0.0)], &gauges);
+        for sample in [
+            r#"tenantauth_audit_records_total"#,
+            r#"tenantauth_policy_reloads_total{result="success"}"#,
+            r#"tenantauth_policy_reloads_total{result="failure"}"#,
+            r#"tenantauth_token_cache_requests_total{result="hit"}"#,
+            r#"tenantauth_token_cache_requests_total{result="miss"}"#,
+            r#"tenantauth_token_cache_requests_total{result="refused"}"#,
+            r#"tenantauth_jwks_refreshes_total{issuer="entra",result="success"}"#,
+            r#"tenantauth_jwks_refreshes_total{issuer="entra",result="failure"}"#,
+        ] {
+            assert!(text.contains(&format!("\n{sample} 0\n")), "{sample}: {text}");
+        }
+        let counted = [(r#"tenantauth_policy_reloads_total{result="success"}"#.to_owned(), 3.0)];
+        let text = exposition(&counted, &gauges);
+        assert!(text.contains("tenantauth_policy_reloads_total{result=\"success\"} 3\n"), "{text}");
+        assert!(!text.contains("tenantauth_policy_reloads_total{result=\"success\"} 0\n"), "{text}");
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub(super) struct Check {
     /// The `state_dir` of `init_worker`: where it holds a last good version of an invalid policy, a start goes on
     /// with that, and the exit status is 0.
     ///
-    /// Looks for what was kept of the policy under this very path, and only at what a worker of the user who runs
-    /// this would use.
+    /// Looks for what was kept of the policy under this path (made absolute), and only at what a worker of the user who
+    /// runs this would use.
     #[arg(long, value_name = "DIR", requires = "start")]
     state_dir: Option<PathBuf>,
 }
@@ -186,7 +186,9 @@ impl Check {
     /// What the state directory holds for a start with a policy that is not usable.
     fn last_good(&self, policy: &Path, now: u64) -> Start {
         let Some(directory) = &self.state_dir else { return Start::default() };
-        match engine::last_good(directory, policy, now) {
+        // nginx knows the policy by an absolute path, whatever directory this is run in.
+        let known_as = std::path::absolute(policy).unwrap_or_else(|_| policy.to_owned());
+        match engine::last_good(directory, &known_as, now) {
             Ok(None) => Start::default(),
             Ok(Some(compiled)) => Start {
                 policy_source: Some("state_dir"),

@@ -82,6 +82,8 @@ fn a_broken_platform_document_is_refused_unless_a_last_good_version_is_kept() {
         let run = room.run(&[&["check", "--format", "json", &policy], arguments].concat());
         assert_eq!((run.status, &run.json()["policies"][0]["start"]), (3, &none));
     }
+    // From within its directory.
+    room.run(&["check", "--start", "--state-dir", "state", "policy"]).says(0, &[&went_on]);
     // A missing document is no reason not to go on, either.
     fs::remove_file(room.path("policy/policy.yaml")).unwrap();
     check().says(0, &[": not checked\n", &went_on]);

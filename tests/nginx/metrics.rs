@@ -179,3 +179,18 @@ fn status_follows_the_policy() {
     assert_eq!((ready.status, ready.text().split_whitespace().count()), (503, 1), "{}", ready.text());
     assert_eq!(sum(&site, "tenantauth_policy_last_reload_successful", &[]), 0.0);
 }
+
+#[test]
+fn counters_begin_with_0_at_the_first_scrape() {
+    let site = Site::builder().start();
+    let samples = samples(&site.metrics());
+    for sample in [
+        "tenantauth_audit_records_total",
+        r#"tenantauth_policy_reloads_total{result="failure"}"#,
+        r#"tenantauth_token_cache_requests_total{result="hit"}"#,
+        r#"tenantauth_token_cache_requests_total{result="miss"}"#,
+        r#"tenantauth_token_cache_requests_total{result="refused"}"#,
+    ] {
+        assert_eq!(samples.get(sample), Some(&0.0), "{sample}");
+    }
+}
