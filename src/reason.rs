@@ -71,7 +71,7 @@ impl Reason {
         Self::ALL.iter().copied().find(|reason| reason.name() == name)
     }
 
-    /// The HTTP status of a denial for this reason: 503 where the cause is ours, since agents drop data on 403
+    /// The HTTP status of a denial for this reason: 503 where it is the gateway's fault, since agents drop data on 403
     /// and retry on 503.
     pub const fn status(self) -> u16 {
         match self {

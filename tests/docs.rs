@@ -81,8 +81,15 @@ fn repository(path: &str) -> PathBuf {
 /// Path and text of every page.
 fn pages() -> Vec<(PathBuf, String)> {
     let docs = fs::read_dir(repository("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let others = ["README.md", "README.ja.md", "CHANGELOG.md", "SECURITY.md", "deploy/compose/README.md"]
-        .map(repository);
+    let others = [
+        "README.md",
+        "README.ja.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "deploy/compose/README.md",
+    ]
+    .map(repository);
     let pages = docs.chain(others);
     pages.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
