@@ -7,16 +7,17 @@
 //! The only place that names the HTTP client and TLS. Blocking; the event loop of nginx never calls it.
 
 mod authorities;
+mod error;
 mod http;
 mod url;
 mod words;
 
 pub use self::authorities::Authorities;
+pub use self::error::{FetchError, InvalidAuthorities, InvalidUrl, RequestError};
 pub use self::url::check_url;
 
 use self::http::Client;
 use self::url::Address;
-use self::words::quoted;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::time::Duration;
@@ -70,12 +71,12 @@ impl Endpoint {
     /// the keys is usable is not looked at.
     ///
     /// # Errors
-    /// In words, with the address that failed.
-    pub fn fetch(&self) -> Result<Vec<u8>, String> {
+    /// [`FetchError`], with the address that failed.
+    pub fn fetch(&self) -> Result<Vec<u8>, FetchError> {
         self.fetch_within(LIMITS)
     }
 
-    fn fetch_within(&self, limits: Limits) -> Result<Vec<u8>, String> {
+    fn fetch_within(&self, limits: Limits) -> Result<Vec<u8>, FetchError> {
         let client = Client::new(self.authorities.as_ref(), limits);
         match &self.jwks_url {
             Some(url) => fetch_keys(&client, url),
@@ -84,28 +85,24 @@ impl Endpoint {
     }
 
     /// Asks the issuer where its keys are.
-    fn discover(&self, client: &Client) -> Result<String, String> {
+    fn discover(&self, client: &Client) -> Result<String, FetchError> {
         if self.issuer.contains('?') {
-            return Err(format!(
-                "the issuer `{}` has a query, so nothing can be appended to it",
-                self.issuer
-            ));
+            return Err(FetchError::IssuerQuery(self.issuer.clone()));
         }
         let url = discovery_url(&self.issuer);
         let document = client.get(&url)?;
-        let metadata: Metadata = serde_json::from_slice(&document)
-            .map_err(|error| format!("`{url}` is no OpenID metadata: {error}"))?;
+        let metadata: Metadata = match serde_json::from_slice(&document) {
+            Ok(metadata) => metadata,
+            Err(error) => return Err(FetchError::NotMetadata { url, why: error.to_string() }),
+        };
         // Exactly, as section 4.3 demands: otherwise one tenant of a provider could answer for another.
         if *metadata.issuer != *self.issuer {
-            return Err(format!(
-                "`{url}` is about the issuer {}, not `{}`",
-                quoted(&metadata.issuer),
-                self.issuer
-            ));
+            let (found, expected) = (metadata.issuer, self.issuer.clone());
+            return Err(FetchError::OtherIssuer { url, found, expected });
         }
         match check_discovered(&self.issuer, &metadata.jwks_uri) {
             Ok(()) => Ok(metadata.jwks_uri),
-            Err(why) => Err(format!("`{url}` has a `jwks_uri` that {why}: {}", quoted(&metadata.jwks_uri))),
+            Err(why) => Err(FetchError::JwksUri { url, jwks_uri: metadata.jwks_uri, why }),
         }
     }
 }
@@ -114,14 +111,14 @@ impl Endpoint {
 /// this machine ask itself something, and none that is asked over TLS has its keys fetched without.
 ///
 /// # Errors
-/// What is wrong, as the rest of a sentence that begins with the address.
-fn check_discovered(issuer: &str, jwks_uri: &str) -> Result<(), String> {
+/// [`InvalidUrl`], of the address of the keys.
+fn check_discovered(issuer: &str, jwks_uri: &str) -> Result<(), InvalidUrl> {
     let (from, to) = (Address::parse(issuer)?, Address::parse(jwks_uri)?);
     if from.is_secure() && !to.is_secure() {
-        return Err("is no https URL".to_owned());
+        return Err(InvalidUrl::Downgrade);
     }
     if to.is_loopback() && !from.is_loopback() {
-        return Err("is this machine, which the issuer is not".to_owned());
+        return Err(InvalidUrl::Loopback);
     }
     Ok(())
 }
@@ -131,11 +128,11 @@ fn discovery_url(issuer: &str) -> String {
     format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer))
 }
 
-fn fetch_keys(client: &Client, url: &str) -> Result<Vec<u8>, String> {
+fn fetch_keys(client: &Client, url: &str) -> Result<Vec<u8>, FetchError> {
     let document = client.get(url)?;
     match serde_json::from_slice::<Jwks>(&document) {
         Ok(_) => Ok(document),
-        Err(error) => Err(format!("`{url}` is no key set: {error}")),
+        Err(error) => Err(FetchError::NotKeySet { url: url.to_owned(), why: error.to_string() }),
     }
 }
 

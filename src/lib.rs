@@ -5,6 +5,7 @@ pub mod cli;
 pub mod client_ip;
 pub mod decision;
 pub mod engine;
+pub mod fault;
 pub mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;

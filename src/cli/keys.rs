@@ -2,11 +2,11 @@
 
 use super::{Answer, Failure, Format, Status, columns, json, load, plain, refused};
 use crate::engine::unix_now;
-use crate::fetch::Endpoint;
+use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
 use crate::policy::store::Fingerprint;
 use crate::token::algorithm::AlgorithmSet;
-use crate::token::jwks::KeyReport;
+use crate::token::jwks::{InvalidJwks, KeyReport};
 use crate::token::keys::KeySet;
 use clap::Args;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::SystemTime;
+use thiserror::Error;
 
 /// Fetches and shows the keys of every issuer, each with the reason where it is not accepted.
 ///
@@ -97,12 +98,21 @@ impl Keys {
 /// Fetches the keys of an issuer and judges them.
 ///
 /// # Errors
-/// Why there is no set, in words. A set without one usable key is none of these.
+/// Why there is no set. A set without one usable key is none of these.
 pub(super) fn fetch(
     endpoint: &Endpoint,
     algorithms: AlgorithmSet,
-) -> Result<(KeySet, Vec<KeyReport>), String> {
-    KeySet::from_jwks(&endpoint.fetch()?, algorithms).map_err(|error| format!("the key set {error}"))
+) -> Result<(KeySet, Vec<KeyReport>), NoKeys> {
+    KeySet::from_jwks(&endpoint.fetch()?, algorithms).map_err(NoKeys::from)
+}
+
+/// Why there is no key set of an issuer.
+#[derive(Debug, Error)]
+pub(super) enum NoKeys {
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
+    #[error("the key set {0}")]
+    Invalid(#[from] InvalidJwks),
 }
 
 /// Issuers are asked at the same time, so that one which does not answer delays nobody else's.
@@ -140,7 +150,7 @@ fn published(compiled: &Compiled, fingerprint: &Fingerprint) -> Vec<Published> {
                         (Ok(reports), file.and_then(|file| age(file, fingerprint)))
                     }
                 };
-                let error = keys.as_ref().err().cloned();
+                let error = keys.as_ref().err().map(ToString::to_string);
                 let keys: Vec<Key> = keys.unwrap_or_default().into_iter().map(Key::of).collect();
                 Published {
                     name: name.to_string(),

@@ -3,16 +3,17 @@
 use super::keys::{Document, state};
 use super::reload::Task;
 use super::{Engine, Level, Live, lock};
-use crate::fetch::Endpoint;
+use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
 use crate::token::algorithm::AlgorithmSet;
-use crate::token::jwks::{KeyReport, told};
+use crate::token::jwks::{InvalidJwks, KeyReport, told};
 use crate::token::keys::KeySet;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
+use thiserror::Error;
 
 /// Kids that a message names; it says that there are more.
 const MAX_NAMED: usize = 10;
@@ -32,13 +33,14 @@ pub(super) fn fetch(engine: &Engine, id: String, endpoint: Endpoint) {
     let inbox = engine.inbox.clone();
     let (failed_id, failed_endpoint) = (id.clone(), endpoint.clone());
     let started = thread::Builder::new().name("tenantauth-jwks".into()).spawn(move || {
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| endpoint.fetch()))
-            .unwrap_or_else(|_| Err("internal error: a panic while keys were fetched".to_owned()));
+        let answer = panic::catch_unwind(AssertUnwindSafe(|| endpoint.fetch())).unwrap_or_else(|_| {
+            Err(FetchError::Internal("internal error: a panic while keys were fetched".to_owned()))
+        });
         // Nobody waits for it where the engine is gone.
         _ = inbox.send(Task::Fetched { id, endpoint, answer });
     });
     if let Err(error) = started {
-        let answer = Err(format!("cannot start a thread: {error}"));
+        let answer = Err(FetchError::Internal(format!("cannot start a thread: {error}")));
         engine.send(Task::Fetched { id: failed_id, endpoint: failed_endpoint, answer });
     }
 }
@@ -104,18 +106,20 @@ impl Fetched {
         live: &Live,
         id: &str,
         endpoint: &Endpoint,
-        answer: Result<Vec<u8>, String>,
+        answer: Result<Vec<u8>, FetchError>,
         now: u64,
     ) -> Option<Vec<Option<Arc<KeySet>>>> {
         // A policy that came meanwhile may not know the issuer any more.
         let at = position(live, id)?;
         let rules = live.compiled.snapshot.issuers.get(at)?;
         let name = live.compiled.snapshot.issuer_names.get(at)?;
-        let judged = answer.and_then(|bytes| judge(bytes, endpoint, rules.algorithms, now));
+        let judged = answer
+            .map_err(UnusableAnswer::Fetch)
+            .and_then(|bytes| validate(bytes, endpoint, rules.algorithms, now));
         let (document, set, reports) = match judged {
             Ok(judged) => judged,
             Err(error) => {
-                let error = told(&error);
+                let error = told(&error.to_string());
                 let kept = self.documents.get(id).map(|document| document.keep_until());
                 let again = lock(&engine.exchange).note_fetched(id, Err(error.clone()));
                 if !again {
@@ -206,19 +210,41 @@ impl Fetched {
     }
 }
 
-type Judged = (Document, Arc<KeySet>, Vec<KeyReport>);
+type Validated = (Document, Arc<KeySet>, Vec<KeyReport>);
+
+/// Why a fetch replaces nothing. `place` is the key set's address in backticks, or its name.
+#[derive(Debug, Error)]
+enum UnusableAnswer {
+    #[error("{0}")]
+    Fetch(FetchError),
+    #[error("{place} is not UTF-8")]
+    NotUtf8 { place: String },
+    #[error("{place} {why}")]
+    NotKeySet { place: String, why: InvalidJwks },
+    #[error("{place} holds no usable key; of the first, {why}")]
+    NoUsableKey { place: String, why: String },
+    #[error("{place} holds no key")]
+    NoKey { place: String },
+}
 
 /// An answer without one usable key is a failed fetch: it replaces nothing.
-fn judge(bytes: Vec<u8>, endpoint: &Endpoint, algorithms: AlgorithmSet, now: u64) -> Result<Judged, String> {
+fn validate(
+    bytes: Vec<u8>,
+    endpoint: &Endpoint,
+    algorithms: AlgorithmSet,
+    now: u64,
+) -> Result<Validated, UnusableAnswer> {
     let place = endpoint.jwks_url.as_deref().map_or("the key set".to_owned(), |url| format!("`{url}`"));
-    let text = String::from_utf8(bytes).map_err(|_| format!("{place} is not UTF-8"))?;
-    let (set, reports) =
-        KeySet::from_jwks(text.as_bytes(), algorithms).map_err(|error| format!("{place} {error}"))?;
+    let Ok(text) = String::from_utf8(bytes) else { return Err(UnusableAnswer::NotUtf8 { place }) };
+    let (set, reports) = match KeySet::from_jwks(text.as_bytes(), algorithms) {
+        Ok(read) => read,
+        Err(why) => return Err(UnusableAnswer::NotKeySet { place, why }),
+    };
     if set.is_empty() {
-        let why = reports.iter().find_map(|report| report.refused.as_deref());
+        let why = reports.iter().find_map(|report| report.refused.clone());
         return Err(match why {
-            Some(why) => format!("{place} holds no usable key; of the first, {why}"),
-            None => format!("{place} holds no key"),
+            Some(why) => UnusableAnswer::NoUsableKey { place, why },
+            None => UnusableAnswer::NoKey { place },
         });
     }
     Ok((Document::new(endpoint, text, now), Arc::new(set), reports))

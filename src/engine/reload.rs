@@ -5,7 +5,7 @@ use super::headers::HeaderNames;
 use super::keys::Document;
 use super::state::KeptPolicy;
 use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
-use crate::fetch::Endpoint;
+use crate::fetch::{Endpoint, FetchError};
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
@@ -36,7 +36,7 @@ pub(super) enum Task {
     /// Fetch an issuer's keys.
     Fetch { id: String, endpoint: Endpoint },
     /// Use what was fetched.
-    Fetched { id: String, endpoint: Endpoint, answer: Result<Vec<u8>, String> },
+    Fetched { id: String, endpoint: Endpoint, answer: Result<Vec<u8>, FetchError> },
     /// Use what another worker fetched.
     Adopt { id: String, document: Arc<Document> },
     /// Use keys no longer: they have become too old.

@@ -1,5 +1,6 @@
 //! Whom to believe that a server is who it says.
 
+use super::error::{InvalidAuthorities, RequestError};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -15,19 +16,17 @@ impl Authorities {
     /// Reads the certificates of a PEM file. Whatever else it holds says nothing.
     ///
     /// # Errors
-    /// What is wrong, as the rest of a sentence that begins with the file's name.
-    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+    /// [`InvalidAuthorities`].
+    pub fn from_pem(pem: &[u8]) -> Result<Self, InvalidAuthorities> {
         let mut certificates = Vec::new();
         let mut store = RootCertStore::empty();
         for (number, certificate) in (1..).zip(CertificateDer::pem_slice_iter(pem)) {
-            let certificate = certificate.map_err(|_| "is not a PEM file".to_owned())?;
-            store
-                .add(certificate.clone())
-                .map_err(|_| format!("holds a certificate that cannot be read, number {number}"))?;
+            let certificate = certificate.map_err(|_| InvalidAuthorities::NotPem)?;
+            store.add(certificate.clone()).map_err(|_| InvalidAuthorities::Certificate(number))?;
             certificates.push(certificate);
         }
         if certificates.is_empty() {
-            return Err("holds no certificate".to_owned());
+            return Err(InvalidAuthorities::Empty);
         }
         Ok(Self(certificates.into()))
     }
@@ -47,17 +46,14 @@ impl fmt::Debug for Authorities {
 /// Those that the system trusts now: a bundle that was renewed counts at the next fetch.
 ///
 /// # Errors
-/// In words, where there is none.
-pub(super) fn system_roots() -> Result<RootCerts, String> {
+/// [`RequestError::NoAuthorities`].
+pub(super) fn system_roots() -> Result<RootCerts, RequestError> {
     let found = rustls_native_certs::load_native_certs();
     if !found.certs.is_empty() {
         return Ok(roots(&found.certs));
     }
     let why = found.errors.first().map(|error| format!(" ({})", error.to_string().to_lowercase()));
-    Err(format!(
-        "the system has no certificates of authorities{}: install them (ca-certificates), or give a `ca_file`",
-        why.unwrap_or_default()
-    ))
+    Err(RequestError::NoAuthorities(why.unwrap_or_default()))
 }
 
 fn roots(certificates: &[CertificateDer<'_>]) -> RootCerts {

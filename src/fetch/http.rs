@@ -2,8 +2,9 @@
 
 use super::Limits;
 use super::authorities::{Authorities, system_roots};
+use super::error::{FetchError, RequestError};
 use super::url::Address;
-use super::words::{self, quoted};
+use super::words;
 use crate::token::jwks::MAX_JWKS_LEN;
 use std::io::Read as _;
 use std::sync::Arc;
@@ -17,11 +18,11 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 use ureq::{Agent, Body, Proxy};
 
 /// The largest document, in bytes: what a key set may have.
-const MAX_BODY: usize = MAX_JWKS_LEN;
+pub(super) const MAX_BODY: usize = MAX_JWKS_LEN;
 /// The largest head of an answer, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 /// How many redirects are followed.
-const MAX_REDIRECTS: u32 = 3;
+pub(super) const MAX_REDIRECTS: u32 = 3;
 const USER_AGENT: &str = concat!("tenantauth/", env!("CARGO_PKG_VERSION"));
 
 /// Makes the requests of one fetch, within its time.
@@ -31,8 +32,8 @@ pub(super) struct Client<'a> {
     deadline: Instant,
 }
 
-/// What an answer is worth.
-enum Outcome {
+/// What an answer brings.
+enum Answer {
     Document(Vec<u8>),
     Redirect(Address),
 }
@@ -46,25 +47,23 @@ impl<'a> Client<'a> {
     /// Fetches a JSON document of at most [`MAX_BODY`] bytes.
     ///
     /// # Errors
-    /// In words, with the address.
-    pub(super) fn get(&self, url: &str) -> Result<Vec<u8>, String> {
-        let mut address = Address::parse(url).map_err(|why| format!("{} {why}", quoted(url)))?;
+    /// [`FetchError`], with the address.
+    pub(super) fn get(&self, url: &str) -> Result<Vec<u8>, FetchError> {
+        let mut address = Address::parse(url).map_err(|why| FetchError::Url { url: url.to_owned(), why })?;
         for _ in 0..=MAX_REDIRECTS {
             match self.ask(&address) {
-                Ok(Outcome::Document(document)) => return Ok(document),
-                Ok(Outcome::Redirect(target)) => address = target,
-                Err(why) => {
-                    return Err(format!("cannot fetch {}: {why}", quoted(&address.uri().to_string())));
-                }
+                Ok(Answer::Document(document)) => return Ok(document),
+                Ok(Answer::Redirect(target)) => address = target,
+                Err(why) => return Err(FetchError::Request { url: address.uri().to_string(), why }),
             }
         }
-        Err(format!("cannot fetch {}: it redirects more than {MAX_REDIRECTS} times", quoted(url)))
+        Err(FetchError::Request { url: url.to_owned(), why: RequestError::Redirects })
     }
 
-    fn ask(&self, address: &Address) -> Result<Outcome, String> {
+    fn ask(&self, address: &Address) -> Result<Answer, RequestError> {
         let remaining = self.deadline.saturating_duration_since(Instant::now());
         if remaining.is_zero() {
-            return Err("no time is left".to_owned());
+            return Err(RequestError::OutOfTime);
         }
         let mut config = Config::builder()
             // Statuses are judged here, redirects are followed here.
@@ -87,11 +86,12 @@ impl<'a> Client<'a> {
             DefaultConnector::new(),
             Names { plain: !address.is_secure(), system: DefaultResolver::default() },
         );
-        let answer = agent.get(address.uri()).call().map_err(words::of)?;
-        judge(address, answer)
+        let answer =
+            agent.get(address.uri()).call().map_err(|error| RequestError::Transport(words::of(error)))?;
+        read(address, answer)
     }
 
-    fn tls(&self) -> Result<TlsConfig, String> {
+    fn tls(&self) -> Result<TlsConfig, RequestError> {
         let roots = match self.authorities {
             Some(authorities) => authorities.roots(),
             None => system_roots()?,
@@ -105,37 +105,36 @@ impl<'a> Client<'a> {
     }
 }
 
-fn judge(address: &Address, mut answer: Response<Body>) -> Result<Outcome, String> {
+fn read(address: &Address, mut answer: Response<Body>) -> Result<Answer, RequestError> {
     match answer.status().as_u16() {
         200 => {}
         301 | 302 | 303 | 307 | 308 => {
-            let location = text(&answer, LOCATION).ok_or("it redirects without saying where")?;
+            let location = text(&answer, LOCATION).ok_or(RequestError::RedirectNowhere)?;
             return match address.redirected(location) {
-                Ok(target) => Ok(Outcome::Redirect(target)),
-                Err(why) => Err(format!("it redirects to {}, which {why}", quoted(location))),
+                Ok(target) => Ok(Answer::Redirect(target)),
+                Err(why) => Err(RequestError::Redirect { to: location.to_owned(), why }),
             };
         }
-        status => return Err(format!("the status is {status}, not 200")),
+        status => return Err(RequestError::Status(status)),
     }
     match text(&answer, CONTENT_TYPE) {
         Some(value) if is_json(value) => {}
-        Some(other) => return Err(format!("the content type is {}, not JSON", quoted(other))),
-        None => return Err("there is no content type".to_owned()),
+        Some(other) => return Err(RequestError::ContentType(other.to_owned())),
+        None => return Err(RequestError::NoContentType),
     }
     // None was offered; to go on would end in a puzzling complaint about JSON.
     match text(&answer, CONTENT_ENCODING) {
         None | Some("identity") => {}
-        Some(other) => return Err(format!("the content encoding is {}", quoted(other))),
+        Some(other) => return Err(RequestError::ContentEncoding(other.to_owned())),
     }
-    let too_large = || format!("the answer is larger than {MAX_BODY} bytes");
     let limit = u64::try_from(MAX_BODY).unwrap_or(u64::MAX);
     if answer.body().content_length().is_some_and(|length| length > limit) {
-        return Err(too_large());
+        return Err(RequestError::TooLarge);
     }
     let mut body = Vec::new();
     let mut reader = answer.body_mut().as_reader().take(limit.saturating_add(1));
-    reader.read_to_end(&mut body).map_err(|error| words::of(error.into()))?;
-    if body.len() > MAX_BODY { Err(too_large()) } else { Ok(Outcome::Document(body)) }
+    reader.read_to_end(&mut body).map_err(|error| RequestError::Transport(words::of(error.into())))?;
+    if body.len() > MAX_BODY { Err(RequestError::TooLarge) } else { Ok(Answer::Document(body)) }
 }
 
 fn text(answer: &Response<Body>, name: HeaderName) -> Option<&str> {

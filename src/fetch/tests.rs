@@ -29,7 +29,9 @@ fn discovery(issuer: &str) -> Endpoint {
 /// Fetches `path` from a server without TLS that answers so.
 fn ask(handler: impl Fn(&str, &mut dyn Connection) + Send + Sync + 'static) -> Result<Vec<u8>, String> {
     let server = Server::start(None, handler);
-    endpoint(&format!("http://127.0.0.1:{}/keys", server.port)).fetch_within(SHORT)
+    endpoint(&format!("http://127.0.0.1:{}/keys", server.port))
+        .fetch_within(SHORT)
+        .map_err(|error| error.to_string())
 }
 
 /// The error of an answer, without the address it begins with.
@@ -94,7 +96,7 @@ fn addresses_are_https_or_this_machine() {
         ("http://[2001:db8::1]/", "is plain http to another machine: only https is safe there"),
         ("http://[::ffff:127.0.0.1]/", "is plain http to another machine: only https is safe there"),
     ] {
-        assert_eq!(check_url(bad), Err(why.to_owned()), "{bad}");
+        assert_eq!(check_url(bad).map_err(|error| error.to_string()), Err(why.to_owned()), "{bad}");
     }
 }
 
@@ -125,7 +127,7 @@ fn redirects_stay_on_the_server() {
         ("keys", "is not an https URL"),
         ("file:///etc/passwd", "is not an https URL"),
     ] {
-        assert_eq!(from.redirected(location).unwrap_err(), why, "{location}");
+        assert_eq!(from.redirected(location).unwrap_err().to_string(), why, "{location}");
     }
     let from = Address::parse("https://idp.test/keys").unwrap();
     assert!(from.redirected("https://idp.test:443/x").is_ok());
@@ -332,7 +334,9 @@ fn an_answer_has_a_time() {
     assert!(silent.ends_with("no complete answer in time"), "{silent}");
     let port = Server::silent();
     let tls = timed("a silent handshake", 1.6, &|| {
-        endpoint(&format!("https://127.0.0.1:{port}/keys")).fetch_within(SHORT)
+        endpoint(&format!("https://127.0.0.1:{port}/keys"))
+            .fetch_within(SHORT)
+            .map_err(|error| error.to_string())
     });
     assert!(tls.ends_with("no connection in time"), "{tls}");
     // Each answer within its own time, all of them not.
@@ -349,9 +353,9 @@ fn an_answer_has_a_time() {
 fn a_server_that_is_not_there_is_named() {
     // Bound and dropped: nobody listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let error = endpoint(&format!("http://127.0.0.1:{port}/keys")).fetch().unwrap_err();
+    let error = endpoint(&format!("http://127.0.0.1:{port}/keys")).fetch().unwrap_err().to_string();
     assert_eq!(error, format!("cannot fetch `http://127.0.0.1:{port}/keys`: connection refused"));
-    let error = endpoint("https://no-such-host.invalid/keys").fetch_within(SHORT).unwrap_err();
+    let error = endpoint("https://no-such-host.invalid/keys").fetch_within(SHORT).unwrap_err().to_string();
     assert!(error.starts_with("cannot fetch `https://no-such-host.invalid/keys`: "), "{error}");
 }
 
@@ -418,12 +422,12 @@ fn metadata_of_another_issuer_or_with_a_bad_address_are_refused() {
         (r#"{"keys": []}"#, "is no OpenID metadata: missing field `issuer`"),
     ] {
         let server = provider(&metadata.replace("OWN", own));
-        let error = discovery(&format!("http://127.0.0.1:{}", server.port)).fetch().unwrap_err();
+        let error = discovery(&format!("http://127.0.0.1:{}", server.port)).fetch().unwrap_err().to_string();
         assert!(error.contains(why), "{metadata}: {error}");
         assert!(error.contains("/.well-known/openid-configuration`"), "{error}");
         assert_eq!(server.heads().len(), 1, "nothing else is asked");
     }
-    let error = discovery("https://idp.test/?a=b").fetch().unwrap_err();
+    let error = discovery("https://idp.test/?a=b").fetch().unwrap_err().to_string();
     assert!(error.contains("has a query"), "{error}");
 }
 
@@ -433,7 +437,8 @@ fn no_issuer_far_away_makes_this_machine_ask_itself() {
         .map(|host| format!("{host}/keys"));
     for target in &loopback {
         let why = |issuer: &str, scheme: &str| {
-            check_discovered(issuer, &format!("{scheme}://{target}")).err().unwrap_or_default()
+            let checked = check_discovered(issuer, &format!("{scheme}://{target}"));
+            checked.err().map_or(String::new(), |why| why.to_string())
         };
         assert_eq!(why("https://idp.test", "http"), "is no https URL", "{target}");
         assert_eq!(why("https://idp.test/realms/a", "https"), "is this machine, which the issuer is not");
@@ -451,7 +456,7 @@ fn tls_trusts_the_given_authority_and_no_other() {
     let fetch = |host: &str, server: &Server, authority: Option<&Authority>| {
         let mut endpoint = endpoint(&format!("https://{host}:{}/keys", server.port));
         endpoint.authorities = authority.map(|authority| Authorities::from_pem(authority.pem()).unwrap());
-        endpoint.fetch().map_err(|error| error.split_once("`: ").unwrap().1.to_owned())
+        endpoint.fetch().map_err(|error| error.to_string().split_once("`: ").unwrap().1.to_owned())
     };
     let start = |name: &str, expired| {
         Server::start(Some(ours.serve(name, expired)), |_, connection| json(connection, KEYS))
@@ -487,7 +492,7 @@ fn tls_trusts_the_given_authority_and_no_other() {
         // Open until the client leaves, or it might see a reset instead of the answer.
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let error = endpoint.fetch().unwrap_err();
+    let error = endpoint.fetch().unwrap_err().to_string();
     assert!(error.contains("`: TLS: "), "{error}");
     plain.join().unwrap();
 }
@@ -504,6 +509,13 @@ fn authorities_are_certificates_that_can_be_read() {
         two.pem(),
     ]
     .concat();
+    for (why, text) in [
+        (InvalidAuthorities::Empty, "holds no certificate"),
+        (InvalidAuthorities::Certificate(2), "holds a certificate that cannot be read, number 2"),
+        (InvalidAuthorities::NotPem, "is not a PEM file"),
+    ] {
+        assert_eq!(why.to_string(), text);
+    }
     let read = Authorities::from_pem(&both).unwrap();
     assert_eq!(format!("{read:?}"), "Authorities(2)");
     assert_eq!(read, Authorities::from_pem(&both).unwrap());
@@ -517,7 +529,7 @@ AAAA
 -----END PRIVATE KEY-----
 ",
     ] {
-        assert_eq!(Authorities::from_pem(nothing.as_bytes()), Err("holds no certificate".to_owned()));
+        assert_eq!(Authorities::from_pem(nothing.as_bytes()), Err(InvalidAuthorities::Empty));
     }
     let broken = "-----BEGIN CERTIFICATE-----
 AAAA
@@ -525,7 +537,7 @@ AAAA
 ";
     assert_eq!(
         Authorities::from_pem(&[one.pem(), broken.as_bytes()].concat()),
-        Err("holds a certificate that cannot be read, number 2".to_owned())
+        Err(InvalidAuthorities::Certificate(2))
     );
     for cut in [
         "-----BEGIN CERTIFICATE-----
@@ -536,7 +548,7 @@ AAAA
 -----END CERTIFICATE-----
 ",
     ] {
-        assert_eq!(Authorities::from_pem(cut.as_bytes()), Err("is not a PEM file".to_owned()), "{cut}");
+        assert_eq!(Authorities::from_pem(cut.as_bytes()), Err(InvalidAuthorities::NotPem), "{cut}");
     }
 }
 

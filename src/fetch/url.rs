@@ -1,5 +1,6 @@
 //! Which addresses may be asked, and where a redirect may lead.
 
+use super::error::InvalidUrl;
 use std::net::IpAddr;
 use ureq::http::Uri;
 
@@ -7,8 +8,8 @@ use ureq::http::Uri;
 /// no user info, no fragment.
 ///
 /// # Errors
-/// What is wrong, as the rest of a sentence that begins with the address: "is not an https URL".
-pub fn check_url(url: &str) -> Result<(), String> {
+/// [`InvalidUrl`].
+pub fn check_url(url: &str) -> Result<(), InvalidUrl> {
     Address::parse(url).map(drop)
 }
 
@@ -24,25 +25,24 @@ pub(super) struct Address {
 impl Address {
     /// # Errors
     /// As [`check_url`].
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(super) fn parse(url: &str) -> Result<Self, InvalidUrl> {
         // The parser would drop a fragment without a word.
         if url.contains('#') {
-            return Err("has a fragment".to_owned());
+            return Err(InvalidUrl::Fragment);
         }
-        let not_a_url = || "is not an https URL".to_owned();
-        let uri: Uri = url.parse().map_err(|_| not_a_url())?;
+        let uri: Uri = url.parse().map_err(|_| InvalidUrl::NotHttps)?;
         let secure = match uri.scheme_str() {
             Some("https") => true,
             Some("http") => false,
-            _ => return Err(not_a_url()),
+            _ => return Err(InvalidUrl::NotHttps),
         };
-        let authority = uri.authority().ok_or_else(not_a_url)?;
+        let authority = uri.authority().ok_or(InvalidUrl::NotHttps)?;
         if authority.as_str().contains('@') {
-            return Err("holds a user name or password".to_owned());
+            return Err(InvalidUrl::UserInfo);
         }
         let host = authority.host().to_ascii_lowercase();
         if host.is_empty() {
-            return Err("has no host".to_owned());
+            return Err(InvalidUrl::NoHost);
         }
         let port = match authority.as_str().get(host.len()..) {
             Some("") | None => {
@@ -56,11 +56,11 @@ impl Address {
                 .strip_prefix(':')
                 .and_then(|port| port.parse().ok())
                 .filter(|port| *port != 0)
-                .ok_or_else(|| "has no valid port".to_owned())?,
+                .ok_or(InvalidUrl::Port)?,
         };
         let address = Self { uri, secure, host, port };
         if !secure && !address.is_loopback() {
-            return Err("is plain http to another machine: only https is safe there".to_owned());
+            return Err(InvalidUrl::PlainHttp);
         }
         Ok(address)
     }
@@ -69,8 +69,8 @@ impl Address {
     /// make this machine ask addresses that only it can reach.
     ///
     /// # Errors
-    /// What is wrong with it, as the rest of a sentence that begins with the redirect's target.
-    pub(super) fn redirected(&self, location: &str) -> Result<Self, String> {
+    /// [`InvalidUrl`], of the redirect's target.
+    pub(super) fn redirected(&self, location: &str) -> Result<Self, InvalidUrl> {
         // A fragment is for browsers.
         let location = location.split('#').next().unwrap_or_default();
         let scheme = if self.secure { "https" } else { "http" };
@@ -85,7 +85,7 @@ impl Address {
         if (target.secure, &target.host, target.port) == (self.secure, &self.host, self.port) {
             Ok(target)
         } else {
-            Err("is another server".to_owned())
+            Err(InvalidUrl::OtherServer)
         }
     }
 

@@ -5,10 +5,14 @@
 use super::algorithm::{Algorithm, AlgorithmSet, Curve, Needs};
 use super::json::{Json, Object};
 use super::keys::{Key, KeySet};
+pub use error::InvalidJwks;
+use error::UnusableKey;
+
+mod error;
+
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use std::fmt;
 
 /// The largest document that is read, in bytes.
 pub const MAX_JWKS_LEN: usize = 1 << 20;
@@ -20,32 +24,6 @@ pub const MAX_KID_LEN: usize = 256;
 const MIN_RSA_BITS: usize = 2048;
 /// ... and above this many, which would make verifying slow.
 const MAX_RSA_BITS: usize = 8192;
-
-/// Why a document is no key set at all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InvalidJwks {
-    /// Larger than [`MAX_JWKS_LEN`].
-    TooLarge,
-    /// Not one JSON object without duplicate members: what is wrong, and where.
-    Json(String),
-    /// No `keys`, or not an array.
-    NoKeys,
-    /// More than [`MAX_KEYS`].
-    TooManyKeys,
-}
-
-impl fmt::Display for InvalidJwks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooLarge => write!(f, "is larger than {MAX_JWKS_LEN} bytes"),
-            Self::Json(what) => write!(f, "is not valid JSON: {what}"),
-            Self::NoKeys => f.write_str("has no array `keys`"),
-            Self::TooManyKeys => write!(f, "holds more than {MAX_KEYS} keys"),
-        }
-    }
-}
-
-impl std::error::Error for InvalidJwks {}
 
 /// One key of a document, as `tenantauth keys` prints it. Holds nothing of the key itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,17 +62,17 @@ impl KeySet {
         let mut keys = Vec::new();
         let mut reports = Vec::with_capacity(listed.len());
         for jwk in listed {
-            let read = jwk.as_object().ok_or_else(|| "it is not an object".to_owned()).and_then(|jwk| {
+            let read = jwk.as_object().ok_or(UnusableKey::NotAnObject).and_then(|jwk| {
                 let kid = jwk.get("kid");
                 if kid.is_some() && listed.iter().filter(|other| kid_of(other) == kid).count() > 1 {
-                    return Err("its `kid` is not unique in the set".to_owned());
+                    return Err(UnusableKey::KidRepeated);
                 }
                 read_key(jwk, algorithms)
             });
             let mut report = describe(jwk);
             match read {
                 Ok(key) => keys.push(key),
-                Err(why) => report.refused = Some(told(&why)),
+                Err(why) => report.refused = Some(told(&why.to_string())),
             }
             reports.push(report);
         }
@@ -141,23 +119,22 @@ fn describe(jwk: &Json<'_>) -> KeyReport {
 }
 
 /// Reads one key, or says why it may verify nothing.
-fn read_key(jwk: &Object<'_>, allowed: AlgorithmSet) -> Result<Key, String> {
+fn read_key<'a>(jwk: &'a Object<'_>, allowed: AlgorithmSet) -> Result<Key, UnusableKey<'a>> {
     let kid = optional_text(jwk, "kid")?;
     if kid.is_some_and(|kid| kid.len() > MAX_KID_LEN) {
-        return Err(format!("its `kid` is longer than {MAX_KID_LEN} bytes"));
+        return Err(UnusableKey::KidTooLong);
     }
     let public = PublicKey::read(jwk)?;
     check_purpose(jwk)?;
     let candidates = match optional_text(jwk, "alg")? {
         None => allowed,
         Some(name) => {
-            let algorithm =
-                Algorithm::from_name(name).ok_or_else(|| format!("its `alg` `{name}` is not supported"))?;
+            let algorithm = Algorithm::from_name(name).ok_or(UnusableKey::Algorithm(name))?;
             if !public.fits(algorithm) {
-                return Err(format!("its `alg` `{name}` does not fit {}", public.describe()));
+                return Err(UnusableKey::AlgorithmOfOtherKey { alg: name, key: public.describe() });
             }
             if !allowed.contains(algorithm) {
-                return Err(format!("its `alg` `{name}` is not among the issuer's algorithms"));
+                return Err(UnusableKey::AlgorithmNotListed(name));
             }
             AlgorithmSet::from_iter([algorithm])
         }
@@ -168,27 +145,27 @@ fn read_key(jwk: &Object<'_>, allowed: AlgorithmSet) -> Result<Key, String> {
         .map(|algorithm| public.verifier(algorithm).map(|verifier| (algorithm, verifier)))
         .collect::<Result<_, _>>()?;
     if verifiers.is_empty() {
-        return Err(format!("none of the issuer's algorithms uses {}", public.describe()));
+        return Err(UnusableKey::NoAlgorithm(public.describe()));
     }
     Ok(Key::new(kid, optional_text(jwk, "issuer")?, verifiers, &public.material()))
 }
 
 /// Refuses keys that were not published for verifying signatures (RFC 7517 sections 4.2 and 4.3).
-fn check_purpose(jwk: &Object<'_>) -> Result<(), String> {
+fn check_purpose<'a>(jwk: &'a Object<'_>) -> Result<(), UnusableKey<'a>> {
     if jwk.get("d").is_some() {
-        return Err("it is a private key".to_owned());
+        return Err(UnusableKey::Private);
     }
     match optional_text(jwk, "use")? {
         None | Some("sig") => {}
-        Some(other) => return Err(format!("its `use` is `{other}`, not `sig`")),
+        Some(other) => return Err(UnusableKey::Use(other)),
     }
     match jwk.get("key_ops") {
         None => Ok(()),
         Some(Json::List(operations)) if operations.iter().any(|name| name.as_str() == Some("verify")) => {
             Ok(())
         }
-        Some(Json::List(_)) => Err("its `key_ops` do not hold `verify`".to_owned()),
-        Some(_) => Err("its `key_ops` is not an array".to_owned()),
+        Some(Json::List(_)) => Err(UnusableKey::Operations),
+        Some(_) => Err(UnusableKey::OperationsNotAnArray),
     }
 }
 
@@ -200,19 +177,18 @@ enum PublicKey {
 }
 
 impl PublicKey {
-    fn read(jwk: &Object<'_>) -> Result<Self, String> {
+    fn read<'a>(jwk: &'a Object<'_>) -> Result<Self, UnusableKey<'a>> {
         match optional_text(jwk, "kty")? {
             Some("RSA") => Self::read_rsa(bytes(jwk, "n")?, bytes(jwk, "e")?),
             Some("EC") => {
                 let name = optional_text(jwk, "crv")?.unwrap_or_default();
-                let curve = Curve::from_name(name)
-                    .ok_or_else(|| format!("its `crv` `{name}` is not supported for `kty` `EC`"))?;
+                let curve = Curve::from_name(name).ok_or(UnusableKey::Curve { crv: name, kty: "EC" })?;
                 // Uncompressed, as in SEC 1 section 2.3.3.
                 let mut point = vec![4];
                 for name in ["x", "y"] {
                     let coordinate = bytes(jwk, name)?;
                     if coordinate.len() != curve.coordinate_len() {
-                        return Err(format!("its `{name}` does not have the curve's length"));
+                        return Err(UnusableKey::CoordinateLength(name));
                     }
                     point.extend(coordinate);
                 }
@@ -221,45 +197,37 @@ impl PublicKey {
             Some("OKP") => {
                 let name = optional_text(jwk, "crv")?.unwrap_or_default();
                 if name != "Ed25519" {
-                    return Err(format!("its `crv` `{name}` is not supported for `kty` `OKP`"));
+                    return Err(UnusableKey::Curve { crv: name, kty: "OKP" });
                 }
                 let x = bytes(jwk, "x")?;
-                if x.len() == 32 {
-                    Ok(Self::Ed25519 { x })
-                } else {
-                    Err("its `x` is not 32 bytes".to_owned())
-                }
+                if x.len() == 32 { Ok(Self::Ed25519 { x }) } else { Err(UnusableKey::Ed25519Length) }
             }
-            Some("oct") => Err("it is a shared secret, which could sign as well as verify".to_owned()),
-            Some(other) => Err(format!("its `kty` `{other}` is not supported")),
-            None => Err("it has no `kty`".to_owned()),
+            Some("oct") => Err(UnusableKey::SharedSecret),
+            Some(other) => Err(UnusableKey::KeyType(other)),
+            None => Err(UnusableKey::Missing("kty")),
         }
     }
 
-    fn read_rsa(n: Vec<u8>, e: Vec<u8>) -> Result<Self, String> {
+    fn read_rsa(n: Vec<u8>, e: Vec<u8>) -> Result<Self, UnusableKey<'static>> {
         for (name, number) in [("n", &n), ("e", &e)] {
             if number.first().is_none_or(|first| *first == 0) {
-                return Err(format!("its `{name}` is empty or begins with a zero byte"));
+                return Err(UnusableKey::LeadingZero(name));
             }
             if number.last().is_some_and(|last| last % 2 == 0) {
-                return Err(format!("its `{name}` is even"));
+                return Err(UnusableKey::Even(name));
             }
         }
         match bit_len(&n) {
-            bits if bits < MIN_RSA_BITS => {
-                return Err(format!("its modulus has {bits} bits, fewer than {MIN_RSA_BITS}"));
-            }
-            bits if bits > MAX_RSA_BITS => {
-                return Err(format!("its modulus has {bits} bits, more than {MAX_RSA_BITS}"));
-            }
+            bits if bits < MIN_RSA_BITS => return Err(UnusableKey::ModulusTooShort(bits)),
+            bits if bits > MAX_RSA_BITS => return Err(UnusableKey::ModulusTooLong(bits)),
             _ => {}
         }
         // The library verifies with exponents of up to 33 bits; in practice they are 3 or 65537.
         if e.len() > 4 || e == [1] {
-            return Err("its `e` is below 3 or above 2^32".to_owned());
+            return Err(UnusableKey::Exponent);
         }
         if has_roca_fingerprint(&n) {
-            return Err("its modulus has the fingerprint of a broken generator (CVE-2017-15361)".to_owned());
+            return Err(UnusableKey::BrokenGenerator);
         }
         Ok(Self::Rsa { n, e })
     }
@@ -273,7 +241,7 @@ impl PublicKey {
     }
 
     /// The key parsed by the library, once for all tokens; points that are not on their curve fail here.
-    fn verifier(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, String> {
+    fn verifier(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, UnusableKey<'static>> {
         match (self, algorithm.needs()) {
             (Self::Rsa { n, e }, Needs::Rsa(parameters)) => {
                 RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters).ok()
@@ -284,7 +252,7 @@ impl PublicKey {
             (Self::Ed25519 { x }, Needs::Ed25519) => ParsedPublicKey::new(&ED25519, x).ok(),
             _ => None,
         }
-        .ok_or_else(|| "it is not a valid public key".to_owned())
+        .ok_or(UnusableKey::NotAPublicKey)
     }
 
     const fn describe(&self) -> &'static str {
@@ -328,15 +296,16 @@ fn has_roca_fingerprint(n: &[u8]) -> bool {
     })
 }
 
-fn optional_text<'a>(jwk: &'a Object<'_>, name: &str) -> Result<Option<&'a str>, String> {
-    jwk.get(name)
-        .map(|value| value.as_str().ok_or_else(|| format!("its `{name}` is not a string")))
-        .transpose()
+fn optional_text<'a>(
+    jwk: &'a Object<'_>,
+    name: &'static str,
+) -> Result<Option<&'a str>, UnusableKey<'static>> {
+    jwk.get(name).map(|value| value.as_str().ok_or(UnusableKey::NotAString(name))).transpose()
 }
 
-fn bytes(jwk: &Object<'_>, name: &str) -> Result<Vec<u8>, String> {
-    let text = optional_text(jwk, name)?.ok_or_else(|| format!("it has no `{name}`"))?;
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| format!("its `{name}` is not base64url"))
+fn bytes(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, UnusableKey<'static>> {
+    let text = optional_text(jwk, name)?.ok_or(UnusableKey::Missing(name))?;
+    URL_SAFE_NO_PAD.decode(text).map_err(|_| UnusableKey::NotBase64(name))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Who may sign tokens, and which headers carry them.
 
 use super::{IssuerEntry, KeysEntry, boxed, check_name, plain_text, refuse_empty, required};
-use crate::fetch::check_url;
+use crate::fetch::{InvalidUrl, check_url};
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::node::{Node, Value};
 use crate::policy::reader::{At, Fields};
@@ -150,7 +150,7 @@ fn discovered(
 ) -> KeysEntry {
     let Some(issuer) = issuer else { return KeysEntry::Missing };
     let fit = check_url(&issuer.value)
-        .and_then(|()| if issuer.value.contains('?') { Err("has a query".to_owned()) } else { Ok(()) });
+        .and_then(|()| if issuer.value.contains('?') { Err(InvalidUrl::Query) } else { Ok(()) });
     if let Err(why) = fit {
         problems
             .error(
