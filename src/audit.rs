@@ -1,7 +1,12 @@
 //! One decided request -> the members of one JSON object, which nginx's `access_log` completes and writes.
 //!
+//! A record has a length that the policy bounds (`budget`): a log that is a pipe or a datagram keeps whole only what is
+//! short, and whoever can make a record longer could tear those of others, or hide their own.
+//!
 //! Redaction lives here: nothing that came in a header is written but the tenants (grammatical ones), what a
 //! verified token says, and what Grafana claims about a dashboard.
+
+mod budget;
 
 use crate::client_ip::ClientIp;
 use crate::decision::Decision;
@@ -10,13 +15,21 @@ use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantList;
 use crate::token::claims::Identity;
+use budget::{Cuts, Key};
+pub use budget::{LIMIT_VARIABLE, limit_problem};
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Longest part of a request (method, path, query, claimed header) that a record keeps, in bytes. The longest record
-/// follows from it: what a token says is limited by the token's own size.
-const MAX_PART: usize = 4096;
+/// Longest method that a record keeps, in bytes as they came: each registered one is shorter.
+const MAX_METHOD: usize = 64;
+/// Longest claimed header that a record keeps, in bytes as they came.
+const MAX_CLAIMED: usize = 256;
+/// Longest issuer, subject, user or token id, in bytes as a record writes them. A `sub` has 255 characters at most
+/// (OpenID Connect Core section 2), and escaped ASCII takes twice as much.
+const MAX_IDENTITY: usize = 512;
+/// What stands at the end of a record of which nothing was cut.
+const NOT_TRUNCATED: &str = ",\"truncated\":null";
 
 /// The members that describe who asked, where that is not known.
 const NOBODY: &str = r#""issuer":null,"subject":null,"user":null,"token_id":null,"groups":null"#;
@@ -63,35 +76,56 @@ impl Write for Text {
 
 /// What of a principal stands in its records. Rendered once a token, since it is the same in each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrincipalMembers(Box<[u8]>);
+pub struct PrincipalMembers {
+    json: Box<[u8]>,
+    cuts: Cuts,
+}
 
 impl PrincipalMembers {
     /// Renders a service account: the issuer is `service`, the subject its name, and nothing is known of a user.
     pub fn of_service<'g>(name: &str, groups: impl Iterator<Item = &'g str>) -> Self {
         let mut out = Text::default();
+        let mut cuts = Cuts::NONE;
         out.push_str("\"issuer\":\"service\",\"subject\":");
-        push_text(&mut out, name.as_bytes());
+        push_identity(&mut out, name, Key::Subject, &mut cuts);
         out.push_str(",\"user\":null,\"token_id\":null,\"groups\":");
         push_list(&mut out, groups);
-        Self(out.0.into())
+        Self { json: out.0.into(), cuts }
     }
 
     /// Renders issuer, subject, user, token id and those groups that the policy names.
     pub fn of_user<'g>(issuer: &str, identity: &Identity, groups: impl Iterator<Item = &'g str>) -> Self {
         let mut out = Text::default();
+        let mut cuts = Cuts::NONE;
         out.push_str("\"issuer\":");
-        push_text(&mut out, issuer.as_bytes());
-        for (key, value) in [
-            (",\"subject\":", identity.subject.as_deref().or(identity.object_id.as_deref())),
-            (",\"user\":", identity.user.as_deref()),
-            (",\"token_id\":", identity.token_id.as_deref()),
+        push_identity(&mut out, issuer, Key::Issuer, &mut cuts);
+        for (name, key, value) in [
+            (",\"subject\":", Key::Subject, identity.subject.as_deref().or(identity.object_id.as_deref())),
+            (",\"user\":", Key::User, identity.user.as_deref()),
+            (",\"token_id\":", Key::TokenId, identity.token_id.as_deref()),
         ] {
-            out.push_str(key);
-            push_optional(&mut out, value.map(str::as_bytes));
+            out.push_str(name);
+            match value {
+                Some(value) => push_identity(&mut out, value, key, &mut cuts),
+                None => out.push_str("null"),
+            }
         }
         out.push_str(",\"groups\":");
         push_list(&mut out, groups);
-        Self(out.0.into())
+        Self { json: out.0.into(), cuts }
+    }
+}
+
+/// Appends a text of at most [`MAX_IDENTITY`] bytes between its quotes.
+fn push_identity(out: &mut Text, value: &str, key: Key, cuts: &mut Cuts) {
+    let start = out.0.len() + 1;
+    push_text(out, value.as_bytes());
+    let content = out.0.get(start..out.0.len() - 1).unwrap_or_default();
+    if content.len() > MAX_IDENTITY {
+        let kept = budget::prefix(content, MAX_IDENTITY);
+        out.0.truncate(start + kept);
+        out.push('"');
+        cuts.insert(key);
     }
 }
 
@@ -163,9 +197,67 @@ impl Clock {
     }
 }
 
-/// Appends the members of the record, without braces, to `out`; `time` and `decision` come first. `hash`: what is
-/// written for a query of which the policy wants the hash alone, in hexadecimal digits.
+/// Writes the members of the record, without braces, in place of what `out` held; `time` and `decision` come first, and
+/// `truncated` last. With what nginx adds they are at most as long as the policy says. `hash`: what is written for a
+/// query of which the policy wants the hash alone, in hexadecimal digits.
 pub fn render(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash: impl FnOnce(&[u8]) -> String) {
+    out.clear();
+    let room = budget::room(record.snapshot);
+    let shortened;
+    let (record, cuts) = if is_long(record, room) {
+        shortened = shorten(record, room);
+        (&shortened.0, shortened.1)
+    } else {
+        (record, Cuts::NONE)
+    };
+    push_members(out, record, clock, hash);
+    if cuts != Cuts::NONE || out.0.len() + NOT_TRUNCATED.len() > room {
+        budget::fit(&mut out.0, room, cuts, kept_query(record) == QueryAudit::Full);
+    } else {
+        out.push_str(NOT_TRUNCATED);
+    }
+}
+
+/// Whether a part of the record has to be cut before it is escaped; or may have to be, which is as good.
+fn is_long(record: &Record<'_>, room: usize) -> bool {
+    let GrafanaContext { dashboard, panel, rule, org } = record.grafana;
+    let is_long_claim = |claim: Option<&[u8]>| claim.is_some_and(|claim| claim.len() > MAX_CLAIMED);
+    // Escaping makes no text shorter.
+    record.path.len() + record.query.map_or(0, <[u8]>::len) > room
+        || record.method.len() > MAX_METHOD
+        || [dashboard, panel, rule, org].into_iter().any(is_long_claim)
+        || record.principal.is_some_and(|principal| principal.cuts != Cuts::NONE)
+}
+
+/// The record with parts that are no longer than they may be before they are escaped, and which of them were cut.
+#[cold]
+fn shorten<'a>(record: &Record<'a>, room: usize) -> (Record<'a>, Cuts) {
+    let mut cuts = record.principal.map_or(Cuts::NONE, |principal| principal.cuts);
+    let mut cut = |key: Key, bytes: &'a [u8], most: usize| {
+        if bytes.len() > most {
+            cuts.insert(key);
+        }
+        budget::raw_prefix(bytes, most)
+    };
+    let method = cut(Key::Method, record.method, MAX_METHOD);
+    let path = cut(Key::Path, record.path, room);
+    // All of it is hashed.
+    let query = match kept_query(record) {
+        QueryAudit::Full => record.query.map(|query| cut(Key::Query, query, room)),
+        QueryAudit::Hash | QueryAudit::None => record.query,
+    };
+    let mut claimed = |key, claim: Option<&'a [u8]>| claim.map(|claim| cut(key, claim, MAX_CLAIMED));
+    let grafana = GrafanaContext {
+        dashboard: claimed(Key::Dashboard, record.grafana.dashboard),
+        panel: claimed(Key::Panel, record.grafana.panel),
+        rule: claimed(Key::Rule, record.grafana.rule),
+        org: claimed(Key::Org, record.grafana.org),
+    };
+    (Record { method, path, query, grafana, ..*record }, cuts)
+}
+
+/// Appends every member but `truncated`.
+fn push_members(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash: impl FnOnce(&[u8]) -> String) {
     let decision = record.decision;
     out.push_str("\"time\":\"");
     clock.push_to(out);
@@ -184,7 +276,7 @@ pub fn render(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash: impl
         }
     }
     out.push(',');
-    out.0.extend_from_slice(record.principal.map_or(NOBODY.as_bytes(), |principal| &principal.0));
+    out.0.extend_from_slice(record.principal.map_or(NOBODY.as_bytes(), |principal| &principal.json));
     out.push_str(",\"tenants\":");
     match record.tenants {
         // The grammar holds nothing that JSON escapes.
@@ -257,12 +349,6 @@ pub fn render(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash: impl
         push_optional(out, value);
     }
     out.push('}');
-    let GrafanaContext { dashboard, panel, rule, org } = record.grafana;
-    let optional = [record.query, dashboard, panel, rule, org];
-    let mut parts = [record.method, record.path].into_iter().chain(optional.into_iter().flatten());
-    if parts.any(|part| part.len() > MAX_PART) {
-        out.push_str(",\"truncated\":true");
-    }
 }
 
 /// What would have been, had it been applied.
@@ -271,9 +357,13 @@ fn push_shadow(out: &mut Text, effect: &str, reason: Reason) {
     _ = write!(out, r#"{{"decision":"{effect}","reason":"{reason}"}}"#);
 }
 
+/// How much of the query the record keeps. Without a policy nobody has allowed any.
+fn kept_query(record: &Record<'_>) -> QueryAudit {
+    record.snapshot.map_or(QueryAudit::None, |snapshot| snapshot.audit.query)
+}
+
 fn push_query(out: &mut Text, record: &Record<'_>, hash: impl FnOnce(&[u8]) -> String) {
-    let kept = record.snapshot.map_or(QueryAudit::None, |snapshot| snapshot.audit_query);
-    match (record.query, kept) {
+    match (record.query, kept_query(record)) {
         (None, _) | (_, QueryAudit::None) => out.push_str("null"),
         (Some(query), QueryAudit::Full) => push_text(out, query),
         (Some(query), QueryAudit::Hash) => {
@@ -364,9 +454,8 @@ const fn are_plain(word: u64) -> bool {
     from_space & !is_delete & is_no_quote & is_no_backslash & !word & HIGHEST == HIGHEST
 }
 
-/// Appends any bytes as a JSON string: at most [`MAX_PART`] of them, what is not UTF-8 replaced, on one line.
+/// Appends any bytes as a JSON string: what is not UTF-8 replaced, on one line.
 fn push_text(out: &mut Text, bytes: &[u8]) {
-    let bytes = bytes.get(..MAX_PART).unwrap_or(bytes);
     if is_plain(bytes) {
         out.push('"');
         out.0.extend_from_slice(bytes);
@@ -385,12 +474,20 @@ fn push_escaped(out: &mut Text, bytes: &[u8]) {
             '\\' => out.push_str("\\\\"),
             // Line separators beyond ASCII would split the line for some readers.
             '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
-                _ = write!(out, "\\u{:04x}", u32::from(character));
+                push_escape(out, character);
             }
             other => out.push(other),
         }
     }
     out.push('"');
+}
+
+/// Appends one of the first 65536 characters as `\uXXXX`. Digit by digit: a request may be nothing else.
+fn push_escape(out: &mut Text, character: char) {
+    out.push_str("\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push(char::from_digit((u32::from(character) >> shift) & 0xf, 16).unwrap_or('0'));
+    }
 }
 
 #[cfg(test)]

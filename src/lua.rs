@@ -184,6 +184,9 @@ fn start(options: Options, dict: String, inherited: Inherited) -> (Option<bool>,
             (None, Some("it was called before with other options".to_owned()))
         };
     }
+    if let Some(problem) = crate::audit::limit_problem() {
+        return (None, Some(problem));
+    }
     match Engine::start(options, inherited) {
         Ok(engine) => {
             ENGINE.get_or_init(|| (engine, dict));

@@ -4,6 +4,7 @@ CREATE OR REPLACE VIEW tenantauth.audit AS
 SELECT * REPLACE (
   JSON_VALUE_ARRAY(r.`groups`) AS `groups`,
   JSON_VALUE_ARRAY(r.tenants) AS tenants,
+  JSON_VALUE_ARRAY(r.truncated) AS truncated,
   ARRAY(SELECT CAST(one AS INT64) FROM UNNEST(JSON_VALUE_ARRAY(r.upstream_status)) AS one) AS upstream_status
 )
 FROM tenantauth.audit_lines AS r

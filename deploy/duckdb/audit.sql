@@ -34,6 +34,6 @@ FROM read_json('dt=*/hh=*/*.jsonl.gz', format = 'newline_delimited', hive_partit
   upstream_status: 'BIGINT[]',
   bytes_sent: 'BIGINT',
   duration_ms: 'DOUBLE',
-  truncated: 'BOOLEAN'
+  truncated: 'VARCHAR[]'
 })
 QUALIFY ROW_NUMBER() OVER (PARTITION BY time, request_id) = 1;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// The promised keys, less those that nginx adds: `schema`, `request_id`, `status`, `upstream_status`, `bytes_sent`,
 /// `duration_ms`.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "time",
     "decision",
     "reason",
@@ -38,6 +38,7 @@ const KEYS: [&str; 24] = [
     "peer",
     "upgrade",
     "policy_revision",
+    "truncated",
 ];
 
 fn record<'a>(decision: &'a Decision) -> Record<'a> {
@@ -60,7 +61,7 @@ fn record<'a>(decision: &'a Decision) -> Record<'a> {
     }
 }
 
-/// The record as nginx completes it, read by a strict reader.
+/// The record as nginx completes it, read by a strict reader. It is never longer than the policy says.
 fn rendered(record: &Record<'_>, key: &[u8]) -> Value {
     let mut line = Text::default();
     let mut clock = Clock::default();
@@ -68,10 +69,10 @@ fn rendered(record: &Record<'_>, key: &[u8]) -> Value {
     render(&mut line, record, &mut clock, |query| keyed_hash(key, query));
     let line = String::from_utf8(line.as_bytes().to_vec()).unwrap();
     assert!(line.chars().all(|c| !c.is_control() && !matches!(c, '\u{2028}' | '\u{2029}')), "{line:?}");
+    assert!(line.len() <= budget::room(record.snapshot), "{} bytes", line.len());
     let whole = format!("{{{line}}}");
     let value: Value = serde_json::from_str(&whole).unwrap_or_else(|error| panic!("{error}: {whole}"));
-    let mut found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
-    found.retain(|key| *key != "truncated");
+    let found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
     let mut expected = [&KEYS[..], &["grafana"]].concat();
     expected.sort_unstable();
     assert_eq!(found, expected, "every key, once");
@@ -100,6 +101,7 @@ fn a_request_of_which_nothing_is_known() {
             "client_ip": null, "client_ip_source": null, "peer": "192.0.2.1", "upgrade": false,
             "policy_revision": null,
             "grafana": {"dashboard": null, "panel": null, "rule": null, "org": null},
+            "truncated": null,
         })
     );
 }
@@ -160,6 +162,7 @@ fn a_request_of_which_everything_is_known() {
             "client_ip": "192.0.2.7", "client_ip_source": "remote_addr", "peer": "192.0.2.1", "upgrade": true,
             "policy_revision": &*snapshot.revision,
             "grafana": {"dashboard": "d-1", "panel": "2", "rule": "", "org": "1"},
+            "truncated": null,
         })
     );
 }
@@ -201,31 +204,180 @@ fn queries_are_kept_hashed_or_left_out() {
     assert_eq!(rendered(&Record { query: Some(secret), ..record(&decision) }, b"k")["query"], Value::Null);
 }
 
+/// A policy whose records are so long at most.
+fn bounded(max_bytes: usize) -> Snapshot {
+    snapshot(&format!("{HEAD}audit: {{ max_bytes: {max_bytes} }}\n"))
+}
+
 #[test]
-fn long_parts_are_cut_and_said_to_be() {
+fn claimed_headers_and_methods_are_cut_and_said_to_be() {
     let decision = Decision::denied(Reason::RouteUnknown);
-    // Cut in the middle of a character.
-    let long = "ä".repeat(MAX_PART).replacen('ä', "a", 1);
-    let found = rendered(&Record { path: long.as_bytes(), ..record(&decision) }, b"k");
-    assert_eq!(found["truncated"], true);
-    assert!(found["path"].as_str().unwrap().chars().count() <= MAX_PART / 2 + 1);
-    let exact = "a".repeat(MAX_PART);
-    let found = rendered(&Record { path: exact.as_bytes(), ..record(&decision) }, b"k");
-    assert_eq!(found.get("truncated"), None);
-    assert_eq!(found["path"], exact);
-    // Whatever part it is that was cut.
-    let bytes = Some(long.as_bytes());
-    let claimed = GrafanaContext::default();
-    for cut in [
-        Record { method: long.as_bytes(), ..record(&decision) },
-        Record { query: bytes, ..record(&decision) },
-        Record { grafana: GrafanaContext { dashboard: bytes, ..claimed }, ..record(&decision) },
-        Record { grafana: GrafanaContext { panel: bytes, ..claimed }, ..record(&decision) },
-        Record { grafana: GrafanaContext { rule: bytes, ..claimed }, ..record(&decision) },
-        Record { grafana: GrafanaContext { org: bytes, ..claimed }, ..record(&decision) },
-    ] {
-        assert_eq!(rendered(&cut, b"k")["truncated"], true, "{cut:?}");
+    for (most, cut) in [(MAX_CLAIMED, false), (MAX_CLAIMED, true), (MAX_METHOD, false), (MAX_METHOD, true)] {
+        let text = "a".repeat(most + usize::from(cut));
+        let bytes = Some(text.as_bytes());
+        let claimed = GrafanaContext::default();
+        let all = [
+            ("method", Record { method: text.as_bytes(), ..record(&decision) }),
+            (
+                "grafana.dashboard",
+                Record { grafana: GrafanaContext { dashboard: bytes, ..claimed }, ..record(&decision) },
+            ),
+            (
+                "grafana.panel",
+                Record { grafana: GrafanaContext { panel: bytes, ..claimed }, ..record(&decision) },
+            ),
+            (
+                "grafana.rule",
+                Record { grafana: GrafanaContext { rule: bytes, ..claimed }, ..record(&decision) },
+            ),
+            (
+                "grafana.org",
+                Record { grafana: GrafanaContext { org: bytes, ..claimed }, ..record(&decision) },
+            ),
+        ];
+        for (key, record) in all.into_iter().filter(|(key, _)| (*key == "method") == (most == MAX_METHOD)) {
+            let found = rendered(&record, b"k");
+            assert_eq!(found["truncated"], if cut { json!([key]) } else { Value::Null });
+            let value = key.split('.').fold(&found, |value, name| &value[name]);
+            assert_eq!(*value, "a".repeat(most), "{key}");
+        }
     }
+    // Never in the middle of a character.
+    let long = "\u{20ac}".repeat(MAX_CLAIMED);
+    let grafana = GrafanaContext { rule: Some(long.as_bytes()), ..GrafanaContext::default() };
+    let found = rendered(&Record { grafana, ..record(&decision) }, b"k");
+    assert_eq!(found["grafana"]["rule"], "\u{20ac}".repeat(MAX_CLAIMED / 3));
+}
+
+/// As each part grows, it is the next one that gives way.
+#[test]
+fn what_is_too_long_gives_way_in_its_order() {
+    let decision = Decision::denied(Reason::TenantForbidden);
+    let snapshot = bounded(4000);
+    let groups: Vec<String> = (0..40).map(|number| format!("group-\u{2028}-{number}")).collect();
+    let claims = json!({"sub": "ada", "preferred_username": "a\"da", "jti": "t", "groups": []});
+    let principal = PrincipalMembers::of_user("idp", &identity(&claims), groups.iter().map(String::as_str));
+    let names: Vec<String> =
+        (100..180).map(|number| format!("tenant-{number}-{}", "x".repeat(130))).collect();
+    let tenants = |count: usize| names[..count].join("|");
+    let truncated = |path: usize, query: usize, claimed: usize, count: usize| {
+        let (path, query) = ("/\u{1}".repeat(path), "\"".repeat(query));
+        let claimed = "\u{2}".repeat(claimed);
+        let named = tenants(count);
+        let record = Record {
+            snapshot: Some(&snapshot),
+            principal: Some(&principal),
+            tenants: Some(&TenantList::parse(named.as_bytes()).unwrap()),
+            path: path.as_bytes(),
+            query: Some(query.as_bytes()),
+            grafana: GrafanaContext {
+                dashboard: Some(claimed.as_bytes()),
+                org: Some(b"1234567890123456789012345"),
+                ..GrafanaContext::default()
+            },
+            ..record(&decision)
+        };
+        let found = rendered(&record, b"k");
+        assert!(path.starts_with(found["path"].as_str().unwrap()));
+        assert!(query.starts_with(found["query"].as_str().unwrap()));
+        let list = |key: &str| serde_json::from_value::<Vec<String>>(found[key].clone()).unwrap();
+        assert!(groups.starts_with(&list("groups")) && names[..count].starts_with(&list("tenants")));
+        assert_eq!((&found["subject"], &found["user"]), (&json!("ada"), &json!("a\"da")));
+        found["truncated"].clone()
+    };
+    assert_eq!(truncated(10, 100, 10, 1), Value::Null);
+    assert_eq!(truncated(10, 3000, 10, 1), json!(["query"]));
+    assert_eq!(truncated(1000, 3000, 10, 1), json!(["query", "path"]));
+    assert_eq!(truncated(100, 3000, 255, 8), json!(["query", "path", "grafana.dashboard"]));
+    let upto = |last: usize| {
+        let all = ["query", "path", "grafana.dashboard", "grafana.org", "groups", "tenants"];
+        json!(all[..last])
+    };
+    assert_eq!(truncated(100, 3000, 255, 17), upto(5));
+    assert_eq!(truncated(100, 3000, 255, 80), upto(6));
+}
+
+/// Whatever gives way, those who ask are told apart: even the shortest record has its subject.
+#[test]
+fn the_shortest_record_keeps_its_subject() {
+    let name = format!("n{}n", "\u{2028}".repeat(98));
+    let rules = json!({
+        "version": 1,
+        "issuers": [{"issuer": "https://a.example", "audiences": ["g"], "jwks_file": "jwks.json"}],
+        "client_ip": {"source": "remote_addr"},
+        "grants": [{"name": name, "groups": ["a"], "tenants": ["t"]}],
+        "restrictions": [{"name": name, "networks": ["10.0.0.1"], "mode": "shadow"}],
+        "audit": {"max_bytes": 2048, "query": "hash"},
+    });
+    let snapshot = snapshot(&rules.to_string());
+    let longest = *Reason::ALL.iter().max_by_key(|reason| reason.name().len()).unwrap();
+    let mut decision = Decision::denied(longest);
+    decision.grant = Some(0);
+    decision.shadow = Some(ShadowDenial { reason: longest, restriction: 0 });
+    let whole = "\"".repeat(MAX_IDENTITY / 2);
+    let claims = json!({"sub": whole, "preferred_username": name, "jti": name, "groups": []});
+    let issuer = "\u{2028}".repeat(5000);
+    let groups = ["g".repeat(30_000)];
+    let principal = PrincipalMembers::of_user(&issuer, &identity(&claims), groups.iter().map(String::as_str));
+    let tenants = (0..100).map(|number| format!("{number:0150}")).collect::<Vec<_>>().join("|");
+    let long = b"\x01".repeat(30_000);
+    let record = Record {
+        shadow_mode: false,
+        snapshot: Some(&snapshot),
+        principal: Some(&principal),
+        tenants: Some(&TenantList::parse(tenants.as_bytes()).unwrap()),
+        scope: Scope::ALL.iter().copied().max_by_key(|scope| scope.name().len()),
+        backends: BackendSet::of(Backend::Pyroscope),
+        method: &long,
+        path: &long,
+        query: Some(&long),
+        client_ip: ClientIp::parse(b"1111:1111:1111:1111:1111:1111:1111:1111").ok(),
+        client_ip_source: Some("remote_addr"),
+        peer: &long,
+        upgrade: false,
+        grafana: GrafanaContext {
+            dashboard: Some(&long),
+            panel: Some(&long),
+            rule: Some(&long),
+            org: Some(&long),
+        },
+        ..record(&decision)
+    };
+    let found = rendered(&record, b"k");
+    assert_eq!(found["subject"], whole);
+    assert!(found["query"].as_str().unwrap().starts_with("hmac-sha256:"), "a hash is not cut");
+    // A longer subject is cut, and nothing else can push it out.
+    let long = json!({"sub": "s".repeat(MAX_IDENTITY + 1), "groups": []});
+    let principal = PrincipalMembers::of_user("idp", &identity(&long), std::iter::empty());
+    let found = rendered(&Record { principal: Some(&principal), ..record }, b"k");
+    assert_eq!(found["subject"], "s".repeat(MAX_IDENTITY));
+    assert!(found["truncated"].as_array().unwrap().contains(&json!("subject")));
+}
+
+/// What nginx adds to the members takes no more than is set aside for it, with the longest of each value.
+#[test]
+fn what_nginx_adds_has_its_room() {
+    let conf = include_str!("../../nginx/http.conf");
+    let (_, format) = conf.split_once("log_format tenantauth_audit escape=none '").unwrap();
+    let mut line = format.split_once("';").unwrap().0.to_owned() + "\n";
+    let statuses = ["502"; 32].join(", ");
+    for (variable, longest) in [
+        ("$tenantauth_record", String::new()),
+        ("$request_id", "0".repeat(32)),
+        ("$tenantauth_status", u64::MAX.to_string()),
+        ("$tenantauth_upstream_status", format!("[{statuses}]")),
+        ("$bytes_sent", i64::MIN.to_string()),
+        ("${request_time}", format!("{}.000", i64::MIN)),
+    ] {
+        assert_eq!(line.matches(variable).count(), 1, "{variable}");
+        line = line.replace(variable, &longest);
+    }
+    assert!(!line.contains('$'), "{line}");
+    assert!(line.len() <= budget::RESERVED, "{}", line.len());
+    // The list of statuses is as long as this test takes it to be.
+    assert!(
+        conf.contains("(?:, [0-9]{3}){0,31}$\" \"[$upstream_status]\"") && conf.contains("{31})$\" \"[$1]\"")
+    );
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {

@@ -35,9 +35,10 @@ const MAX_ROWS: usize = 20;
 /// named and did not revoke; where another group decides that the new policy names, the outcome is `unknown`. Which groups
 /// a policy named is learnt from all its records in the file; --recorded tells it for certain, also for stdin, and what
 /// was revoked. A name in `group_names` is taken to mean the same in both policies. Tokens, headers and paths are not
-/// judged again. A record has one id of a person and no token: whoever was denied as revoked is `unknown` where the new
-/// policy revokes another id or a token, and a warning tells of revocations that fit no record.
-/// Exit status 0 where no decision changes, 2 where one does, 3 where a policy is invalid, 1 where a file cannot be read.
+/// judged again. A record of which a part was cut that could decide is `unknown`. A record has one id of a person and
+/// no token: whoever was denied as revoked is `unknown` where the new policy revokes another id or a token, and a
+/// warning tells of revocations that fit no record. Exit status 0 where no decision changes, 2 where one does, 3
+/// where a policy is invalid, 1 where a file cannot be read.
 #[derive(Args)]
 pub(super) struct Replay {
     /// The policy to decide by: a file, or a directory that holds a `policy.yaml`.
@@ -102,7 +103,8 @@ struct Shown<'a> {
     old: Decided<'a>,
     /// As far as it is known.
     new: Decided<'a>,
-    /// What was not recorded and decides, only where the change is `unknown`: `groups` or `revocation`.
+    /// What was not recorded and decides, only where the change is `unknown`: `groups`, `revocation`, or `truncated`,
+    /// where the record was cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     depends_on: Option<&'static str>,
 }
@@ -284,6 +286,11 @@ impl Summary {
     ) -> Option<Shown<'a>> {
         let mut depends_on = None;
         let (decision, change) = match fate {
+            Fate::Cut => {
+                self.unknown += 1;
+                depends_on = Some("truncated");
+                (None, "unknown")
+            }
             Fate::Same => {
                 self.same += 1;
                 return None;
@@ -302,17 +309,17 @@ impl Summary {
             }
             Fate::Changed(decision) => {
                 self.changed += 1;
-                (decision, if decision.is_allow() { "gained" } else { "lost" })
+                (Some(decision), if decision.is_allow() { "gained" } else { "lost" })
             }
             Fate::Unknown(decision) => {
                 self.unknown += 1;
                 depends_on = Some("groups");
-                (decision, "unknown")
+                (Some(decision), "unknown")
             }
             Fate::PerhapsRevoked(decision) => {
                 self.unknown += 1;
                 depends_on = Some("revocation");
-                (decision, "unknown")
+                (Some(decision), "unknown")
             }
         };
         let (old, old_reason) = match (&record.shadow, record.mode.as_deref()) {
@@ -321,7 +328,9 @@ impl Summary {
                 (record.decision.as_deref().unwrap_or_default(), record.reason.as_deref().unwrap_or_default())
             }
         };
-        let new_reason = decision.reason().name();
+        // Of one that is not known at all, what it was.
+        let (new, new_reason) =
+            decision.map_or((old, old_reason), |decision| (decision.effect(), decision.reason().name()));
         let add = |counts: &mut Counts| match change {
             "gained" => counts.gained += 1,
             "lost" => counts.lost += 1,
@@ -338,8 +347,10 @@ impl Summary {
         };
         add(self.by_reason.entry(reasons).or_default());
         let at = |number: u32| usize::try_from(number).ok();
-        let grant = decision.grant.and_then(at).and_then(|at| snapshot.grants.get(at));
-        let restriction = decision.restriction.and_then(at).and_then(|at| snapshot.restrictions.get(at));
+        let grant =
+            decision.and_then(|decision| decision.grant).and_then(at).and_then(|at| snapshot.grants.get(at));
+        let restriction = decision.and_then(|decision| decision.restriction).and_then(at);
+        let restriction = restriction.and_then(|at| snapshot.restrictions.get(at));
         let owners = [grant.map(|rule| rule.owner), restriction.map(|rule| rule.owner)];
         let owner = owners.into_iter().flatten().find_map(|owner| snapshot.owner_name(owner));
         // Whoever wrote the rule that decides now; where that is the platform, whoever wrote the one that decided.
@@ -366,7 +377,7 @@ impl Summary {
                 owner: record.owner.as_deref(),
             },
             new: Decided {
-                decision: decision.effect(),
+                decision: new,
                 reason: new_reason,
                 grant: grant.map(|grant| &*grant.name),
                 restriction: restriction.map(|restriction| &*restriction.name),
@@ -404,6 +415,7 @@ impl Output<'_> {
                 let new = match shown.depends_on {
                     None => format!("{} ({}){by}", shown.new.decision, shown.new.reason),
                     Some("revocation") => "depends on a revoked id or token that was not recorded".to_owned(),
+                    Some("truncated") => "depends on what was cut from the record".to_owned(),
                     Some(_) => "depends on groups that were not recorded".to_owned(),
                 };
                 let line = format!(

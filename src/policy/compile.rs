@@ -239,7 +239,7 @@ pub(super) fn compile(
         issuer_names,
         document.token_headers.iter().map(|header| header.value.clone()).collect(),
         client_ip,
-        document.audit_query,
+        document.audit,
         compile_shadow(document, now, problems),
         groups,
         service_accounts,

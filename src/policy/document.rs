@@ -24,6 +24,7 @@ use owners::{OwnerEntry, read_owners};
 use revoked::read_revoked;
 use rules::{read_authorizations, read_grants, read_group_names, read_restrictions, read_time};
 use service_accounts::read_service_accounts;
+use std::ops::RangeInclusive;
 
 /// One policy document.
 #[derive(Debug, Default)]
@@ -39,11 +40,31 @@ pub(super) struct Document {
     /// There is such a section, though it may not be readable.
     pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
-    pub(super) audit_query: QueryAudit,
+    pub(super) audit: Audit,
     /// Until when (Unix seconds) the whole gateway only records.
     pub(super) shadow_until: Option<At<u64>>,
     pub(super) owners: Vec<OwnerEntry>,
     pub(super) cases: Vec<Case>,
+}
+
+/// What audit records keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// How much of the query.
+    pub query: QueryAudit,
+    /// The length of a whole record as nginx writes it, in bytes, with its line feed.
+    pub max_bytes: usize,
+}
+
+impl Audit {
+    /// What `max_bytes` may be. The least keeps each record's caller and rule.
+    pub const MAX_BYTES: RangeInclusive<usize> = 2048..=65_536;
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { query: QueryAudit::default(), max_bytes: 16_384 }
+    }
 }
 
 /// How much of a request's query string the audit record keeps.
@@ -228,7 +249,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.has_client_ip = fields.get("client_ip").is_some();
     document.restrictions = read_restrictions(&fields, problems);
     document.revoked = read_revoked(&fields, problems);
-    document.audit_query = read_audit(&fields, problems).unwrap_or_default();
+    document.audit = read_audit(&fields, problems).unwrap_or_default();
     document.cases = read_cases(&fields, problems);
     document.owners = read_owners(&fields, problems);
     document
@@ -279,14 +300,33 @@ fn read_mode(fields: &Fields<'_>, problems: &mut Problems) -> Option<At<u64>> {
 }
 
 /// The keys of `audit`.
-pub(super) const AUDIT: [&str; 1] = ["query"];
+pub(super) const AUDIT: [&str; 2] = ["query", "max_bytes"];
 
-fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<QueryAudit> {
+fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<Audit> {
     let node = fields.get("audit")?;
     let path = Path::Root.key("audit");
     let fields = problems.fields(node, &path, &AUDIT)?;
     let known = [("full", QueryAudit::Full), ("hash", QueryAudit::Hash), ("none", QueryAudit::None)];
-    problems.word(fields.get("query")?, &path.key("query"), &known)
+    let query = fields.get("query").and_then(|node| problems.word(node, &path.key("query"), &known));
+    let max_bytes =
+        fields.get("max_bytes").and_then(|node| read_max_bytes(node, &path.key("max_bytes"), problems));
+    let default = Audit::default();
+    Some(Audit { query: query.unwrap_or(default.query), max_bytes: max_bytes.unwrap_or(default.max_bytes) })
+}
+
+fn read_max_bytes(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<usize> {
+    let Value::Number(written) = &node.value else {
+        problems.wrong_type(node, path, "a number of bytes");
+        return None;
+    };
+    let bytes = written.parse().ok().filter(|bytes| Audit::MAX_BYTES.contains(bytes));
+    if bytes.is_none() {
+        let (least, most) = (Audit::MAX_BYTES.start(), Audit::MAX_BYTES.end());
+        problems
+            .error(node.place, path, format!("`{written}` is not a number of bytes from {least} to {most}"))
+            .help("write `4000` where the log is a pipe or syslog; the default is 16384");
+    }
+    bytes
 }
 
 fn read_name(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> Option<At<Box<str>>> {

@@ -4,7 +4,9 @@
 //! A schema looks at one value at a time. What needs two (a network that is not defined, a name given twice, a test
 //! that fails) only `tenantauth check` finds.
 
-use super::document::{AUDIT, SERVED, cases, issuers, networks, owners, revoked, rules, service_accounts};
+use super::document::{
+    AUDIT, Audit, SERVED, cases, issuers, networks, owners, revoked, rules, service_accounts,
+};
 use crate::reason::Reason;
 use crate::scope::{Backend, Scope, ScopeSet};
 use crate::tenant::{MAX_TENANT_BYTES, MAX_WILDCARDS};
@@ -383,11 +385,23 @@ fn owner_key(key: &str) -> Value {
     }
 }
 
-fn audit_key(_: &str) -> Value {
-    told(
-        json!({"enum": ["full", "hash", "none"], "default": "full"}),
-        "How much of a URL's query the audit log keeps.",
-    )
+fn audit_key(key: &str) -> Value {
+    match key {
+        "query" => told(
+            json!({"enum": ["full", "hash", "none"], "default": "full"}),
+            "How much of a URL's query the audit log keeps.",
+        ),
+        "max_bytes" => told(
+            json!({
+                "type": "integer",
+                "minimum": Audit::MAX_BYTES.start(),
+                "maximum": Audit::MAX_BYTES.end(),
+                "default": Audit::default().max_bytes,
+            }),
+            "The length of a record in bytes; 4000 where the log is a pipe or syslog.",
+        ),
+        _ => Value::Null,
+    }
 }
 
 fn client_ip() -> Value {

@@ -1,6 +1,6 @@
 //! A compiled policy: immutable, indexed, with a revision. A request is decided by exactly one snapshot.
 
-pub use super::document::{QueryAudit, RestrictedScopes};
+pub use super::document::{Audit, QueryAudit, RestrictedScopes};
 pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVICE};
 use super::index::TenantIndex;
 use crate::client_ip::SourceConfig;
@@ -27,8 +27,8 @@ pub struct Snapshot {
     pub token_headers: Vec<Box<str>>,
     /// Where a user's address comes from; absent only where no restriction exists.
     pub client_ip: Option<SourceConfig>,
-    /// How much of the query the audit record keeps.
-    pub audit_query: QueryAudit,
+    /// What audit records keep.
+    pub audit: Audit,
     /// Until when (Unix seconds) denials are recorded and not applied.
     pub shadow_until: Option<u64>,
     /// The groups that the policy knows.
@@ -69,7 +69,7 @@ impl Snapshot {
         issuer_names: Vec<Box<str>>,
         token_headers: Vec<Box<str>>,
         client_ip: Option<SourceConfig>,
-        audit_query: QueryAudit,
+        audit: Audit,
         shadow_until: Option<u64>,
         groups: GroupTable,
         service_accounts: Box<[ServiceAccount]>,
@@ -83,7 +83,7 @@ impl Snapshot {
             issuer_names,
             token_headers,
             client_ip,
-            audit_query,
+            audit,
             shadow_until,
             groups,
             service_accounts,

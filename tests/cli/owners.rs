@@ -252,7 +252,7 @@ fn diff_tells_what_else_differs_and_from_what_to_what() {
         "changed issuers entra leeway 60s -> 120s",
         "changed token_headers X-Id-Token, Authorization -> X-Id-Token",
         "changed client_ip cookie Client_Ip, keys_file client-ip.keys -> remote_addr",
-        "changed audit query: full -> query: none",
+        "changed audit query: full, max_bytes: 16384 -> query: none, max_bytes: 16384",
         "changed mode enforce -> shadow until 2026-11-30T00:00:00Z",
         "gained revoked entra s-1 principals - -> revoked",
         "gained revoked tokens_sha256 - -> 1 new",

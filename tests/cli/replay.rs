@@ -13,7 +13,7 @@ fn record(changes: &Value) -> String {
         "owner": null, "backend": "loki", "method": "GET", "path": "/loki/api/v1/labels", "query": null,
         "client_ip": "203.0.113.9", "client_ip_source": "cookie", "peer": "127.0.0.1", "upgrade": false,
         "policy_revision": "0000000000000000", "grafana": {"dashboard": null, "panel": null, "rule": null, "org": null},
-        "status": 200, "upstream_status": [200], "bytes_sent": 10, "duration_ms": 1,
+        "truncated": null, "status": 200, "upstream_status": [200], "bytes_sent": 10, "duration_ms": 1,
     });
     with(record, changes.clone()).to_string()
 }
@@ -97,6 +97,48 @@ fn what_changes_is_printed_and_counted() {
             "new": {"decision": "allow", "reason": "granted", "grant": "authorizations.group1", "restriction": null, "owner": null},
         })
     );
+}
+
+/// What was cut may have decided: nothing is concluded from what is left of it.
+#[test]
+fn what_was_cut_is_unknown() {
+    let room = Room::new();
+    let revision =
+        room.run(&["check", "policy.yaml", "--format", "json"]).json()["policies"][0]["revision"].clone();
+    // Each would change for whoever takes it for the whole: a tenant left out of a list, a group that binds or grants.
+    let lost = json!({"client_ip": "198.18.0.5"});
+    let gained = with(denied("tenant_forbidden"), json!({"tenants": ["tenant1"], "groups": ["group1"]}));
+    let kinds = [
+        (json!(["tenants"]), with(lost.clone(), json!({"tenants": []}))),
+        (
+            json!(["query", "path", "groups", "tenants"]),
+            with(lost.clone(), json!({"groups": [], "tenants": []})),
+        ),
+        (json!(["groups"]), gained.clone()),
+        (json!(["tenants"]), gained.clone()),
+        (json!(["path"]), gained.clone()),
+        (json!(["subject"]), gained.clone()),
+    ];
+    for (truncated, changes) in kinds {
+        let cut = with(changes.clone(), json!({"truncated": truncated}));
+        room.write("audit.jsonl", &record(&cut));
+        let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl", "--format", "json"]);
+        assert_eq!((run.status, counts(&run.json()), &*run.err), (0, [0, 1, 0], ""), "{truncated}");
+        let shown = &run.json()["changes"][0];
+        assert_eq!([&shown["change"], &shown["depends_on"]], ["unknown", "truncated"]);
+        assert_eq!(shown["new"]["reason"], shown["old"]["reason"], "nothing is known");
+        let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl"]);
+        run.says(0, &["-> depends on what was cut from the record\n", " -> unknown "]);
+        // The policy that decided it decides it alike.
+        room.write("audit.jsonl", &record(&with(cut, json!({"policy_revision": revision}))));
+        let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl", "--format", "json"]);
+        assert_eq!(counts(&run.json()), [0, 0, 1], "{truncated}");
+    }
+    // What is not judged again may be cut.
+    let truncated = json!({"truncated": ["query", "grafana.panel", "user", "token_id"]});
+    room.write("audit.jsonl", &record(&with(gained, truncated)));
+    let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl", "--format", "json"]);
+    assert_eq!((run.status, counts(&run.json())), (2, [1, 0, 0]), "{}", run.out);
 }
 
 #[test]

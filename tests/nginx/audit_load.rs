@@ -6,21 +6,22 @@ use crate::metrics::samples;
 use crate::support::client::{Client, Request};
 use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site, records_of};
 use crate::support::tokens::{claims_with, key, token};
-use crate::support::wait_for;
+use crate::support::{repository, wait_for};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::UdpSocket;
-use std::sync::Mutex;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{scope, sleep};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, scope, sleep};
 use std::time::Duration;
 
 /// Stands in everything secret that the requests hold beside tokens and signatures.
 const SECRET: &str = "S3CRET";
-/// The longest record there can be: four claimed headers of 4096 bytes, each written as `\u0001`; method, path and query,
-/// whose worst byte takes three; 100 tenants; what a token of 32 KiB can say.
-const LONGEST_RECORD: usize = 256 * 1024;
+/// The longest record that the policy allows, with its line feed.
+const LONGEST_RECORD: usize = 16_384;
 
 /// A gateway whose audit log is buffered as the documentation shows it, in front of a backend that is quick.
 fn site(workers: usize, buffering: &str) -> Site {
@@ -277,7 +278,7 @@ fn counters_of(records: &[Value]) -> BTreeMap<String, f64> {
 fn assert_complete(site: &Site, credentials: &Credentials, seen: &Seen) -> Vec<Value> {
     let lines = lines(site, seen.requests());
     let longest = lines.lines().map(str::len).max().unwrap();
-    assert!(longest <= LONGEST_RECORD, "a record of {longest} bytes");
+    assert!(longest < LONGEST_RECORD, "a record of {longest} bytes");
     let mut secrets = vec![SECRET.to_owned()];
     for token in &credentials.tokens {
         secrets.extend(token.split('.').map(str::to_owned));
@@ -334,7 +335,7 @@ fn fifty_thousand_hostile_requests_leave_as_many_records() {
         ("reason", json!("ip_malformed"), 500),
         ("status", json!(400), 1_000),
         ("status", json!(413), 1_000),
-        ("truncated", json!(true), 500),
+        ("truncated", json!(["grafana.rule"]), 500),
     ] {
         assert!(count(key, &value) >= least, "only {} of {key}={value}", count(key, &value));
     }
@@ -444,6 +445,185 @@ fn reloads_under_load_lose_no_record() {
     });
     let count = lines.lines().count();
     assert!(count <= seen.requests() && count >= seen.requests() - seen.unanswered, "{count}");
+}
+
+/// Requests that would have the longest records, and whether each is allowed. A request line and a header line have
+/// 32 KiB.
+fn hostile() -> Vec<(Request, bool)> {
+    let user = json!({
+        "sub": "\u{2028}".repeat(100),
+        "oid": null,
+        "preferred_username": "\"".repeat(5000),
+        "uti": "\\".repeat(5000),
+    });
+    let token = key().token(&claims_with(&["group1", "group3"], user));
+    let tenants: Vec<String> = (0..100).map(|number| format!("{number:0150}")).collect();
+    let claimed = |request: Request| {
+        ["X-Dashboard-Uid", "X-Panel-Id", "X-Rule-Uid", "X-Grafana-Org-Id"]
+            .iter()
+            .fold(request, |request, name| request.header(name, b"\x01".repeat(24_000)))
+    };
+    let path = format!("/loki/api/v1/label/{}/values", "\u{85}".repeat(15_000));
+    let query = format!("/loki/api/v1/query?query={}", "\u{85}".repeat(15_000));
+    let allowed = |request: Request| request.tenant("tenant1").token(&token);
+    vec![
+        (allowed(claimed(Request::get(&query))), true),
+        (allowed(Request::get(&query)), true),
+        (allowed(claimed(Request::get(&path))), true),
+        (claimed(Request::get(&query)).tenant(&tenants.join("|")).token(&token), false),
+        (claimed(Request::get(&query)).tenant("tenant1"), false),
+        (allowed(claimed(Request::new(&"A".repeat(5000), "/loki/api/v1/query"))), false),
+        (Request::get("\u{85}".repeat(15_000).replacen('\u{85}', "/", 1)), false),
+    ]
+}
+
+/// What the image says about its audit log, with the log elsewhere: the directives outside of `http {}`, and inside.
+fn image(log: &str) -> (String, String) {
+    let text = fs::read_to_string(repository("deploy/image/gateway.conf")).unwrap();
+    let lines = |start: &str| {
+        let lines = text.lines().map(str::trim).filter(|line| line.starts_with(start));
+        lines.collect::<Vec<_>>().join("\n").replace("/dev/stdout", log)
+    };
+    (lines("env "), [lines("access_log "), lines("large_client_header_buffers ")].join("\n"))
+}
+
+/// A log that is a pipe, as that of a container is, whose reader is slow: four workers write into it, some records
+/// are of requests that do what they can to be long, and each is whole.
+#[test]
+fn nobody_tears_the_records_of_others_on_a_pipe() {
+    const QUIET: usize = 400;
+    const HOSTILE: usize = 60;
+    let site = Site::prepare(true);
+    let pipe = site.workspace.path("audit.fifo");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // For both, so that nobody waits for the other end.
+    let mut end = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    thread::spawn({
+        let (lines, mut end) = (Arc::clone(&lines), end.try_clone().unwrap());
+        move || {
+            let mut buffer = [0; 1000];
+            loop {
+                let length = end.read(&mut buffer).unwrap();
+                lines.lock().unwrap().extend_from_slice(&buffer[..length]);
+                // Slower than the workers write: the pipe is full.
+                sleep(Duration::from_micros(500));
+            }
+        }
+    });
+    let (main, http) = image(&pipe.display().to_string());
+    let server = format!(
+        r#"rewrite_by_lua_block {{ require("tenantauth").enforce {{ backend = "loki" }} }}
+        {http}
+        location / {{ proxy_pass http://unix:@DIR@/backend.sock; }}"#
+    );
+    let backend = "server { listen unix:@DIR@/backend.sock; location / { return 200 fine; } \
+                   large_client_header_buffers 8 128k; }";
+    let site = Site::builder().workers(4).main(&main).server(&server).http(backend).start_in(site);
+    let token = token(&["group1"]);
+    let port = site.port("");
+    let hostile = hostile();
+    scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for number in 0..HOSTILE {
+                    hostile[number % hostile.len()].0.clone().send(port);
+                }
+            });
+        }
+        for client in 0..4 {
+            let token = &token;
+            threads.spawn(move || {
+                for number in 0..QUIET {
+                    let target = format!("/loki/api/v1/query?query=quiet-{client}-{number}");
+                    let answer = Request::get(target).tenant("tenant1").token(token).send(port);
+                    assert_eq!(answer.status, 200);
+                }
+            });
+        }
+    });
+    let count = 4 * (QUIET + HOSTILE);
+    wait_for("complete audit log", 60, || {
+        let read = lines.lock().unwrap().iter().filter(|byte| **byte == b'\n').count();
+        (read >= count).then_some(())
+    });
+    // The next to arrive: there is nothing behind the last record.
+    end.write_all(b"end\n").unwrap();
+    let text = wait_for("end of the pipe", 10, || {
+        let lines = lines.lock().unwrap();
+        lines.ends_with(b"end\n").then(|| String::from_utf8(lines.clone()).unwrap())
+    });
+    let records = records_of(text.strip_suffix("end\n").unwrap());
+    assert_eq!(records.len(), count);
+    let longest = text.lines().map(str::len).max().unwrap();
+    assert!((3700..4000).contains(&longest), "the load is what it claims to be: {longest}");
+    for record in &records {
+        assert_keys(record);
+    }
+    for client in 0..4 {
+        for number in 0..QUIET {
+            let query = format!("query=quiet-{client}-{number}");
+            let mut found = records.iter().filter(|record| record["query"] == *query);
+            let record = found.next().unwrap_or_else(|| panic!("no record of {query}"));
+            assert_eq!((&record["decision"], &record["truncated"]), (&json!("allow"), &Value::Null));
+            assert!(found.next().is_none(), "two records of {query}");
+        }
+    }
+}
+
+/// Whatever a request holds, its record reaches syslog: a datagram that is too long would not be sent.
+#[test]
+fn no_request_hides_from_syslog() {
+    for (audit, limit, most) in [
+        ("", "", 16_384),
+        ("audit: { max_bytes: 4000 }\n", "", 4000),
+        ("", "env TENANTAUTH_AUDIT_MAX_BYTES=4000;", 4000),
+    ] {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let server = format!(
+            r#"rewrite_by_lua_block {{ require("tenantauth").enforce {{ backend = "loki" }} }}
+            access_log syslog:server={},tag=tenantauth tenantauth_audit;
+            large_client_header_buffers 8 32k;
+            location / {{ proxy_pass http://unix:@DIR@/backend.sock; }}"#,
+            socket.local_addr().unwrap()
+        );
+        let backend = "server { listen unix:@DIR@/backend.sock; location / { return 200 fine; } \
+                       large_client_header_buffers 8 128k; }";
+        let policy = format!("{POLICY}{audit}");
+        let site = Site::builder().policy(&policy).main(limit).server(&server).http(backend).start();
+        let mut longest = 0;
+        for (request, is_allowed) in hostile() {
+            let answer = site.send(request);
+            assert_eq!(answer.status == 200, is_allowed, "{answer:?}");
+            let mut message = vec![0; 65_536];
+            let length = socket.recv(&mut message).expect("a record");
+            let message = String::from_utf8(message[..length].to_vec()).unwrap();
+            let line = message.split_once(" tenantauth: ").unwrap().1;
+            assert!(line.len() < most, "{}", line.len());
+            longest = longest.max(line.len());
+            let record = records_of(line).remove(0);
+            assert_keys(&record);
+            assert_eq!(record["status"], answer.status);
+            assert_eq!(record["decision"], if is_allowed { "allow" } else { "deny" });
+            assert!(record["truncated"].is_array(), "{record}");
+            if is_allowed {
+                assert_eq!(record["subject"], "\u{2028}".repeat(85), "512 bytes of it as they are written");
+                assert_eq!(record["tenants"], json!(["tenant1"]));
+            }
+        }
+        assert!(longest > most - 400, "{longest}");
+    }
+}
+
+/// The limit in nginx's configuration is one that records can keep to, or there is no gateway.
+#[test]
+fn a_limit_that_is_none_is_no_start() {
+    let site = Site::builder().main("env TENANTAUTH_AUDIT_MAX_BYTES=4k;").start();
+    site.expect_errors();
+    let answer = site.send(query(&["group1"], "tenant1"));
+    assert_eq!((answer.status, answer.reason()), (503, "policy_unavailable"));
+    site.wait_for_log("TENANTAUTH_AUDIT_MAX_BYTES: `4k` is not a number of bytes from 2048 to 65536");
 }
 
 #[test]

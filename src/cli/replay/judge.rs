@@ -27,6 +27,8 @@ pub(super) enum Fate {
     /// It was denied as revoked, and whether it still is was not recorded. If not, this is the decision, as far as that
     /// is known.
     PerhapsRevoked(Decision),
+    /// What decides was cut when it was recorded.
+    Cut,
     /// It was denied before any rule of the policy was asked: headers, path, token.
     BeforeRules,
     /// It was not decided: nginx refused it, or there was no policy.
@@ -67,6 +69,10 @@ impl<'s> Judge<'s> {
 
     /// Takes note of a record that was decided.
     pub(super) fn note(&self, record: &Record<'_>, untold: &mut Untold) {
+        // A part of a subject is another's.
+        if record.is_cut() {
+            return;
+        }
         if let (Some(issuer), Ok(Some((_, reason)))) = (&record.issuer, recorded(record)) {
             let subject = record.subject.as_deref().unwrap_or_default();
             let was_revoked = reason == Reason::TokenRevoked;
@@ -99,6 +105,11 @@ impl<'s> Judge<'s> {
                 Ok(Fate::BeforeRules)
             };
         };
+        // The policy that decided it decides it alike, also by what was not recorded.
+        let is_own = self.now.is_none() && *revision(record) == *self.snapshot.revision;
+        if record.is_cut() {
+            return Ok(if is_own { Fate::Same } else { Fate::Cut });
+        }
         let scope = Scope::from_name(scope).ok_or_else(|| corrupt("unknown scope"))?;
         let action = Action { scope, backends: backends(record, scope)? };
         let tenants = tenants.iter().map(|tenant| &*tenant.0).collect::<Vec<_>>().join("|");
@@ -156,8 +167,6 @@ impl<'s> Judge<'s> {
         }
         // One that denies in any case denies whoever is revoked, too.
         let perhaps_revoked = verdict == Verdict::Perhaps && (open || decision.is_allow());
-        // The policy that decided it decides it alike, also by what was not recorded.
-        let is_own = self.now.is_none() && *revision(record) == *self.snapshot.revision;
         Ok(if is_own && (open || perhaps_revoked || decision.is_allow() == allowed) {
             Fate::Same
         } else if perhaps_revoked {

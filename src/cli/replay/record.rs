@@ -4,7 +4,7 @@ use serde::Deserialize;
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 
-/// Longer lines are no records: each part of one is cut at 4 KiB when it is written.
+/// Longer lines are no records: the longest that a policy allows has 64 KiB.
 pub(super) const MAX_LINE: u64 = 1 << 20;
 
 /// The form of records that is read.
@@ -53,6 +53,17 @@ pub(super) struct Record<'a> {
     pub(super) peer: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) policy_revision: Option<Cow<'a, str>>,
+    /// The keys that were cut.
+    #[serde(borrow, default)]
+    pub(super) truncated: Option<Vec<Text<'a>>>,
+}
+
+impl Record<'_> {
+    /// Whether something was cut by which the request could be decided.
+    pub(super) fn is_cut(&self) -> bool {
+        const DECIDING: [&str; 6] = ["path", "groups", "tenants", "issuer", "subject", "peer"];
+        self.truncated.iter().flatten().any(|key| DECIDING.contains(&&*key.0))
+    }
 }
 
 /// A text inside a list, borrowed where nothing in it is escaped.

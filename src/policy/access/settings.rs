@@ -4,7 +4,7 @@ use super::written;
 use crate::client_ip::{CookieKeys, Source};
 use crate::network::NetworkSet;
 use crate::policy::Compiled;
-use crate::policy::snapshot::{ServiceAccount, Snapshot};
+use crate::policy::snapshot::{Audit, ServiceAccount, Snapshot};
 use crate::token::algorithm::Algorithm;
 use crate::token::claims::ClaimPath;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,8 +52,11 @@ pub fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
     };
     whole("token_headers", token_headers(a), token_headers(b));
     whole("client_ip", client_ip(a), client_ip(b));
-    let query = |snapshot: &Snapshot| format!("query: {:?}", snapshot.audit_query).to_lowercase();
-    whole("audit", query(a).into(), query(b).into());
+    let audit = |snapshot: &Snapshot| {
+        let Audit { query, max_bytes } = snapshot.audit;
+        format!("query: {query:?}, max_bytes: {max_bytes}").to_lowercase()
+    };
+    whole("audit", audit(a).into(), audit(b).into());
     whole("mode", mode(a).into(), mode(b).into());
     named("service_accounts", accounts(a), accounts(b), &mut found);
     tokens(a, b, &mut found);

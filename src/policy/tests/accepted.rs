@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client_ip::{CookieKeys, Source};
-use crate::policy::snapshot::{EVERYONE, QueryAudit};
+use crate::policy::snapshot::{Audit, EVERYONE, QueryAudit};
 use crate::scope::{Backend, BackendSet, Scope, ScopeSet};
 use crate::tenant::TenantPattern;
 use crate::token::algorithm::AlgorithmSet;
@@ -83,7 +83,7 @@ fn the_promised_example_means_what_it_says() {
     assert_eq!(issuer.audiences, ["<Grafana's client id>".into()]);
     assert_eq!(issuer.leeway, 60);
     assert_eq!(snapshot.token_headers, ["X-Id-Token".into()]);
-    assert_eq!(snapshot.audit_query, QueryAudit::Full);
+    assert_eq!(snapshot.audit, Audit { query: QueryAudit::Full, max_bytes: 16_384 });
 
     let names: Vec<&str> = snapshot.grants.iter().map(|grant| &*grant.name).collect();
     assert_eq!(names, ["authorizations.group1", "authorizations.group3", "team-a-writers"]);
@@ -174,7 +174,7 @@ const TAILS: [&str; 26] = [
     "# only comments follow\n\n   # indented\n",
     "grants: []\nrestrictions: []\ntoken_headers: [Authorization, X-Id-Token]\n",
     "group_names: {}\nauthorizations: {}\nnetworks: {}\naudit: {}\n",
-    "mode: enforce\naudit: { query: hash }\n",
+    "mode: enforce\naudit: { query: hash, max_bytes: 4000 }\n",
     "mode: \"enforce\"\naudit: {\"query\": 'none'}\n",
     "authorizations: { nobody: [] }\n",
     "authorizations: { \"*\": [public] }\n",
