@@ -616,6 +616,39 @@ fn no_request_hides_from_syslog() {
     }
 }
 
+/// The Grafana Gateway's log is a pipe, too.
+#[test]
+fn no_line_of_the_grafana_gateway_is_longer_than_a_pipe_takes() {
+    let text = fs::read_to_string(repository("deploy/image/grafana-gateway.conf")).unwrap();
+    let (head, log) = text.split_once("    access_log /dev/stdout ").unwrap();
+    let format = head.split_once("lua_package_cpath").unwrap().1.split_once('\n').unwrap().1;
+    let log = log.split_once(" buffer=4k flush=1s;").unwrap().0;
+    let server =
+        format!("access_log @DIR@/audit.jsonl {log}; large_client_header_buffers 8 32k; return 200 fine;");
+    let site = Site::builder().without_module().http(format).server(&server).start();
+    let ask = |byte: &[u8], user: &str| {
+        let long = byte.repeat(20_000 / byte.len());
+        let target = [b"/".as_slice(), &long].concat();
+        let request = Request::get(target).header("Referer", &long).header("User-Agent", &long);
+        assert_eq!(site.send(request.header("Authorization", format!("Basic {user}"))).status, 200);
+    };
+    // The users are `aaa…` and `\x01\x01…`.
+    ask(b"a", &"YWFh".repeat(5000));
+    ask("\u{85}".as_bytes(), &"AQEB".repeat(5000));
+    ask(b"\"", "");
+    let read = || site.workspace.read("audit.jsonl");
+    let text = wait_for("three lines", 5, || Some(read()).filter(|text| text.matches('\n').count() == 3));
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.iter().all(|line| line.len() < 4096), "{:?}", lines.iter().map(|line| line.len()));
+    assert!(lines[0].len() > 3000 && lines[0].contains("] \"GET /aaaa"), "{}", lines[0]);
+    assert!(
+        lines[1].starts_with("127.0.0.1 - - [") && lines[1].ends_with("] \"GET /\" 200 4 \"-\" \"-\""),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2].ends_with("] \"GET /\" 200 4 \"-\" \"-\""), "{}", lines[2]);
+}
+
 /// The limit in nginx's configuration is one that records can keep to, or there is no gateway.
 #[test]
 fn a_limit_that_is_none_is_no_start() {
