@@ -1,5 +1,6 @@
 //! Policies on disk: reading one with the files it names, and noticing when any of them changes.
 
+mod beneath;
 mod bundle;
 mod packed;
 
@@ -14,7 +15,7 @@ use crate::token::algorithm::AlgorithmSet;
 use crate::token::keys::KeySet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,7 +28,7 @@ const O_NONBLOCK: i32 = 0o4000;
 const MAX_BYTES: u64 = 64 << 20;
 
 /// The largest document of an owner, in bytes.
-const MAX_OWNER_BYTES: usize = 1 << 20;
+const MAX_OWNER_BYTES: u64 = 1 << 20;
 /// The platform's document in a directory.
 const DOCUMENT: &str = "policy.yaml";
 /// Where owners' documents lie, beside the platform's.
@@ -70,15 +71,21 @@ impl Fingerprint {
 
     /// Reads the same files again, and says which have changed.
     pub fn changes(&self) -> Changes {
-        let digest = |path: &Path| read(path).map(|content| digest_of(&content));
+        let differs = |content: Result<Vec<u8>, String>, before: &Result<String, String>| {
+            content.map(|content| digest_of(&content)) != *before
+        };
+        let directory = self.directory.as_deref();
+        let again = |path: &Path| match directory {
+            Some(directory) if *path == *directory.join(DOCUMENT) => read_platform(directory),
+            _ => read(path),
+        };
+        let owner = |path: &Path| read_owner(directory.unwrap_or(Path::new("")), path);
         Changes {
-            platform: self.files.iter().any(|(path, before)| digest(path) != *before),
+            platform: self.files.iter().any(|(path, before)| differs(again(path), before)),
             owners: self
                 .owners
                 .iter()
-                .filter(|(path, before)| {
-                    read_owner(path, self.directory.as_deref()).map(|text| digest_of(&text)) != **before
-                })
+                .filter(|(path, before)| differs(owner(path), before))
                 .map(|(path, _)| path.clone())
                 .collect(),
         }
@@ -116,24 +123,16 @@ fn listing(directory: &Path) -> Vec<OsString> {
     names
 }
 
-/// An owner's document: a regular file inside the policy's directory, links followed.
-fn read_owner(path: &Path, directory: Option<&Path>) -> Result<Vec<u8>, String> {
-    let content = read(path)?;
-    if let Some(directory) = directory {
-        inside(path, directory)?;
-    }
-    if content.len() > MAX_OWNER_BYTES {
-        return Err(format!("larger than {} MiB", MAX_OWNER_BYTES >> 20));
-    }
-    Ok(content)
+/// The platform's document in a directory: a regular file inside it, links followed.
+fn read_platform(directory: &Path) -> Result<Vec<u8>, String> {
+    content(beneath::open(directory, Path::new(DOCUMENT), None)?, MAX_BYTES)
 }
 
-fn inside(path: &Path, directory: &Path) -> Result<(), String> {
-    let leads_to = path.canonicalize().map_err(words)?;
-    if leads_to.starts_with(directory.canonicalize().map_err(words)?) {
-        return Ok(());
-    }
-    Err(format!("it leads out of the directory, to `{}`", leads_to.display()))
+/// The document of an owner at `path`, its [`owner_path`]: a regular file inside the policy's directory, of the owner's
+/// own name when links were followed.
+fn read_owner(directory: &Path, path: &Path) -> Result<Vec<u8>, String> {
+    let name = path.file_name().unwrap_or_default();
+    content(beneath::open(directory, &Path::new(OWNERS).join(name), Some(name))?, MAX_OWNER_BYTES)
 }
 
 fn owner_path(directory: &Path, name: &str) -> PathBuf {
@@ -205,7 +204,7 @@ fn load_with(
     }
     let mut outcome = match files.read_document(&document, within) {
         Ok(text) => compile(&name, &text, &mut files),
-        Err(error) => failed(&name, &format!("cannot read the policy: {error}")),
+        Err(error) => failed(&name, &format!("cannot read the policy: {error}"), MAX_BYTES),
     };
     if outcome.compiled.is_some()
         && let Some(directory) = within
@@ -236,9 +235,11 @@ pub fn shapes_of_owners(directory: &Path) -> Vec<(String, Vec<Diagnostic>)> {
     let shape = |owner: String| {
         let path = owner_path(directory, &owner);
         let file = path.display().to_string();
-        let found = match read_owner(&path, Some(directory)) {
+        let found = match read_owner(directory, &path) {
             Ok(text) => super::shape_of_owner(&file, &text),
-            Err(error) => failed(&file, &format!("cannot read the document: {error}")).diagnostics,
+            Err(error) => {
+                failed(&file, &format!("cannot read the document: {error}"), MAX_OWNER_BYTES).diagnostics
+            }
         };
         (owner, found)
     };
@@ -305,10 +306,7 @@ impl Files for OwnersOnDisk<'_> {
 
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let kept = self.bundle.owner(name)?;
-        Some(OwnerText {
-            current: read_owner(&owner_path(self.directory, name), Some(self.directory)),
-            ..kept
-        })
+        Some(OwnerText { current: read_owner(self.directory, &owner_path(self.directory, name)), ..kept })
     }
 }
 
@@ -321,12 +319,12 @@ fn base_of(document: &Path) -> PathBuf {
     document.parent().unwrap_or(Path::new("")).into()
 }
 
-fn failed(file: &str, message: &str) -> Outcome {
+/// A document that cannot be read. `limit`: how many bytes it may hold.
+fn failed(file: &str, message: &str, limit: u64) -> Outcome {
     let mut problems = Problems::of(file);
-    problems.error(Place { line: 1, column: 1 }, &At::Root, message).help(format!(
-        "it must be a file of at most {} MiB that nginx's worker user may read",
-        MAX_BYTES >> 20
-    ));
+    problems
+        .error(Place { line: 1, column: 1 }, &At::Root, message)
+        .help(format!("it must be a file of at most {} MiB that nginx's worker user may read", limit >> 20));
     Outcome { compiled: None, diagnostics: problems.into_sorted(), owners: Vec::new() }
 }
 
@@ -371,15 +369,11 @@ impl Reader<'_> {
 
     /// `within`: the directory that it must not lead out of.
     fn read_document(&mut self, document: &Path, within: Option<&Path>) -> Result<Vec<u8>, String> {
-        let content = self.read_path(document.to_owned());
-        if let (Ok(_), Some(directory)) = (&content, within) {
-            inside(document, directory)?;
-        }
-        content
+        let content = within.map_or_else(|| read(document), read_platform);
+        self.note(document.to_owned(), content)
     }
 
-    fn read_path(&mut self, path: PathBuf) -> Result<Vec<u8>, String> {
-        let content = read(&path);
+    fn note(&mut self, path: PathBuf, content: Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
         let digest = content.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         if let Ok(content) = &content {
             self.bundle.add(path.clone(), content, uptime());
@@ -391,7 +385,9 @@ impl Reader<'_> {
 
 impl Files for Reader<'_> {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
-        self.read_path(self.base.join(path))
+        let path = self.base.join(path);
+        let content = read(&path);
+        self.note(path, content)
     }
 
     fn keys_in_force(&mut self, issuer: &str, algorithms: AlgorithmSet, file: &Path) -> Option<Arc<KeySet>> {
@@ -424,7 +420,7 @@ impl Files for Reader<'_> {
         let directory = self.seen.directory.clone()?;
         let path = owner_path(&directory, name);
         let last_good = self.former.find(&path);
-        let mut current = read_owner(&path, Some(&directory));
+        let mut current = read_owner(&directory, &path);
         let digest = current.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         self.seen.owners.insert(path.clone(), digest);
         if self.unsettled.contains(&path) {
@@ -458,16 +454,24 @@ fn words(error: std::io::Error) -> String {
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     // What is opened may be another thing than what lay there a moment ago: a FIFO would block until somebody writes.
     let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(words)?;
+    content(file, MAX_BYTES)
+}
+
+/// What is in a regular file, if that is at most `limit` bytes; no more is read of one that is larger.
+fn content(file: File, limit: u64) -> Result<Vec<u8>, String> {
     let metadata = file.metadata().map_err(words)?;
     if !metadata.is_file() {
         return Err("not a regular file".to_owned());
     }
+    let too_large = || format!("larger than {} MiB", limit >> 20);
+    if metadata.len() > limit {
+        return Err(too_large());
+    }
     // One byte more than is expected, so that the end is found without asking for more memory.
-    let expected = metadata.len().min(MAX_BYTES).saturating_add(1);
-    let mut content = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
-    file.take(MAX_BYTES + 1).read_to_end(&mut content).map_err(words)?;
-    if u64::try_from(content.len()).unwrap_or(u64::MAX) > MAX_BYTES {
-        return Err(format!("larger than {} MiB", MAX_BYTES >> 20));
+    let mut content = Vec::with_capacity(usize::try_from(metadata.len() + 1).unwrap_or_default());
+    file.take(limit + 1).read_to_end(&mut content).map_err(words)?;
+    if u64::try_from(content.len()).unwrap_or(u64::MAX) > limit {
+        return Err(too_large());
     }
     Ok(content)
 }

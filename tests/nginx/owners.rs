@@ -73,7 +73,7 @@ fn make_fifo(path: &Path) {
 /// What may stand where an owner's document was, how it gets there, and the words for it.
 type Ruin = (&'static str, fn(&Path), &'static str);
 
-const RUINS: [Ruin; 13] = [
+const RUINS: [Ruin; 15] = [
     ("10 MB", |file| fs::write(file, "# filler\n".repeat(10_000_000 / 9)).unwrap(), "larger than 1 MiB"),
     (
         "more entries than anybody needs",
@@ -116,6 +116,22 @@ const RUINS: [Ruin; 13] = [
             symlink("../../client-ip.keys", file).unwrap();
         },
         "it leads out of the directory",
+    ),
+    (
+        "link to another owner's document",
+        |file| {
+            fs::remove_file(file).unwrap();
+            symlink("team-b.yaml", file).unwrap();
+        },
+        "it leads to `team-b.yaml`, and may lead only to a file of its own name",
+    ),
+    (
+        "link to the platform's document",
+        |file| {
+            fs::remove_file(file).unwrap();
+            symlink("../policy.yaml", file).unwrap();
+        },
+        "it leads to `policy.yaml`, and may lead only to a file of its own name",
     ),
     (
         "link to itself",

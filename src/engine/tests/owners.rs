@@ -55,7 +55,7 @@ fn one_teams_mistake_is_its_own() {
     let large = format!("# {}\n{}", "x".repeat(10 << 20), grant("u"));
     let many =
         format!("tests:\n{}", "- { groups: [], tenant: u, scope: logs:read, expect: deny }\n".repeat(10_001));
-    let mistakes: [(&str, &dyn Fn(), &str); 9] = [
+    let mistakes: [(&str, &dyn Fn(), &str); 10] = [
         ("broken", &|| fs::write(&file, "grants: [").unwrap(), "not valid YAML"),
         ("truncated", &|| fs::write(&file, grant("u").trim_end()).unwrap(), "newline"),
         ("too large", &|| fs::write(&file, &large).unwrap(), "larger than 1 MiB"),
@@ -82,6 +82,14 @@ fn one_teams_mistake_is_its_own() {
                 symlink(site.scratch.path("policy.yaml"), &file).unwrap();
             },
             "it leads out of the directory",
+        ),
+        (
+            "a link to another owner's document",
+            &|| {
+                fs::remove_file(&file).unwrap();
+                symlink("team-b.yaml", &file).unwrap();
+            },
+            "it leads to `team-b.yaml`",
         ),
     ];
     site.scratch.write("policy.yaml", &grant("u"));
@@ -119,6 +127,29 @@ fn one_teams_mistake_is_its_own() {
     site.wait_for("the word", |site| {
         site.messages().iter().any(|(_, text)| text == "owner `team-a`: its document is in force again")
     });
+}
+
+/// Neither another owner's document nor the platform's is ever read as this owner's, and nothing in it is reported to it.
+#[test]
+fn a_link_elsewhere_reports_nothing_of_what_is_there() {
+    let site = start(directory(), Inherited::default());
+    let file = site.scratch.path("policy/owners.d/team-a.yaml");
+    for target in ["team-b.yaml", "../policy.yaml", "../jwks.json"] {
+        fs::remove_file(&file).unwrap();
+        symlink(target, &file).unwrap();
+        let name = target.trim_start_matches("../");
+        let complaint = format!("it leads to `{name}`, and may lead only to a file of its own name");
+        site.wait_for(target, |site| {
+            site.engine.status()["owners"][0]["problems"].to_string().contains(&complaint)
+        });
+        let problems = site.engine.status()["owners"][0]["problems"].clone();
+        assert_eq!(problems.as_array().unwrap().len(), 1, "{problems}");
+        assert_eq!(
+            site.reason_of(&signed("r", &claims()), "u"),
+            Reason::Granted,
+            "its last good version stays"
+        );
+    }
 }
 
 #[test]

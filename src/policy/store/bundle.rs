@@ -1,7 +1,7 @@
 //! What a policy was made of, to be made again: by this worker, by one that starts later, or by one that has missed it.
 
 use super::packed::Packed;
-use super::{DOCUMENT, OWNERS, base_of, failed, owner_path};
+use super::{DOCUMENT, MAX_BYTES, OWNERS, base_of, failed, owner_path};
 use crate::policy::{Files, Outcome, OwnerText, compile};
 use crate::token::digest::sha256_hex;
 use std::ffi::OsStr;
@@ -191,10 +191,10 @@ impl Bundle {
     /// Compiles the document again, with files from elsewhere.
     pub(super) fn compile_with(&self, files: &mut dyn Files, now: u64) -> Outcome {
         let Some(Part { path, content, .. }) = self.0.first() else {
-            return failed("", "there is no last good policy");
+            return failed("", "there is no last good policy", MAX_BYTES);
         };
         let Some(text) = content.content() else {
-            return failed("", "the last good policy cannot be unpacked");
+            return failed("", "the last good policy cannot be unpacked", MAX_BYTES);
         };
         compile(&path.display().to_string(), &text, files, now)
     }

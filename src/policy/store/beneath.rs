@@ -1,0 +1,88 @@
+//! Files that have to lie inside a directory: opened so that no file outside of it is, and what was checked is read.
+
+use super::words;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+/// As many links are followed as Linux follows itself (`MAXSYMLINKS`).
+const MAX_LINKS: u32 = 40;
+
+/// Opens what lies beneath a directory, and no link at the end of the path: of one it says [`Errno::LOOP`].
+type Open = fn(&OwnedFd, &Path) -> Result<OwnedFd, Errno>;
+
+/// Opens a file inside a directory for reading. Links are followed, as long as they lead to something inside.
+///
+/// `path`: relative to `directory`. `own_name`: what the file must be called in the end, where that matters; a mounted
+/// volume's `team-a.yaml -> ..data/team-a.yaml` is, `team-a.yaml -> team-b.yaml` is not. What was opened may be no
+/// regular file, and nothing waits for a FIFO's writer.
+///
+/// # Errors
+/// The reason in words.
+pub(super) fn open(directory: &Path, path: &Path, own_name: Option<&OsStr>) -> Result<File, String> {
+    open_by(open_beneath, directory, path, own_name)
+}
+
+fn open_by(open: Open, directory: &Path, path: &Path, own_name: Option<&OsStr>) -> Result<File, String> {
+    let in_words = |error: Errno| words(error.into());
+    let opening = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, directory, opening, Mode::empty()).map_err(in_words)?;
+    let mut path = PathBuf::from(path);
+    let mut target: Option<PathBuf> = None;
+    for _ in 0..=MAX_LINKS {
+        match open(&root, &path) {
+            Ok(file) if own_name.is_none_or(|own| path.file_name() == Some(own)) => return Ok(file.into()),
+            Ok(_) => {
+                let name = path.file_name().unwrap_or_default().display();
+                return Err(format!("it leads to `{name}`, and may lead only to a file of its own name"));
+            }
+            Err(Errno::LOOP) => {
+                let link = readlinkat(&root, &path, Vec::new()).map_err(in_words)?;
+                let link = PathBuf::from(OsString::from_vec(link.into_bytes()));
+                path = path.parent().unwrap_or(Path::new("")).join(&link);
+                target = Some(link);
+            }
+            Err(Errno::XDEV) => {
+                let to = target.map(|target| format!(", to `{}`", target.display())).unwrap_or_default();
+                return Err(format!("it leads out of the directory{to}"));
+            }
+            Err(error) => return Err(in_words(error)),
+        }
+    }
+    Err(in_words(Errno::LOOP))
+}
+
+/// Lets the kernel see to it that nothing outside is opened (openat2(2), Linux 5.6 and later).
+fn open_beneath(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let opening = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    match openat2(root, path, opening, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
+        // No such call, or a sandbox that does not know it; a rename somewhere while `..` was followed; an absolute link,
+        // which is refused wherever it leads.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::XDEV) => open_verified(root, path),
+        opened => opened,
+    }
+}
+
+/// Takes hold of a file without opening it, asks where it lies, and opens that very file if it is inside.
+fn open_verified(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let held = openat(root, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(fstat(&held)?.st_mode) == FileType::Symlink {
+        return Err(Errno::LOOP);
+    }
+    let by_number = |file: &OwnedFd| format!("/proc/self/fd/{}", file.as_raw_fd());
+    let place = |file: &OwnedFd| {
+        fs::read_link(by_number(file)).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    };
+    if !place(&held)?.starts_with(place(root)?) {
+        return Err(Errno::XDEV);
+    }
+    let opening = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat(CWD, by_number(&held), opening, Mode::empty())
+}
+
+#[cfg(test)]
+mod tests;
