@@ -32,7 +32,7 @@ use support::site::COOKIE_KEY;
 use support::tokens::{jwks, key};
 use support::workspace::Workspace;
 use tenantauth::audit::PrincipalMembers;
-use tenantauth::client_ip::ClientIp;
+use tenantauth::client_ip::{ClientIp, cookie};
 use tenantauth::decision::{AccessRequest, Caller, decide};
 use tenantauth::engine::{Engine, Incoming, Inherited, Options, Readiness, Server, unix_now};
 use tenantauth::policy::snapshot::GroupId;
@@ -331,6 +331,12 @@ fn main() {
         let backends = BackendSet::of(Backend::Loki);
         route(backends, "", b"GET", uri.as_bytes(), PATH.as_bytes(), None).is_ok()
     });
+    for part in [";", "a=b; ", "Client_Ix;"] {
+        let cookies = part.repeat(240_000 / part.len());
+        bench(&format!("240 kB of `{part}` as cookies"), &mut || {
+            cookie::find(cookies.as_bytes(), "Client_Ip") == cookie::Found::None
+        });
+    }
     bench("decide: 10 grants", &mut asker(&small, &few));
     bench("decide: 100 000 grants", &mut asker(&large, &many));
     bench("RS256 of the token, the library alone", &mut raw_verification(&token));

@@ -161,7 +161,7 @@ pub fn resolve(
     match source {
         Source::Cookie { name, keys } => {
             let value = match cookie::find(evidence.cookies.unwrap_or_default(), name) {
-                Found::None | Found::One(b"") => return Err(Reason::IpMissing),
+                Found::None | Found::Similar | Found::One(b"") => return Err(Reason::IpMissing),
                 Found::One(value) => value,
                 Found::Many => return Err(Reason::IpDuplicate),
             };

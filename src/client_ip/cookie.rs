@@ -36,6 +36,8 @@
 pub enum Found<'a> {
     /// No cookie has the name.
     None,
+    /// None has it, but one or more have it in another letter case.
+    Similar,
     /// Exactly one has; its value without one optional pair of double quotes.
     One(&'a [u8]),
     /// Several have, whatever their values.
@@ -66,14 +68,17 @@ pub fn has_several_lines(lines: &[u8]) -> bool {
 
 /// Looks for the cookies whose name is exactly `name`, a token.
 pub fn find<'a>(lines: &'a [u8], name: &str) -> Found<'a> {
+    if let Some(value) = alone(lines, name) {
+        return Found::One(unquoted(trim_end(value)));
+    }
     let mut found = Found::None;
-    for segment in Segments::of(lines) {
-        if let Some(value) = value_of(segment, |head| head == name.as_bytes(), name.len()) {
-            if found != Found::None {
-                return Found::Many;
-            }
-            found = Found::One(unquoted(value));
-        }
+    for cookie in Named::of(lines, name) {
+        found = match (found, cookie.is_exact) {
+            (Found::None, false) => Found::Similar,
+            (Found::None | Found::Similar, true) => Found::One(unquoted(cookie.value)),
+            (found, false) => found,
+            (_, true) => return Found::Many,
+        };
     }
     found
 }
@@ -81,14 +86,10 @@ pub fn find<'a>(lines: &'a [u8], name: &str) -> Found<'a> {
 /// Removes every cookie whose name is `name`, a token, in any letter case. The others stay byte for byte, and
 /// what is between them, their lines joined by `; `.
 pub fn remove(lines: &[u8], name: &str) -> Remaining {
-    let mut segments = Segments::of(lines);
-    let has_it = |segment| has_name(segment, name);
-    let first = segments.next().is_some_and(has_it);
-    // The usual case: Grafana forwards this cookie alone.
-    if segments.rest.is_none() {
-        return if first { Remaining::Nothing } else { Remaining::Unchanged };
+    if alone(lines, name).is_some() {
+        return Remaining::Nothing;
     }
-    if !first && !segments.any(has_it) {
+    if Named::of(lines, name).next().is_none() {
         return Remaining::Unchanged;
     }
     let mut rest = Vec::with_capacity(lines.len());
@@ -112,49 +113,38 @@ pub fn stamp(lines: &[u8], name: &str, value: &str) -> Vec<u8> {
     line
 }
 
+/// The value of the usual only cookie, blanks at its end included: Grafana forwards this cookie alone.
+fn alone<'a>(lines: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let value = lines.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+    memchr::memchr2(b';', b'\n', value).is_none().then_some(value)
+}
+
 /// Appends every cookie of another name. Blanks and `;` at both ends of a line are no part of any cookie and are
 /// left out; everything else is copied.
 fn push_others(lines: &[u8], name: &str, out: &mut Vec<u8>) {
-    let mut begun = false;
-    let mut segments = Segments::of(lines);
-    while let Some(segment) = segments.next() {
-        if !has_name(segment, name) {
-            if begun {
-                out.push(b';');
-                out.extend_from_slice(segment);
-            } else if let segment @ [_, ..] = trim_start(segment) {
-                begun = true;
-                if !out.is_empty() {
-                    out.extend_from_slice(b"; ");
-                }
-                out.extend_from_slice(segment);
-            }
+    let mut left = Some(lines);
+    while let Some(text) = left {
+        let end = memchr::memchr(b'\n', text).unwrap_or(text.len());
+        let line = text.get(..end).unwrap_or_default();
+        left = text.get(end + 1..);
+        let before = out.len();
+        if before > 0 {
+            out.extend_from_slice(b"; ");
         }
-        if segments.at_line_end {
-            begun = false;
-            // Stops within this line: one that has begun holds a byte that is neither.
-            while let Some(b';' | b' ' | b'\t' | b'\r') = out.last() {
-                out.pop();
-            }
+        let begin = out.len();
+        let mut push = |piece: &[u8]| {
+            let is_first = out.len() == begin;
+            out.extend_from_slice(if is_first { trim_start_of(piece, is_between) } else { piece });
+        };
+        let mut from = 0;
+        for cookie in Named::of(line, name) {
+            push(line.get(from..cookie.from).unwrap_or_default());
+            // The `;` behind it goes too: the one before it stays.
+            from = cookie.to + 1;
         }
-    }
-}
-
-fn has_name(segment: &[u8], name: &str) -> bool {
-    value_of(segment, |head| head.eq_ignore_ascii_case(name.as_bytes()), name.len()).is_some()
-}
-
-/// The value of the cookie in this segment, quotes included, if its name is the one that `is_it` knows: a token
-/// of `length` bytes. A token holds neither `=` nor blanks, so it is the whole name that is compared.
-fn value_of(segment: &[u8], is_it: impl FnOnce(&[u8]) -> bool, length: usize) -> Option<&[u8]> {
-    let (head, behind) = trim_end(trim_start(segment)).split_at_checked(length)?;
-    if !is_it(head) {
-        return None;
-    }
-    match trim_start(behind) {
-        [] => Some(b""),
-        [b'=', value @ ..] => Some(value),
-        _ => None,
+        push(line.get(from..).unwrap_or_default());
+        let end = out.iter().skip(begin).rposition(|byte| !is_between(*byte));
+        out.truncate(end.map_or(before, |last| begin + last + 1));
     }
 }
 
@@ -169,9 +159,17 @@ const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r')
 }
 
-fn trim_start(mut text: &[u8]) -> &[u8] {
+const fn is_between(byte: u8) -> bool {
+    is_blank(byte) || byte == b';'
+}
+
+fn trim_start(text: &[u8]) -> &[u8] {
+    trim_start_of(text, is_blank)
+}
+
+fn trim_start_of(mut text: &[u8], is_it: impl Fn(u8) -> bool) -> &[u8] {
     while let [first, rest @ ..] = text
-        && is_blank(*first)
+        && is_it(*first)
     {
         text = rest;
     }
@@ -187,30 +185,68 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// What is between the `;` and newlines. Always at least one segment, which may be empty.
-struct Segments<'a> {
-    rest: Option<&'a [u8]>,
-    /// Whether the last segment told was the last of its line.
-    at_line_end: bool,
+/// A cookie of the name that is looked for, in any letter case.
+struct Cookie<'a> {
+    /// Where it begins, behind the `;` or newline before it, and where the next one stands or the text ends.
+    from: usize,
+    to: usize,
+    /// Quotes included.
+    value: &'a [u8],
+    is_exact: bool,
 }
 
-impl<'a> Segments<'a> {
-    const fn of(lines: &'a [u8]) -> Self {
-        Self { rest: Some(lines), at_line_end: false }
+/// Whether two names of one length differ in letter case alone.
+fn is_similar(head: &[u8], name: &[u8]) -> bool {
+    head.iter().zip(name).all(|(have, want)| have == want || have.eq_ignore_ascii_case(want))
+}
+
+/// The cookies of one name, in any letter case. Cookies end at `;` and newlines.
+///
+/// Somebody who is denied may send as many cookies as nginx takes, so the time must not depend on their number: what is
+/// too short for the name is passed over without a look at each.
+struct Named<'a, 'n> {
+    lines: &'a [u8],
+    name: &'n [u8],
+    /// Where the next cookie begins.
+    at: usize,
+}
+
+impl<'a, 'n> Named<'a, 'n> {
+    /// `name`: a token, which holds neither `=`, `;` nor blanks, so that it is the whole name that is compared.
+    const fn of(lines: &'a [u8], name: &'n str) -> Self {
+        Self { lines, name: name.as_bytes(), at: 0 }
     }
 }
 
-impl<'a> Iterator for Segments<'a> {
-    type Item = &'a [u8];
+impl<'a> Iterator for Named<'a, '_> {
+    type Item = Cookie<'a>;
 
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let text = self.rest?;
-        // Searched many bytes at a time: the other cookies are the longest part of most requests.
-        let end = memchr::memchr2(b';', b'\n', text).unwrap_or(text.len());
-        let (segment, behind) = text.split_at_checked(end)?;
-        self.at_line_end = behind.first() != Some(&b';');
-        self.rest = behind.get(1..);
-        Some(segment)
+    fn next(&mut self) -> Option<Cookie<'a>> {
+        loop {
+            let text = self.lines.get(self.at..)?;
+            let trimmed = trim_start(text);
+            let (head, _) = trimmed.split_at_checked(self.name.len())?;
+            let begin = self.at + (text.len() - trimmed.len());
+            // Searched many bytes at a time: the other cookies are the longest part of most requests.
+            let end = memchr::memchr2(b';', b'\n', trimmed).unwrap_or(trimmed.len());
+            if end < head.len() {
+                let last = head.iter().rposition(|byte| matches!(byte, b';' | b'\n')).unwrap_or(end);
+                self.at = begin + last + 1;
+                continue;
+            }
+            let (from, to) = (self.at, begin + end);
+            self.at = to + 1;
+            let is_exact = head == self.name;
+            if is_exact || is_similar(head, self.name) {
+                let behind = trimmed.get(head.len()..end).unwrap_or_default();
+                let value = match trim_start(trim_end(behind)) {
+                    [] => &[],
+                    [b'=', value @ ..] => value,
+                    _ => continue,
+                };
+                return Some(Cookie { from, to, value, is_exact });
+            }
+        }
     }
 }
 

@@ -102,7 +102,8 @@ pub struct Verdict<'v> {
     pub tenants: Option<&'v TenantList<'v>>,
     /// The header that came is not their canonical form.
     pub tenants_rewritten: bool,
-    /// What is left of the cookies without the client's address.
+    /// What is left of the cookies without the client's address; of a request that is denied, or that the gateway only
+    /// watches, they are not looked at.
     pub cookies: cookie::Remaining,
     /// Header lines that go no further, by their number, each standing for all lines of its name.
     pub removed: &'v [u16],
@@ -241,7 +242,10 @@ impl Engine {
             clock,
             |query| keyed_hash(&lock(&self.hash_key), query),
         );
-        let source = live.and_then(|live| live.client_ip.as_ref());
+        let cookies = match request.cookies.filter(|_| decision.is_allow() && !shadow_mode) {
+            Some(lines) => cookie::remove(lines, cookie_name(live.and_then(|live| live.client_ip.as_ref()))),
+            None => cookie::Remaining::Unchanged,
+        };
         let header = request.tenant.unwrap_or_default();
         apply(Verdict {
             decision,
@@ -258,9 +262,7 @@ impl Engine {
                 .tenants
                 .as_ref()
                 .is_some_and(|tenants| !tenants.is_canonical_form_of(header)),
-            cookies: request
-                .cookies
-                .map_or(cookie::Remaining::Unchanged, |lines| cookie::remove(lines, cookie_name(source))),
+            cookies,
             removed,
             shadow_mode,
         })
@@ -377,11 +379,13 @@ fn judge<'a>(
     }
     let client_ip = facts.client_ip.map_or(Err(Reason::IpMissing), |(_, found)| found);
     // Whatever the source is: two such cookies are never innocent.
-    let repeated = match facts.client_ip {
-        Some((IpSource::Cookie, found)) => found == Err(Reason::IpDuplicate),
+    let (repeated, has_cookie) = match facts.client_ip {
+        Some((IpSource::Cookie, found)) => (found == Err(Reason::IpDuplicate), true),
         _ => {
-            let found = |lines| cookie::find(lines, cookie_name(source));
-            request.cookies.is_some_and(|lines| found(lines) == cookie::Found::Many)
+            let find = |lines| cookie::find(lines, cookie_name(source));
+            let found = request.cookies.map_or(cookie::Found::None, find);
+            // In any letter case: what a backend or Grafana would take for the cookie is enough to tell a person.
+            (found == cookie::Found::Many, found != cookie::Found::None)
         }
     };
     if repeated {
@@ -419,7 +423,7 @@ fn judge<'a>(
         now,
     };
     if request.token_is_service {
-        return judge_service(live, caches.services, request, token, access, facts);
+        return judge_service(live, caches.services, request, has_cookie, token, access, facts);
     }
     let token = if request.token_is_authorization { bearer(token)? } else { token };
     let (cache, resolved) = match resolve(live, caches.tokens, token, now) {
@@ -440,11 +444,14 @@ fn judge<'a>(
 }
 
 /// The last checks of a request with a service token: whose it is, whether a person is behind it, grant, peer.
+///
+/// `has_cookie`: a cookie has the name of the client's address, in any letter case.
 #[inline(never)]
 fn judge_service<'a>(
     live: &'a Live,
     services: &'a mut ServiceTokenCache<ResolvedService>,
     request: &Request<'_>,
+    has_cookie: bool,
     header: &[u8],
     access: AccessRequest<'_>,
     facts: &mut Facts<'a>,
@@ -466,10 +473,6 @@ fn judge_service<'a>(
     if known.revoked {
         return Err(Reason::TokenRevoked);
     }
-    let name = cookie_name(live.client_ip.as_ref());
-    // In any letter case: what a backend or Grafana would take for the cookie is enough to tell a person.
-    let has_cookie =
-        request.cookies.is_some_and(|lines| cookie::remove(lines, name) != cookie::Remaining::Unchanged);
     if request.token_is_attended || has_cookie {
         return Err(Reason::ServiceAttended);
     }

@@ -185,3 +185,22 @@ fn a_bad_address_is_recorded_always_and_denies_only_where_a_restriction_applies(
     assert_eq!(reason(&Request { remote_addr: b"198.51.100.1", ..request }), Reason::IpForbidden);
     assert_eq!(reason(&Request { remote_addr: b"unix:", ..request }), Reason::IpMissing);
 }
+
+/// Somebody who is denied cannot make a worker rewrite what no backend sees.
+#[test]
+fn cookies_are_rewritten_only_where_the_request_passes() {
+    use crate::client_ip::cookie::Remaining;
+    let site = Site::start(TAIL);
+    let good = signed("r", &claims());
+    let allowed = Request { cookies: Some(b"a=b; client_ip=x"), ..query(&good) };
+    let denied = Request { tenant: Some(b"other"), ..allowed };
+    let seen = |request: &Request<'_>| {
+        site.seen(&loki(), request, |verdict| (verdict.decision.reason(), verdict.cookies.clone()))
+    };
+    assert_eq!(seen(&allowed), (Reason::Granted, Remaining::Rewritten(b"a=b".to_vec())));
+    assert_eq!(seen(&denied), (Reason::TenantForbidden, Remaining::Unchanged));
+    assert_eq!(seen(&Request { token: None, ..allowed }), (Reason::TokenMissing, Remaining::Unchanged));
+    let until = jiff::Timestamp::from_second(i64::try_from(unix_now()).unwrap() + 3600).unwrap();
+    site.change(&format!("mode: shadow\nshadow_until: {until}\n{TAIL}"));
+    assert_eq!(seen(&allowed), (Reason::Granted, Remaining::Unchanged), "it goes on as it came");
+}
