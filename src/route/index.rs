@@ -169,8 +169,9 @@ impl Pattern {
         }
         // Mimir matches on the encoded path, and its names of rule namespaces and groups are free text. Others
         // read that slash as a plain one, and so does Mimir behind a `proxy_pass` with a path: nothing but
-        // these rows may lie below the head, which a test proves.
-        let encoded_slash = row.backend == Backend::Mimir && head.ends_with("/rules/");
+        // these rows may lie below the head, which a test proves. Cortex' legacy prefix is Loki's too.
+        let encoded_slash =
+            row.backend == Backend::Mimir && head.ends_with("/rules/") && !head.starts_with("/api/prom/");
         Self { backend: row.backend, text: row.pattern, head, pieces, encoded_slash, rows: vec![row] }
     }
 
