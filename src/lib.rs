@@ -1,5 +1,6 @@
 //! tenantauth: the authorization layer for Grafana OSS over Mimir, Loki and Tempo, inside nginx.
 
+pub mod access;
 pub mod audit;
 pub mod cli;
 pub mod client_ip;

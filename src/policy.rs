@@ -10,7 +10,6 @@
 //! Every stage collects all its problems ([`diagnostic::Diagnostic`]) before it gives up, and a policy with one
 //! error is not used at all.
 
-pub mod access;
 pub mod cases;
 mod compile;
 pub mod diagnostic;

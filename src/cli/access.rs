@@ -7,10 +7,10 @@ use super::{
     Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, lines, load, place_of, plain,
     refused, refused_owners, timestamp,
 };
+use crate::access::cells::{Entangled, Universe};
+use crate::access::merge::{Merged, merge};
+use crate::access::{Bound, Rules, RulesOfCell, Unit, Until, units};
 use crate::engine::unix_now;
-use crate::policy::access::cells::{Entangled, Universe};
-use crate::policy::access::merge::{Merged, merge};
-use crate::policy::access::{Bound, Rules, RulesOfCell, Unit, Until, units};
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction, ServiceAccount, Snapshot};
 use crate::scope::{Scope, ScopeSet};
 use crate::tenant::{TenantPattern, is_tenant};
@@ -377,7 +377,7 @@ impl Row {
             raw_groups,
             tenants,
             except_tenants,
-            scopes: crate::policy::access::scope_names(units),
+            scopes: crate::access::scope_names(units),
             from: demands(&from),
             shadow: demands(&watched),
             until: match until {

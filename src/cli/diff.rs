@@ -5,12 +5,12 @@ use super::{
     Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, load, place_of, plain, refused,
     refused_owners, timestamp,
 };
+use crate::access::cells::Entangled;
+use crate::access::diff::{self, Change, Diff as Found, Line, Reach, Who};
+use crate::access::settings::settings;
+use crate::access::{Bound, Until, scope_names, units};
 use crate::engine::unix_now;
 use crate::policy::Compiled;
-use crate::policy::access::cells::Entangled;
-use crate::policy::access::diff::{self, Change, Diff as Found, Line, Reach, Who};
-use crate::policy::access::settings::settings;
-use crate::policy::access::{Bound, Until, scope_names, units};
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, Snapshot};
 use clap::Args;
 use serde::Serialize;

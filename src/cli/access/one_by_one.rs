@@ -2,7 +2,7 @@
 //! which all rules say the same.
 
 use super::{Row, Someone, Truth, demands, from_where, truth, unavailable};
-use crate::policy::access::{Bound, RulesOfCell, Unit, units};
+use crate::access::{Bound, RulesOfCell, Unit, units};
 use crate::policy::snapshot::{Grant, Restriction, Snapshot};
 use crate::tenant::TenantPattern;
 use std::collections::BTreeMap;

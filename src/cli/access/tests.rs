@@ -1,10 +1,10 @@
 //! How it is said, and that what is said of random policies is what requests meet.
 
 use super::*;
+use crate::access::diff::tests::{ADDRESSES, RAW, TENANTS, pair, policy_or_none};
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, decide};
 use crate::network::Network;
-use crate::policy::access::diff::tests::{ADDRESSES, RAW, TENANTS, pair, policy_or_none};
 use crate::reason::Reason;
 use crate::tenant::TenantList;
 use crate::token::fixtures::NOW;

@@ -1,10 +1,10 @@
 //! Records as the gateway writes them, decided again: what is not called unknown is what would have happened.
 
 use super::*;
+use crate::access::diff::tests::{ADDRESSES, RAW, TENANTS, pair, policy_or_none};
+use crate::access::{Unit, units};
 use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers};
 use crate::policy::Compiled;
-use crate::policy::access::diff::tests::{ADDRESSES, RAW, TENANTS, pair, policy_or_none};
-use crate::policy::access::{Unit, units};
 use crate::policy::tests::{HEAD, TWO, compiled};
 use crate::tenant::TenantList;
 use crate::token::claims::Identity;

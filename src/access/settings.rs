@@ -206,8 +206,8 @@ fn mode(snapshot: &Snapshot) -> String {
 
 fn revoked(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
     let principals = |snapshot: &Snapshot| -> BTreeSet<String> {
-        let users = snapshot.revoked.principals.iter().map(|(issuer, id)| {
-            format!("{} {id}", snapshot.issuer_names.get(*issuer).map_or("", |name| name))
+        let users = snapshot.revoked.principals().map(|(issuer, id)| {
+            format!("{} {id}", snapshot.issuer_names.get(issuer).map_or("", |name| name))
         });
         let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked);
         users.chain(accounts.map(|account| format!("service {}", account.name))).collect()
@@ -226,8 +226,8 @@ fn revoked(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
         found.extend(old.difference(&new).map(|name| one(name, false)));
         found.extend(new.difference(&old).map(|name| one(name, true)));
     }
-    let gone = old.revoked.tokens.difference(&new.revoked.tokens).count();
-    let come = new.revoked.tokens.difference(&old.revoked.tokens).count();
+    let gone = old.revoked.tokens().difference(new.revoked.tokens()).count();
+    let come = new.revoked.tokens().difference(old.revoked.tokens()).count();
     if gone + come > 0 {
         let count = |count: usize, word: &str| (count > 0).then(|| format!("{count} {word}"));
         found.push(Setting {

@@ -8,8 +8,8 @@ pub mod diff;
 pub mod merge;
 pub mod settings;
 
-use super::snapshot::{Grant, GroupId, Held, Restriction, ServiceAccount, Snapshot};
 use crate::network::{Network, NetworkSet};
+use crate::policy::snapshot::{Grant, GroupId, Held, Restriction, ServiceAccount, Snapshot};
 use crate::route::table;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantPattern;

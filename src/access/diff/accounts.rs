@@ -1,8 +1,8 @@
 //! What changes for service accounts.
 
-use super::super::cells::Cell;
-use super::super::{Places, RulesOfCell, Until, units};
 use super::{ACCOUNT, Change, Found, Side, What};
+use crate::access::cells::Cell;
+use crate::access::{Places, RulesOfCell, Until, units};
 use crate::policy::snapshot::{GroupId, ServiceAccount, Snapshot};
 use std::collections::{BTreeMap, HashSet};
 
