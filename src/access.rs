@@ -6,6 +6,7 @@
 pub mod cells;
 pub mod diff;
 pub mod merge;
+pub mod reach;
 pub mod settings;
 
 use crate::network::{Network, NetworkSet};
@@ -15,6 +16,7 @@ use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantPattern;
 use cells::{Cell, Universe};
 use hashbrown::HashMap;
+use serde::Serialize;
 use std::sync::LazyLock;
 
 /// The smallest thing that a request can do: a scope, and for rules and alerts at one backend.
@@ -64,7 +66,7 @@ pub fn scope_names(of: &[Unit]) -> Vec<String> {
 }
 
 /// The end of an access; the later one is greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Until {
     /// Unix seconds from which on it is none.
     Time(u64),
@@ -98,8 +100,20 @@ impl Places {
     }
 }
 
-/// A restriction as far as it binds, or the networks of a service account: where requests must come from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Until when and from where tenants are reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reach {
+    /// Until when; `None` where these people have no access by themselves.
+    pub until: Option<Until>,
+    /// What must be satisfied; nothing: from anywhere.
+    pub from: Vec<Bound>,
+    /// Restrictions in shadow mode, which are recorded only.
+    pub watched: Vec<Bound>,
+}
+
+/// A restriction as far as it binds, or the networks of a service account: where requests must come from. Its form in
+/// reports is stable.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Bound {
     /// The restriction's name; `None` for the networks of a service account.
     pub restriction: Option<String>,
@@ -211,7 +225,7 @@ impl<'s> RulesOfCell<'s> {
 
     /// Until when somebody of these groups has access, wherever from; `None` for not at all.
     pub fn until(&self, groups: &[GroupId], unit: Unit, now: u64) -> Option<Until> {
-        self.granting(groups, unit, now).map(|grant| grant.expires.map_or(Until::Always, Until::Time)).max()
+        self.granting(groups, unit, now).map(until).max()
     }
 
     /// The restrictions that bind somebody who holds this; those in shadow mode for `shadow`, else those that deny.
@@ -225,6 +239,11 @@ impl<'s> RulesOfCell<'s> {
         };
         self.restrictions.iter().copied().filter(binds).collect()
     }
+}
+
+/// Until when a grant holds.
+fn until(grant: &Grant) -> Until {
+    grant.expires.map_or(Until::Always, Until::Time)
 }
 
 fn meet(rule: &[GroupId], held: &[GroupId]) -> bool {

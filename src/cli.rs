@@ -10,6 +10,7 @@ mod diff;
 mod explain;
 mod keygen;
 mod keys;
+mod reach;
 mod readable;
 mod replay;
 mod routes;

@@ -10,7 +10,7 @@ mod accounts;
 
 use super::cells::{Cell, Entangled};
 use super::settings::{Setting, settings};
-use super::{Bound, Places, Rules, RulesOfCell, Unit, Until, cells, merge, scope_names, units};
+use super::{Bound, Places, Reach, Rules, RulesOfCell, Unit, Until, cells, merge, scope_names, units};
 use crate::policy::Compiled;
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Restriction, SERVICE, Snapshot};
 use crate::tenant::TenantPattern;
@@ -76,17 +76,6 @@ pub enum Who {
     Holders(Vec<Vec<String>>),
     /// The service account of this name.
     Account(String),
-}
-
-/// One side of a line.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reach {
-    /// Until when; `None` where these people have no access by themselves.
-    pub until: Option<Until>,
-    /// What must be satisfied; nothing: from anywhere.
-    pub from: Vec<Bound>,
-    /// Restrictions in shadow mode, which are recorded only.
-    pub watched: Vec<Bound>,
 }
 
 /// One change.

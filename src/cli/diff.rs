@@ -1,14 +1,14 @@
 //! `tenantauth diff`: what changes for people when one policy takes the place of another.
 
-use super::access::{Demand, demands, from_where, scopes_text};
+use super::reach::{end, from_where, scopes_text};
 use super::{
     Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, load, place_of, plain, refused,
     refused_owners, timestamp,
 };
 use crate::access::cells::Entangled;
-use crate::access::diff::{self, Change, Diff as Found, Line, Reach, Who};
+use crate::access::diff::{self, Change, Diff as Found, Line, Who};
 use crate::access::settings::settings;
-use crate::access::{Bound, Until, scope_names, units};
+use crate::access::{Bound, Reach, Until, scope_names, units};
 use crate::engine::unix_now;
 use crate::policy::Compiled;
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Restriction, Snapshot};
@@ -125,9 +125,9 @@ struct Access {
     /// Null where it has no end.
     until: Option<String>,
     /// Everything that must be satisfied; empty: from anywhere.
-    from: Vec<Demand>,
+    from: Vec<Bound>,
     /// What is recorded only.
-    shadow: Vec<Demand>,
+    shadow: Vec<Bound>,
 }
 
 impl Diff {
@@ -260,12 +260,9 @@ impl Changed {
         };
         let access = |reach: &Reach| Access {
             granted: reach.until.is_some(),
-            until: match reach.until {
-                Some(Until::Time(time)) => Some(timestamp(time)),
-                _ => None,
-            },
-            from: demands(&reach.from),
-            shadow: demands(&reach.watched),
+            until: end(reach),
+            from: reach.from.clone(),
+            shadow: reach.watched.clone(),
         };
         Self {
             change: line.change.name(),
@@ -428,7 +425,7 @@ fn row(changed: &Changed, line: &Line) -> [String; 6] {
     if let Some(more @ 1..) = changed.except_tenants.len().checked_sub(MAX_EXCEPTIONS) {
         _ = write!(tenant, " and {more} more");
     }
-    let from = |reach: &Reach| from_where(&reach.from, &reach.watched);
+    let from = from_where;
     let until = |reach: &Reach| match reach.until {
         Some(Until::Time(time)) => timestamp(time),
         Some(Until::Always) => "always".to_owned(),

@@ -1,16 +1,23 @@
 //! What each grant gives by itself: for policies whose patterns overlap in too many ways to cut the tenants into sets of
 //! which all rules say the same.
 
-use super::{Row, Someone, Truth, demands, from_where, truth, unavailable};
+use super::{Given, Row, Someone, given};
+use crate::access::merge::Merged;
 use crate::access::{Bound, RulesOfCell, Unit, units};
 use crate::policy::snapshot::{Grant, Restriction, Snapshot};
 use crate::tenant::TenantPattern;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// The rows of each pattern of each grant of the group.
-pub(super) fn one_by_one(snapshot: &Snapshot, group: &str, who: &Someone<'_>, now: u64) -> Vec<Row> {
-    let closed: Vec<&TenantPattern> = unavailable(snapshot).flat_map(|owner| &owner.tenants).collect();
+///
+/// `closed`: tenants of which nothing is said.
+pub(super) fn one_by_one(
+    snapshot: &Snapshot,
+    group: &str,
+    who: &Someone<'_>,
+    closed: &[&TenantPattern],
+    now: u64,
+) -> Vec<Row> {
     let binding: Vec<&Restriction> = who.binding(snapshot).collect();
     let mut rows = Vec::new();
     for grant in who.granting(snapshot, now) {
@@ -19,28 +26,23 @@ pub(super) fn one_by_one(snapshot: &Snapshot, group: &str, who: &Someone<'_>, no
             if except.iter().any(|except| except.covers(tenants)) {
                 continue;
             }
-            let mut lines: BTreeMap<(Truth, Vec<Bound>), Vec<Unit>> = BTreeMap::new();
+            let mut found: BTreeMap<(Given, Vec<Bound>), Vec<Unit>> = BTreeMap::new();
             let (all, some) = around(grant, tenants, &except, &binding);
             for unit in units() {
-                let Some(truth) = truth(snapshot, who, &all, *unit, now, |_| true) else { continue };
+                let Some(given) = given(snapshot, who, &all, *unit, now, |_| true) else { continue };
                 let parts = if some.restrictions.is_empty() {
                     Vec::new()
                 } else {
                     who.bound(snapshot, &some, *unit, false)
                 };
-                lines.entry((truth, parts)).or_default().push(*unit);
+                found.entry((given, parts)).or_default().push(*unit);
             }
             let inside = except.iter().filter(|except| except.overlaps(tenants));
             let inside: Vec<String> = inside.map(ToString::to_string).collect();
-            rows.extend(lines.into_iter().map(|((truth, parts), units)| {
-                let places = (vec![tenants.to_string()], inside.clone());
-                let mut row = Row::of(snapshot, group, truth, places, &units);
-                if !parts.is_empty() {
-                    // Writing to a string does not fail.
-                    _ = write!(row.shown_from, " [for some of them also {}]", from_where(&parts, &[]));
-                }
-                row.from_in_parts = demands(&parts);
-                row
+            rows.extend(found.into_iter().map(|((what, from_in_parts), units)| {
+                let tenants = vec![tenants.to_string()];
+                let row = Row::of(snapshot, group, Merged { what, tenants, except: inside.clone(), units });
+                Row { from_in_parts, ..row }
             }));
         }
     }
