@@ -174,7 +174,7 @@ lint:
 	@! grep -rlE 'ureq|rustls' src | grep -vE '^src/fetch(\.rs|/)' || { echo "the HTTP client or TLS is named outside src/fetch*" >&2; exit 1; }
 	@! grep -rlE 'ipnet' src | grep -v '^src/network.rs$$' || { echo "ipnet is named outside src/network.rs" >&2; exit 1; }
 	@! grep -rlE 'rustix' src | grep -vE '^src/policy/store/beneath(\.rs|/)' || { echo "rustix is named outside src/policy/store/beneath*" >&2; exit 1; }
-	@! grep -rlE '\baccess::' src | grep -vE '^src/(access|cli|replay)(\.rs|/)' || { echo "src/access is named outside the command line" >&2; exit 1; }
+	@! grep -rlE '\b(access|replay)::' src | grep -vE '^src/(access|cli|replay)(\.rs|/)' || { echo "src/access or src/replay is named outside the command line" >&2; exit 1; }
 
 # The integration tests drive the very module that is installed.
 test: setup-test lint deny build

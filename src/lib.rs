@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod network;
 pub mod policy;
 pub mod reason;
+pub(crate) mod replay;
 pub mod route;
 pub mod scope;
 pub mod tenant;

@@ -1,18 +1,18 @@
-//! One line of the audit log, as far as it is needed to decide it again; and the lines of a log, one by one.
+//! One line of the audit log, as far as it is needed to decide the request again; and the lines of a log, one by one.
 
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 
 /// Longer lines are no records: the longest that a policy allows has 64 KiB.
-pub(super) const MAX_LINE: u64 = 1 << 20;
+pub(crate) const MAX_LINE: u64 = 1 << 20;
 
 /// The form of records that is read.
 pub(super) const SCHEMA: u64 = 1;
 
 /// A record; the names are those of the log. Members that are not needed are not read.
 #[derive(Deserialize)]
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     pub(super) schema: u64,
     #[serde(borrow)]
     pub(super) time: Option<Cow<'a, str>>,
@@ -34,9 +34,9 @@ pub(super) struct Record<'a> {
     #[serde(borrow)]
     pub(super) user: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    pub(super) groups: Option<Vec<Text<'a>>>,
+    pub(super) groups: Option<Vec<Item<'a>>>,
     #[serde(borrow)]
-    pub(super) tenants: Option<Vec<Text<'a>>>,
+    pub(super) tenants: Option<Vec<Item<'a>>>,
     #[serde(borrow)]
     pub(super) scope: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -55,7 +55,7 @@ pub(super) struct Record<'a> {
     pub(super) policy_revision: Option<Cow<'a, str>>,
     /// The keys that were cut.
     #[serde(borrow, default)]
-    pub(super) truncated: Option<Vec<Text<'a>>>,
+    pub(super) truncated: Option<Vec<Item<'a>>>,
 }
 
 impl Record<'_> {
@@ -66,13 +66,23 @@ impl Record<'_> {
     }
 }
 
+impl<'a> Record<'a> {
+    /// Reads one line.
+    ///
+    /// # Errors
+    /// What is wrong with its JSON, or with a member.
+    pub(crate) fn parse(line: &'a [u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(line)
+    }
+}
+
 /// A text inside a list, borrowed where nothing in it is escaped.
 #[derive(Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(crate) struct Item<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// What a mode of trial would have decided.
 #[derive(Deserialize)]
-pub(super) struct Shadow<'a> {
+pub(crate) struct Shadow<'a> {
     #[serde(borrow)]
     pub(super) decision: Cow<'a, str>,
     #[serde(borrow)]
@@ -86,11 +96,11 @@ pub(super) struct Names<'a> {
     #[serde(borrow)]
     pub(super) policy_revision: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    pub(super) groups: Option<Vec<Text<'a>>>,
+    pub(super) groups: Option<Vec<Item<'a>>>,
 }
 
 /// What the next line is.
-pub(super) enum Line {
+pub(crate) enum Next {
     /// It stands in the buffer, without its end.
     Read,
     /// It is longer than any record and was skipped.
@@ -102,23 +112,26 @@ pub(super) enum Line {
 /// Reads the next line into `line`; never more than [`MAX_LINE`] bytes of it.
 ///
 /// Returns what it is, and how many bytes were read.
-pub(super) fn next(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<(Line, u64)> {
+///
+/// # Errors
+/// Those of `input`.
+pub(crate) fn next(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<(Next, u64)> {
     line.clear();
     let read = input.by_ref().take(MAX_LINE).read_until(b'\n', line)?;
     let mut bytes = u64::try_from(read).unwrap_or(u64::MAX);
     if line.last() == Some(&b'\n') {
         line.pop();
-        return Ok((Line::Read, bytes));
+        return Ok((Next::Read, bytes));
     }
     if bytes < MAX_LINE {
-        return Ok((if read == 0 { Line::End } else { Line::Read }, bytes));
+        return Ok((if read == 0 { Next::End } else { Next::Read }, bytes));
     }
     loop {
         line.clear();
         let more = input.by_ref().take(MAX_LINE).read_until(b'\n', line)?;
         bytes += u64::try_from(more).unwrap_or(u64::MAX);
         if more == 0 || line.last() == Some(&b'\n') {
-            return Ok((Line::TooLong, bytes));
+            return Ok((Next::TooLong, bytes));
         }
     }
 }
@@ -140,9 +153,9 @@ mod tests {
             let (what, read) = next(&mut input, &mut line).unwrap();
             bytes += read;
             match what {
-                Line::Read => found.push(line.len()),
-                Line::TooLong => found.push(usize::MAX),
-                Line::End => break,
+                Next::Read => found.push(line.len()),
+                Next::TooLong => found.push(usize::MAX),
+                Next::End => break,
             }
         }
         assert_eq!(found, [1, 0, usize::MAX, 1, exact.len(), 4]);
@@ -163,12 +176,12 @@ mod tests {
     fn no_record_is_without_schema_and_decision() {
         let refused = |text| serde_json::from_str::<Record<'_>>(text).err().map(|error| error.to_string());
         assert_eq!(refused(r#"{"schema":1,"decision":null}"#), None);
-        for (text, told) in [
+        for (text, expected) in [
             (r#"{"a":1}"#, "missing field `schema`"),
             (r#"{"schema":1}"#, "missing field `decision`"),
             (r#"{"schema":"1","decision":null}"#, "invalid type: string"),
         ] {
-            assert!(refused(text).unwrap().starts_with(told), "{text}");
+            assert!(refused(text).unwrap().starts_with(expected), "{text}");
         }
     }
 }

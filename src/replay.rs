@@ -1,21 +1,28 @@
-//! A recorded request, decided again.
+//! Requests of an audit log, decided again by another policy.
 //!
-//! What a record does not tell of a person's groups may have been held or not, and whoever was revoked may be still:
+//! What a record does not say about a person's groups may have been held or not, and whoever was revoked may be still:
 //! where that decides, the outcome is not known.
 
-use super::groups::{Groups, Holdings};
-use super::record::{Record, SCHEMA};
-use super::revoked::{Revocations, Untold, Verdict};
+mod groups;
+pub(crate) mod record;
+mod revoked;
+mod summary;
+
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::policy::sample::{Action, Sample};
 use crate::policy::snapshot::{SERVICE, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
+use groups::{Groups, Holdings};
+use record::{Names, Record, SCHEMA};
+pub(crate) use revoked::Gaps;
+use revoked::{History, IsRevoked, Unrecorded};
+pub(crate) use summary::{Change, Counts, Summary};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+enum Fate {
     /// Decided alike.
     Same,
     /// Denied as before, or allowed as before, for another reason.
@@ -37,55 +44,82 @@ pub(super) enum Fate {
 
 /// The record says something that no record says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Corrupt(pub(super) String);
+pub(crate) struct Corrupt(pub(crate) String);
+
+/// What was found in a log so far.
+#[derive(Default)]
+pub(crate) struct Findings {
+    /// What became of its records.
+    pub(crate) summary: Summary,
+    unrecorded: Unrecorded,
+}
 
 /// Decides records by one policy.
-pub(super) struct Judge<'s> {
-    pub(super) snapshot: &'s Snapshot,
+pub(crate) struct Replayer<'s> {
+    snapshot: &'s Snapshot,
     groups: Groups<'s>,
-    revocations: Revocations,
+    revocations: History,
     /// Unix seconds; without it each request is decided at its own time.
     now: Option<u64>,
 }
 
-impl<'s> Judge<'s> {
-    pub(super) fn of(snapshot: &'s Snapshot, now: Option<u64>) -> Self {
-        let (groups, revocations) = (Groups::of(snapshot), Revocations::of(snapshot));
-        let mut judge = Self { snapshot, groups, revocations, now };
-        judge.learn_policy(snapshot);
-        judge
+impl<'s> Replayer<'s> {
+    /// Decides by this policy.
+    ///
+    /// `now`: Unix seconds; without it each request is decided at its own time.
+    pub(crate) fn of(snapshot: &'s Snapshot, now: Option<u64>) -> Self {
+        let (groups, revocations) = (Groups::of(snapshot), History::of(snapshot));
+        let mut replayer = Self { snapshot, groups, revocations, now };
+        replayer.learn_policy(snapshot);
+        replayer
     }
 
     /// Takes note of everything that a policy names and revokes under which records were made.
-    pub(super) fn learn_policy(&mut self, snapshot: &Snapshot) {
+    pub(crate) fn learn_policy(&mut self, snapshot: &Snapshot) {
         self.groups.learn_policy(snapshot);
         self.revocations.learn_policy(snapshot);
     }
 
-    /// Takes note of the groups of one record.
-    pub(super) fn learn<'g>(&mut self, revision: &str, groups: impl Iterator<Item = &'g str>) {
-        self.groups.learn(revision, groups);
+    /// Takes note of the groups that one line names: what one record of a policy lists, all do that may. What is no
+    /// record is reported when it is decided.
+    pub(crate) fn learn(&mut self, line: &[u8]) {
+        if let Ok(Names { schema: SCHEMA, policy_revision: Some(revision), groups: Some(groups) }) =
+            serde_json::from_slice(line)
+        {
+            self.groups.learn(&revision, groups.iter().map(|group| &*group.0));
+        }
     }
 
-    /// Takes note of a record that was decided.
-    pub(super) fn note(&self, record: &Record<'_>, untold: &mut Untold) {
+    /// Decides a record and counts what becomes of it.
+    ///
+    /// `line`: its number in the log. Returns what is worth showing.
+    ///
+    /// # Errors
+    /// The record says something that no record says.
+    pub(crate) fn replay<'a>(
+        &'a self,
+        record: &'a Record<'_>,
+        line: u64,
+        found: &mut Findings,
+    ) -> Result<Option<Change<'a>>, Corrupt> {
+        let fate = self.fate(record)?;
         // A part of a subject is another's.
-        if record.is_cut() {
-            return;
-        }
-        if let (Some(issuer), Ok(Some((_, reason)))) = (&record.issuer, recorded(record)) {
+        if !record.is_cut()
+            && let (Some(issuer), Ok(Some((_, reason)))) = (&record.issuer, recorded(record))
+        {
             let subject = record.subject.as_deref().unwrap_or_default();
             let was_revoked = reason == Reason::TokenRevoked;
-            untold.note(&self.revocations, revision(record), issuer, subject, was_revoked);
+            found.unrecorded.note(&self.revocations, revision(record), issuer, subject, was_revoked);
         }
+        Ok(found.summary.count(record, fate, self.snapshot, line))
     }
 
-    /// What no record tells of revocations, in words for stderr.
-    pub(super) fn warning(&self, untold: &Untold) -> String {
-        untold.warning(&self.revocations)
+    /// What the policy revokes and no record has that was replayed.
+    pub(crate) fn gaps(&self, found: &Findings) -> Gaps {
+        found.unrecorded.gaps(&self.revocations)
     }
 
-    pub(super) fn fate(&self, record: &Record<'_>) -> Result<Fate, Corrupt> {
+    fn fate(&self, record: &Record<'_>) -> Result<Fate, Corrupt> {
         if record.schema != SCHEMA {
             return Err(corrupt("unknown schema"));
         }
@@ -93,7 +127,7 @@ impl<'s> Judge<'s> {
         if matches!(reason, Reason::PolicyUnavailable | Reason::InternalError | Reason::KeysUnavailable) {
             return Ok(Fate::Undecided);
         }
-        // Somebody was behind a service token: headers tell, which are not judged again.
+        // Somebody was behind a service token: headers say so, which are not checked again.
         if reason == Reason::ServiceAttended {
             return Ok(Fate::BeforeRules);
         }
@@ -161,12 +195,12 @@ impl<'s> Judge<'s> {
             })
             .map_err(|reason| corrupt(&format!("its tenants are refused ({reason})")))?;
         let was_revoked = reason == Reason::TokenRevoked;
-        let verdict = self.revocations.verdict(revision(record), issuer, subject, was_revoked);
-        if verdict == Verdict::Yes {
+        let is_revoked = self.revocations.is_revoked(revision(record), issuer, subject, was_revoked);
+        if is_revoked == IsRevoked::Yes {
             (decision, open) = (Decision::denied(Reason::TokenRevoked), false);
         }
         // One that denies in any case denies whoever is revoked, too.
-        let perhaps_revoked = verdict == Verdict::Perhaps && (open || decision.is_allow());
+        let perhaps_revoked = is_revoked == IsRevoked::Perhaps && (open || decision.is_allow());
         Ok(if is_own && (open || perhaps_revoked || decision.is_allow() == allowed) {
             Fate::Same
         } else if perhaps_revoked {

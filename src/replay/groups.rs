@@ -1,7 +1,7 @@
-//! What a record tells of a person's groups in another policy.
+//! What a record says about a person's groups in another policy.
 //!
-//! A record lists what the person held by the policy of its time. That one group is missing in it tells that the person
-//! had none of it only where that policy named the group and took nothing of it away: a revoked group grants nothing and
+//! A record lists what the person held by the policy of its time. Where a group is missing in it, the person did not have
+//! it only where that policy named the group and took nothing of it away: a revoked group grants nothing and
 //! still binds, and no record lists it. What the new policy revokes is taken from what is listed.
 
 use crate::policy::snapshot::{EVERYONE, GroupId, GroupTable, Snapshot};
@@ -15,7 +15,7 @@ pub(super) struct Holdings<'g> {
     pub(super) groups: Vec<GroupId>,
     /// The same of what restrictions bind by.
     pub(super) bound_by: Vec<GroupId>,
-    /// What the record tells nothing of.
+    /// What the record says nothing about.
     open: &'g Open,
     /// What perhaps counts for grants besides.
     perhaps: Vec<GroupId>,
@@ -44,7 +44,7 @@ pub(super) struct Groups<'s> {
     /// By revision.
     recorded: HashMap<String, Recorded>,
     /// A policy of which nothing is known.
-    unheard: Recorded,
+    unknown: Recorded,
 }
 
 /// How one issuer's groups stand for those that a policy names. They are written as the policy writes them.
@@ -63,16 +63,16 @@ struct Issuer<'s> {
 #[derive(Default)]
 struct Recorded {
     /// Groups that a record lists wherever they are held.
-    told: HashSet<Box<str>>,
+    listed: HashSet<Box<str>>,
     /// Groups of issuers that gave nothing to a record.
     revoked: HashSet<Box<str>>,
     /// By the policy itself, not by its records.
     certain: bool,
-    /// What a record does not tell of the users of each issuer, once it was asked for.
+    /// What a record does not say about the users of each issuer, once it was asked for.
     open: OnceCell<Vec<Open>>,
 }
 
-/// Groups of which a record that does not list them tells nothing. Sorted.
+/// Groups that a person may have held although the record does not list them. Sorted.
 struct Open {
     /// Those that would count for grants.
     groups: Vec<GroupId>,
@@ -116,26 +116,26 @@ impl<'s> Issuer<'s> {
         issuers
     }
 
-    /// What a record does not tell of the issuer's users.
+    /// What a record does not say about the issuer's users.
     fn open(&self, table: &GroupTable, recorded: &Recorded) -> Open {
-        let is_told = |name: &str| recorded.told.contains(name);
+        let is_listed = |name: &str| recorded.listed.contains(name);
         let mut open = Open {
             groups: Vec::new(),
             bound_by: Vec::new(),
-            // Records do not tell whether their policy revoked a group.
-            every: !(recorded.certain && is_told(&self.every)),
+            // Records do not say whether their policy revoked a group.
+            every: !(recorded.certain && is_listed(&self.every)),
         };
         for (id, members) in &self.members {
-            let untold = || members.iter().filter(|member| !is_told(member));
-            let any_revoked = || untold().any(|member| self.revoked.contains(*member));
+            let unlisted = || members.iter().filter(|member| !is_listed(member));
+            let any_revoked = || unlisted().any(|member| self.revoked.contains(*member));
             // What is revoked now was perhaps revoked then.
-            if is_told(table.name(*id)) && (recorded.certain || !any_revoked()) {
+            if is_listed(table.name(*id)) && (recorded.certain || !any_revoked()) {
                 continue;
             }
-            if untold().next().is_some() {
+            if unlisted().next().is_some() {
                 open.bound_by.push(*id);
             }
-            if untold().any(|member| !self.revoked.contains(*member)) {
+            if unlisted().any(|member| !self.revoked.contains(*member)) {
                 open.groups.push(*id);
             }
         }
@@ -149,8 +149,8 @@ impl<'s> Groups<'s> {
     /// The groups of the policy that decides.
     pub(super) fn of(snapshot: &'s Snapshot) -> Self {
         let (table, issuers) = (&snapshot.groups, Issuer::all(snapshot));
-        let (issuer_names, unheard) = (&*snapshot.issuer_names, Recorded::default());
-        Self { table, issuer_names, issuers, recorded: HashMap::new(), unheard }
+        let (issuer_names, unknown) = (&*snapshot.issuer_names, Recorded::default());
+        Self { table, issuer_names, issuers, recorded: HashMap::new(), unknown }
     }
 
     /// Takes note of what a policy names under which records were made.
@@ -164,14 +164,14 @@ impl<'s> Groups<'s> {
         });
         let mut recorded = Recorded { certain: true, ..Recorded::default() };
         if are_written_alike {
-            let is_told = |id: &GroupId| {
+            let is_listed = |id: &GroupId| {
                 issuers.iter().all(|issuer| {
                     let mut members = issuer.members.get(id).into_iter().flatten();
                     (issuer.revoked.is_empty() || issuer.every != table.name(*id))
                         && !members.any(|member| issuer.revoked.contains(member))
                 })
             };
-            recorded.told.extend(table.ids().filter(is_told).map(|id| table.name(id).into()));
+            recorded.listed.extend(table.ids().filter(is_listed).map(|id| table.name(id).into()));
             let revoked = issuers.iter().flat_map(|issuer| &issuer.revoked);
             recorded.revoked.extend(revoked.map(|name| Box::from(*name)));
         }
@@ -185,8 +185,8 @@ impl<'s> Groups<'s> {
             return;
         }
         for group in groups {
-            if !recorded.told.contains(group) {
-                recorded.told.insert(group.into());
+            if !recorded.listed.contains(group) {
+                recorded.listed.insert(group.into());
                 recorded.open.take();
             }
         }
@@ -202,7 +202,7 @@ impl<'s> Groups<'s> {
         listed: impl Iterator<Item = &'g str>,
     ) -> Option<Holdings<'_>> {
         let own = self.issuers.get(issuer)?;
-        let recorded = self.recorded.get(revision).unwrap_or(&self.unheard);
+        let recorded = self.recorded.get(revision).unwrap_or(&self.unknown);
         let of_issuers = || self.issuers.iter().map(|issuer| issuer.open(self.table, recorded)).collect();
         let open = recorded.open.get_or_init(of_issuers).get(issuer)?;
         let (mut groups, mut bound_by) = (vec![EVERYONE], vec![EVERYONE]);

@@ -1,20 +1,15 @@
-//! What a record tells of revocations: one id of the principal (its `sub`, or else its `oid`), and no token.
+//! What a record says about revocations: one id of the principal (its `sub`, or else its `oid`), and no token.
 
-use crate::cli::{counted, plain};
 use crate::policy::snapshot::{SERVICE, Snapshot};
 use crate::token::digest::Sha256;
 use hashbrown::{HashMap, HashSet};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-
-/// Ids are named up to this many.
-const MAX_IDS_SHOWN: usize = 5;
 
 /// Whether the policy refuses whom a record is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum IsRevoked {
     No,
-    /// The record does not tell.
+    /// The record does not say.
     Perhaps,
     Yes,
 }
@@ -49,13 +44,13 @@ impl Revoked {
 }
 
 /// Whom the policy that decides revokes, and whom those did that decided.
-pub(super) struct Revocations {
+pub(super) struct History {
     now: Revoked,
     /// By revision.
     recorded: HashMap<String, Revoked>,
 }
 
-impl Revocations {
+impl History {
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         Self { now: Revoked::by(snapshot), recorded: HashMap::new() }
     }
@@ -67,14 +62,20 @@ impl Revocations {
 
     /// Whether the policy refuses whom a record of this revision is of.
     ///
-    /// `was_revoked`: it was refused then. Whoever was not is taken for somebody else than those whose id no record tells:
-    /// else one `oid` in the policy would leave nothing known of a log. [`Untold`] tells of them.
-    pub(super) fn verdict(&self, revision: &str, issuer: &str, subject: &str, was_revoked: bool) -> Verdict {
+    /// `was_revoked`: it was refused then. Whoever was not is taken for somebody else than those whose id no record has:
+    /// else one `oid` in the policy would leave nothing known of a log. [`Unrecorded`] counts them.
+    pub(super) fn is_revoked(
+        &self,
+        revision: &str,
+        issuer: &str,
+        subject: &str,
+        was_revoked: bool,
+    ) -> IsRevoked {
         if self.now.has(issuer, subject) {
-            return Verdict::Yes;
+            return IsRevoked::Yes;
         }
         if !was_revoked {
-            return Verdict::No;
+            return IsRevoked::No;
         }
         if let Some(then) = self.recorded.get(revision) {
             // By whichever of these it was: where all are revoked still, so is this one.
@@ -83,30 +84,30 @@ impl Revocations {
                 _ => then.of_issuer(issuer).all(|id| self.now.has(issuer, id)),
             };
             if by_id && then.tokens.is_subset(&self.now.tokens) {
-                return Verdict::Yes;
+                return IsRevoked::Yes;
             }
         }
         let by_other_id = issuer != SERVICE && self.now.of_issuer(issuer).next().is_some();
-        if by_other_id || !self.now.tokens.is_empty() { Verdict::Perhaps } else { Verdict::No }
+        if by_other_id || !self.now.tokens.is_empty() { IsRevoked::Perhaps } else { IsRevoked::No }
     }
 }
 
-/// Revocations that no record of a log tells of, though some of them may be of those that they revoke.
+/// Revocations that match no record of a log, though some records may be of those whom they revoke.
 #[derive(Default)]
-pub(super) struct Untold {
+pub(super) struct Unrecorded {
     /// By revision, the issuers whose principals were let in.
     let_in: HashMap<String, HashSet<String>>,
     /// Revoked subjects that a record has, by issuer.
     met: HashSet<(String, String)>,
 }
 
-impl Untold {
+impl Unrecorded {
     /// Takes note of a record that a verified token came with.
     ///
     /// `was_revoked`: it was refused.
     pub(super) fn note(
         &mut self,
-        of: &Revocations,
+        of: &History,
         revision: &str,
         issuer: &str,
         subject: &str,
@@ -128,8 +129,8 @@ impl Untold {
         }
     }
 
-    /// In words, for stderr; nothing where there is nothing to tell.
-    pub(super) fn warning(&self, of: &Revocations) -> String {
+    /// What the policy revokes and no record has.
+    pub(super) fn gaps(&self, of: &History) -> Gaps {
         let (mut ids, mut tokens) = (BTreeSet::new(), HashSet::<Sha256>::new());
         for (revision, issuers) in &self.let_in {
             let then = of.recorded.get(revision);
@@ -140,36 +141,20 @@ impl Untold {
             for issuer in issuers.iter().filter(|issuer| ***issuer != *SERVICE) {
                 let new =
                     of.now.of_issuer(issuer).filter(|id| !then.is_some_and(|then| then.has(issuer, id)));
-                ids.extend(new.map(|id| (&**issuer, id)));
+                ids.extend(new.map(|id| (issuer.clone(), id.to_owned())));
             }
         }
-        ids.retain(|(issuer, id)| !self.met.contains(&((*issuer).to_owned(), (*id).to_owned())));
-        let mut out = String::new();
-        if !ids.is_empty() {
-            let shown: Vec<_> = ids
-                .iter()
-                .take(MAX_IDS_SHOWN)
-                .map(|(issuer, id)| format!("`{}` of `{issuer}`", plain(id)))
-                .collect();
-            let more = ids.len() - shown.len();
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            // Writing to a string does not fail.
-            _ = writeln!(
-                out,
-                "warning: the policy revokes {} whose id is the subject of no record: {}{more}\n  help: where that is an \
-                 `oid`, no record tells it, and their requests are decided as if it were not revoked",
-                counted(ids.len(), "principal"),
-                shown.join(", "),
-            );
-        }
-        if !tokens.is_empty() {
-            _ = writeln!(
-                out,
-                "warning: the policy revokes {}, and records do not tell with which they came\n  help: requests are \
-                 decided as if it were not revoked",
-                counted(tokens.len(), "token"),
-            );
-        }
-        out
+        ids.retain(|id| !self.met.contains(id));
+        Gaps { ids, tokens: tokens.len() }
     }
+}
+
+/// What a policy revokes and no record of a log has: whoever it revokes may have made requests that are decided as if
+/// they were not revoked.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gaps {
+    /// Names of issuers with the ids of principals.
+    pub(crate) ids: BTreeSet<(String, String)>,
+    /// How many tokens.
+    pub(crate) tokens: usize,
 }

@@ -81,8 +81,10 @@ fn recorded_of(
     (decision, format!("{{\"schema\":1,\"request_id\":\"x\",{line}}}"))
 }
 
-fn fate(judge: &Judge<'_>, line: &str) -> Fate {
-    judge.fate(&serde_json::from_str(line).unwrap()).unwrap_or_else(|problem| panic!("{problem:?}: {line}"))
+fn fate(replayer: &Replayer<'_>, line: &str) -> Fate {
+    replayer
+        .fate(&serde_json::from_str(line).unwrap())
+        .unwrap_or_else(|problem| panic!("{problem:?}: {line}"))
 }
 
 fn policy(tail: &str) -> Compiled {
@@ -101,10 +103,10 @@ fn what_was_not_recorded_is_unknown_where_it_decides() {
         "authorizations: { a: [t, v], b: [u], c: [u, w] }\ngroup_names: { team: [b, d] }\n\
          grants: [{ groups: [team], tenants: [x] }]\nrestrictions: [{ tenants: [t], groups: [c], networks: [192.0.2.1] }]\n",
     );
-    let mut judge = Judge::of(&new.snapshot, None);
+    let mut replayer = Replayer::of(&new.snapshot, None);
     // Nothing is known of the old policy: whoever was denied may be in any group.
-    assert!(matches!(fate(&judge, &record(&["a"], "w")), Fate::Unknown(_)));
-    judge.learn_policy(&old.snapshot);
+    assert!(matches!(fate(&replayer, &record(&["a"], "w")), Fate::Unknown(_)));
+    replayer.learn_policy(&old.snapshot);
     for (raw, tenant, expected) in [
         // `a` and `b` were recorded, so who has none of them has none.
         (&["a"][..], "v", "gained"),
@@ -119,7 +121,7 @@ fn what_was_not_recorded_is_unknown_where_it_decides() {
         (&["a"], "x", "unknown"),
         (&["b"], "u", "same"),
     ] {
-        let found = match fate(&judge, &record(raw, tenant)) {
+        let found = match fate(&replayer, &record(raw, tenant)) {
             Fate::Same => "same",
             Fate::Changed(decision) if decision.is_allow() => "gained",
             Fate::Unknown(_) => "unknown",
@@ -128,9 +130,9 @@ fn what_was_not_recorded_is_unknown_where_it_decides() {
         assert_eq!(found, expected, "{raw:?} {tenant}");
     }
     // The same policy knows everything about its own records.
-    let judge = Judge::of(&old.snapshot, None);
+    let replayer = Replayer::of(&old.snapshot, None);
     for tenant in ["t", "u", "v"] {
-        assert_eq!(fate(&judge, &record(&["a"], tenant)), Fate::Same);
+        assert_eq!(fate(&replayer, &record(&["a"], tenant)), Fate::Same);
     }
 }
 
@@ -139,21 +141,21 @@ fn grants_end_at_the_time_of_the_request() {
     let old = policy("authorizations: { a: [t] }\n");
     let new = policy("grants: [{ groups: [a], tenants: [t], expires: 2027-01-15T08:00:01Z }]\n");
     let line = recorded_by(&old, &["a"], "t", unit("logs:read"), None).1;
-    assert_eq!(fate(&Judge::of(&new.snapshot, None), &line), Fate::Same);
+    assert_eq!(fate(&Replayer::of(&new.snapshot, None), &line), Fate::Same);
     assert!(matches!(
-        fate(&Judge::of(&new.snapshot, Some(NOW + 1)), &line),
+        fate(&Replayer::of(&new.snapshot, Some(NOW + 1)), &line),
         Fate::Unknown(_) | Fate::Changed(_)
     ));
-    let mut judge = Judge::of(&new.snapshot, Some(NOW + 1));
-    judge.learn_policy(&old.snapshot);
-    assert!(matches!(fate(&judge, &line), Fate::Changed(decision) if !decision.is_allow()));
+    let mut replayer = Replayer::of(&new.snapshot, Some(NOW + 1));
+    replayer.learn_policy(&old.snapshot);
+    assert!(matches!(fate(&replayer, &line), Fate::Changed(decision) if !decision.is_allow()));
 }
 
 #[test]
 fn what_the_rules_did_not_decide_is_left_alone() {
     let policy = policy("authorizations: { a: [t] }\n");
-    let judge = Judge::of(&policy.snapshot, None);
-    let of = |text: &str| judge.fate(&serde_json::from_str(text).unwrap());
+    let replayer = Replayer::of(&policy.snapshot, None);
+    let of = |text: &str| replayer.fate(&serde_json::from_str(text).unwrap());
     for (text, expected) in [
         (r#"{"decision":null}"#, Fate::Undecided),
         (r#"{"decision":"deny","reason":"policy_unavailable"}"#, Fate::Undecided),
@@ -199,9 +201,9 @@ fn what_the_rules_did_not_decide_is_left_alone() {
     assert!(matches!(of(&shadow), Ok(Fate::Changed(decision)) if decision.is_allow()));
 }
 
-/// How a record ends, in one word.
-fn told(judge: &Judge<'_>, line: &str) -> &'static str {
-    match fate(judge, line) {
+/// What becomes of a record, in one word.
+fn found(replayer: &Replayer<'_>, line: &str) -> &'static str {
+    match fate(replayer, line) {
         Fate::Same => "same",
         Fate::OtherReason(_) => "other reason",
         Fate::Changed(decision) if decision.is_allow() => "gained",
@@ -213,18 +215,12 @@ fn told(judge: &Judge<'_>, line: &str) -> &'static str {
 }
 
 /// The same, where the policy of the log is known, and where only its records are.
-fn told_of(new: &Compiled, old: &Compiled, line: &str) -> [&'static str; 2] {
-    let mut knows = Judge::of(&new.snapshot, None);
+fn found_of(new: &Compiled, old: &Compiled, line: &str) -> [&'static str; 2] {
+    let mut knows = Replayer::of(&new.snapshot, None);
     knows.learn_policy(&old.snapshot);
-    let mut learns = Judge::of(&new.snapshot, None);
-    learn(&mut learns, line);
-    [told(&knows, line), told(&learns, line)]
-}
-
-fn learn(judge: &mut Judge<'_>, line: &str) {
-    let record: Record<'_> = serde_json::from_str(line).unwrap();
-    let groups = record.groups.as_deref().unwrap_or_default().iter().map(|group| &*group.0);
-    judge.learn(record.policy_revision.as_deref().unwrap(), groups);
+    let mut learns = Replayer::of(&new.snapshot, None);
+    learns.learn(line.as_bytes());
+    [found(&knows, line), found(&learns, line)]
 }
 
 #[test]
@@ -256,7 +252,12 @@ fn revoked_principals_stay_out_and_the_others_come_in() {
         (String::new(), id("bob"), "t", ["same", "same"]),
     ] {
         let (old, new) = (with(&old), with(&new));
-        assert_eq!(told_of(&new, &old, &line(&old, tenant)), expected, "{tenant} {:?}", new.snapshot.revoked);
+        assert_eq!(
+            found_of(&new, &old, &line(&old, tenant)),
+            expected,
+            "{tenant} {:?}",
+            new.snapshot.revoked
+        );
     }
     // By whatever it was: all of it is revoked still, or it is not known whether.
     let by_oid = |policy: &Compiled| {
@@ -265,9 +266,9 @@ fn revoked_principals_stay_out_and_the_others_come_in() {
         line.replace("\"allow\",\"reason\":\"granted\"", "\"deny\",\"reason\":\"token_revoked\"")
     };
     let old = with(&id("oid-of-ada"));
-    assert_eq!(told_of(&with(&id("oid-of-ada bob")), &old, &by_oid(&old)), ["same", "perhaps revoked"]);
-    assert_eq!(told_of(&with(&id("bob")), &old, &by_oid(&old)), ["perhaps revoked", "perhaps revoked"]);
-    assert_eq!(told(&Judge::of(&old.snapshot, None), &by_oid(&old)), "same");
+    assert_eq!(found_of(&with(&id("oid-of-ada bob")), &old, &by_oid(&old)), ["same", "perhaps revoked"]);
+    assert_eq!(found_of(&with(&id("bob")), &old, &by_oid(&old)), ["perhaps revoked", "perhaps revoked"]);
+    assert_eq!(found(&Replayer::of(&old.snapshot, None), &by_oid(&old)), "same");
 }
 
 #[test]
@@ -309,7 +310,7 @@ fn revoked_service_accounts_stay_out() {
         (&nothing, &group, "granted", own, "lost"),
     ] {
         let line = line(old, reason, groups);
-        assert_eq!(told_of(new, old, &line)[0], expected, "{line} {:?}", new.snapshot.revoked);
+        assert_eq!(found_of(new, old, &line)[0], expected, "{line} {:?}", new.snapshot.revoked);
     }
 }
 
@@ -343,7 +344,7 @@ fn a_revoked_group_is_not_recorded_and_binds_all_the_same() {
         (&free, &more, &[], "v", ["same", "unknown"]),
     ] {
         let line = line(old, raw, tenant);
-        assert_eq!(told_of(new, old, &line), expected, "{line} {:?}", new.snapshot.groups.revoked());
+        assert_eq!(found_of(new, old, &line), expected, "{line} {:?}", new.snapshot.groups.revoked());
     }
     // Of an alias one group is revoked: whom the other gives it is listed.
     let alias = "group_names: { ops: [a, b] }\nauthorizations: { ops: [t] }\n";
@@ -354,7 +355,7 @@ fn a_revoked_group_is_not_recorded_and_binds_all_the_same() {
         (&part, &free, &["a"], "unknown"),
         (&part, &free, &["b"], "same"),
     ] {
-        assert_eq!(told_of(new, old, &line(old, raw, "t"))[0], expected, "{raw:?}");
+        assert_eq!(found_of(new, old, &line(old, raw, "t"))[0], expected, "{raw:?}");
     }
 }
 
@@ -385,13 +386,13 @@ fn the_issuer_of_a_record_is_known_without_groups() {
         (1, &[], "v", ["same", "unknown"]),
     ] {
         let line = recorded_of(issuer, &old, raw, tenant, unit("logs:read"), Some("10.0.0.1")).1;
-        assert_eq!(told(&Judge::of(&old.snapshot, None), &line), "same", "{line}");
-        assert_eq!(told_of(&new, &old, &line), expected, "{line}");
+        assert_eq!(found(&Replayer::of(&old.snapshot, None), &line), "same", "{line}");
+        assert_eq!(found_of(&new, &old, &line), expected, "{line}");
     }
     // Names of groups without their issuer's are other groups.
     let one = policy("authorizations: { a: [v], 'entra:a': [u] }\n");
     let line = recorded_of(0, &old, &["a"], "v", unit("logs:read"), None).1;
-    assert_eq!(told_of(&one, &old, &line), ["unknown", "unknown"]);
+    assert_eq!(found_of(&one, &old, &line), ["unknown", "unknown"]);
 }
 
 /// What the two policies of a pair revoke.
@@ -415,13 +416,13 @@ proptest! {
     ) {
         let (old, new) = (old + &old_revoked, new + &new_revoked);
         let (Some(old), Some(new)) = (policy_or_none(&old), policy_or_none(&new)) else { return Ok(()) };
-        let mut judge = Judge::of(&new.snapshot, None);
+        let mut replayer = Replayer::of(&new.snapshot, None);
         match knows {
             0 => {}
-            1 => judge.learn_policy(&old.snapshot),
-            _ => learn(&mut judge, &recorded_by(&old, &RAW, "t", unit("logs:read"), None).1),
+            1 => replayer.learn_policy(&old.snapshot),
+            _ => replayer.learn(recorded_by(&old, &RAW, "t", unit("logs:read"), None).1.as_bytes()),
         }
-        let own = Judge::of(&old.snapshot, None);
+        let own = Replayer::of(&old.snapshot, None);
         for bits in 0..1u32 << RAW.len() {
             let raw: Vec<&str> =
                 RAW.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, raw)| *raw).collect();
@@ -434,7 +435,7 @@ proptest! {
                         let (decision, line) = recorded_by(&old, &raw, tenant, unit(scope), ip);
                         prop_assert_eq!(fate(&own, &line), Fate::Same);
                         let (truth, _) = recorded_by(&new, &raw, tenant, unit(scope), ip);
-                        match fate(&judge, &line) {
+                        match fate(&replayer, &line) {
                             Fate::Unknown(_) => {}
                             // Of two denials, a group that was not recorded may turn one into the other.
                             Fate::Same => prop_assert_eq!(decision.is_allow(), truth.is_allow(), "{}", line),
