@@ -157,8 +157,24 @@ fn written(named: &[(Box<str>, Box<[Network]>)]) -> Vec<String> {
 pub struct Rules<'s> {
     /// The policy.
     pub snapshot: &'s Snapshot,
-    grants: HashMap<&'s TenantPattern, Vec<&'s Grant>>,
-    restrictions: HashMap<&'s TenantPattern, Vec<&'s Restriction>>,
+    grants: HashMap<&'s TenantPattern, Vec<Filed<'s, Grant>>>,
+    restrictions: HashMap<&'s TenantPattern, Vec<Filed<'s, Restriction>>>,
+}
+
+/// A rule with what takes tenants from it.
+#[derive(Debug)]
+struct Filed<'s, R> {
+    rule: &'s R,
+    except: &'s [TenantPattern],
+    bounds: Option<&'s [TenantPattern]>,
+}
+
+impl<'s, R> Filed<'s, R> {
+    /// The rule, where it holds on the tenants of a cell that one of its patterns matches.
+    fn in_cell(&self, cell: &Cell<'_>) -> Option<&'s R> {
+        let any = |patterns: &[TenantPattern]| patterns.iter().any(|pattern| cell.is_in(pattern));
+        (!any(self.except) && self.bounds.is_none_or(any)).then_some(self.rule)
+    }
 }
 
 /// The rules that name the tenants of one cell, in the order of the document.
@@ -174,36 +190,46 @@ impl<'s> Rules<'s> {
     /// Files the rules by their tenants.
     pub fn of(snapshot: &'s Snapshot) -> Self {
         let mut rules = Self { snapshot, grants: HashMap::new(), restrictions: HashMap::new() };
-        for grant in &snapshot.grants {
-            for tenant in &grant.tenants {
-                rules.grants.entry(tenant).or_default().push(grant);
+        for rule in &snapshot.grants {
+            let bounds = bounds(snapshot, rule.owner, &rule.tenants);
+            for tenant in &rule.tenants {
+                let filed = Filed { rule, except: &rule.except_tenants, bounds };
+                rules.grants.entry(tenant).or_default().push(filed);
             }
         }
-        for restriction in &snapshot.restrictions {
-            for tenant in &restriction.tenants {
-                rules.restrictions.entry(tenant).or_default().push(restriction);
+        for rule in &snapshot.restrictions {
+            let bounds = bounds(snapshot, rule.owner, &rule.tenants);
+            for tenant in &rule.tenants {
+                let filed = Filed { rule, except: &rule.except_tenants, bounds };
+                rules.restrictions.entry(tenant).or_default().push(filed);
             }
         }
         rules
     }
 
-    /// Every tenant and pattern that the rules write, exceptions included.
+    /// Every tenant and pattern that tells the rules apart.
     pub fn patterns(&self) -> impl Iterator<Item = &'s TenantPattern> {
-        let grants = self.snapshot.grants.iter();
-        let restrictions = self.snapshot.restrictions.iter();
-        let granted = grants.flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants));
-        granted.chain(restrictions.flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants)))
+        let snapshot = self.snapshot;
+        let granted = snapshot
+            .grants
+            .iter()
+            .flat_map(move |rule| patterns_of(snapshot, rule.owner, &rule.tenants, &rule.except_tenants));
+        let restrictions = snapshot.restrictions.iter();
+        granted.chain(
+            restrictions
+                .flat_map(move |rule| patterns_of(snapshot, rule.owner, &rule.tenants, &rule.except_tenants)),
+        )
     }
 
     /// The rules that name the tenants of a cell.
     pub fn in_cell(&self, cell: &Cell<'_>) -> RulesOfCell<'s> {
         let mut found = RulesOfCell::default();
         for pattern in cell.patterns() {
-            found.grants.extend(self.grants.get(pattern).into_iter().flatten());
-            found.restrictions.extend(self.restrictions.get(pattern).into_iter().flatten());
+            let grants = self.grants.get(pattern).into_iter().flatten();
+            found.grants.extend(grants.filter_map(|filed| filed.in_cell(cell)));
+            let restrictions = self.restrictions.get(pattern).into_iter().flatten();
+            found.restrictions.extend(restrictions.filter_map(|filed| filed.in_cell(cell)));
         }
-        found.grants.retain(|rule| !rule.except_tenants.iter().any(|except| cell.is_in(except)));
-        found.restrictions.retain(|rule| !rule.except_tenants.iter().any(|except| cell.is_in(except)));
         // A rule may name the cell in several ways.
         found.grants.sort_by_key(|rule| std::ptr::from_ref(*rule));
         found.grants.dedup_by_key(|rule| std::ptr::from_ref(*rule));
@@ -239,6 +265,31 @@ impl<'s> RulesOfCell<'s> {
         };
         self.restrictions.iter().copied().filter(binds).collect()
     }
+}
+
+/// The tenants within which an owner's rule holds, where it names others as well: a document that was good stays in
+/// force when the platform gives its owner fewer. `None` where the rule names nothing outside its bounds.
+///
+/// `owner` and `tenants`: those of the rule. It is what [`Snapshot::is_in_bounds`] says of a single tenant.
+fn bounds<'s>(
+    snapshot: &'s Snapshot,
+    owner: Option<u32>,
+    tenants: &[TenantPattern],
+) -> Option<&'s [TenantPattern]> {
+    let owner = usize::try_from(owner?).ok().and_then(|owner| snapshot.owners.get(owner));
+    let bounds = owner.map_or(&[][..], |owner| &owner.tenants);
+    let is_within = |tenant| bounds.iter().any(|bound| bound.covers(tenant));
+    (!tenants.iter().all(is_within)).then_some(bounds)
+}
+
+/// What tells the tenants of a rule apart from others: its patterns, its exceptions and its bounds.
+fn patterns_of<'s>(
+    snapshot: &'s Snapshot,
+    owner: Option<u32>,
+    tenants: &'s [TenantPattern],
+    except: &'s [TenantPattern],
+) -> impl Iterator<Item = &'s TenantPattern> {
+    tenants.iter().chain(except).chain(bounds(snapshot, owner, tenants).unwrap_or_default())
 }
 
 /// Until when a grant holds.

@@ -10,7 +10,9 @@ mod accounts;
 
 use super::cells::{Cell, Entangled};
 use super::settings::{Setting, settings};
-use super::{Bound, Places, Reach, Rules, RulesOfCell, Unit, Until, cells, merge, scope_names, units};
+use super::{
+    Bound, Places, Reach, Rules, RulesOfCell, Unit, Until, bounds, cells, merge, scope_names, units,
+};
 use crate::policy::Compiled;
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Restriction, SERVICE, Snapshot};
 use crate::tenant::TenantPattern;
@@ -251,22 +253,27 @@ pub fn unmatched<'s>(old: &'s Snapshot, new: &'s Snapshot, now: u64) -> Unmatche
         }
     };
     let texts = |patterns: &[TenantPattern]| format!("{patterns:?}");
-    let grant_key = |grant: &Grant, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| {
-        let tenants = (texts(&grant.tenants), texts(&grant.except_tenants));
+    let held_to =
+        |snapshot: &Snapshot, owner, tenants: &[TenantPattern]| bounds(snapshot, owner, tenants).map(texts);
+    type Names<'n> = &'n dyn Fn(&[GroupId]) -> BTreeSet<String>;
+    let grant_key = |grant: &Grant, snapshot: &Snapshot, names: Names<'_>| {
+        let bounds = held_to(snapshot, grant.owner, &grant.tenants);
+        let tenants = (texts(&grant.tenants), texts(&grant.except_tenants), bounds);
         format!("{:?}{tenants:?}{:?}{:?}", names(&grant.groups), grant.scopes, grant.expires)
     };
-    let restriction_key = |rule: &Restriction, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| {
-        let tenants = (texts(&rule.tenants), texts(&rule.except_tenants));
+    let restriction_key = |rule: &Restriction, snapshot: &Snapshot, names: Names<'_>| {
+        let bounds = held_to(snapshot, rule.owner, &rule.tenants);
+        let tenants = (texts(&rule.tenants), texts(&rule.except_tenants), bounds);
         let groups = (names(&rule.groups), names(&rule.except_groups));
         format!("{groups:?}{tenants:?}{:?}{:?}{}", rule.scopes, rule.networks, rule.shadow)
     };
     let (old_names, new_names) = (names(old), names(new));
-    let grants = |snapshot: &'s Snapshot, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| -> Vec<_> {
+    let grants = |snapshot: &'s Snapshot, names: Names<'_>| -> Vec<_> {
         let live = snapshot.grants.iter().filter(|grant| !grant.has_expired(now));
-        live.map(|rule| (grant_key(rule, names), rule)).collect()
+        live.map(|rule| (grant_key(rule, snapshot, names), rule)).collect()
     };
-    let restrictions = |snapshot: &'s Snapshot, names: &dyn Fn(&[GroupId]) -> BTreeSet<String>| -> Vec<_> {
-        snapshot.restrictions.iter().map(|rule| (restriction_key(rule, names), rule)).collect()
+    let restrictions = |snapshot: &'s Snapshot, names: Names<'_>| -> Vec<_> {
+        snapshot.restrictions.iter().map(|rule| (restriction_key(rule, snapshot, names), rule)).collect()
     };
     Unmatched {
         grants: only_in_one(&grants(old, &old_names), &grants(new, &new_names)),

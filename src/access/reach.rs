@@ -4,7 +4,7 @@ mod one_by_one;
 
 use super::cells::{Entangled, Universe};
 use super::merge::{Merged, merge};
-use super::{Bound, Reach, Rules, RulesOfCell, Unit, meet, scope_names, units, until};
+use super::{Bound, Reach, Rules, RulesOfCell, Unit, bounds, meet, patterns_of, scope_names, units, until};
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction, ServiceAccount, Snapshot};
 use crate::tenant::TenantPattern;
 use one_by_one::one_by_one;
@@ -154,8 +154,10 @@ pub fn of_group<'s>(snapshot: &'s Snapshot, group: &str, now: u64) -> Reached<'s
     let closed: Vec<&TenantPattern> = unavailable.iter().flat_map(|owner| &owner.tenants).collect();
     // Tenants that only the rules of others tell apart are one to this group.
     let patterns = granting()
-        .flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants))
-        .chain(binding().flat_map(|rule| rule.tenants.iter().chain(&rule.except_tenants)))
+        .flat_map(|rule| patterns_of(snapshot, rule.owner, &rule.tenants, &rule.except_tenants))
+        .chain(
+            binding().flat_map(|rule| patterns_of(snapshot, rule.owner, &rule.tenants, &rule.except_tenants)),
+        )
         .chain(closed.iter().copied());
     let targets = granting().flat_map(|rule| rule.tenants.iter());
     let (mut rows, overlapping): (Vec<Row>, bool) = match Universe::of(patterns).cells(targets) {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, decide};
-use crate::policy::tests::{HEAD, compiled};
+use crate::policy::tests::{HEAD, Shelf, compiled};
+use crate::policy::{Files, OwnerText, compile};
 use crate::reason::Reason;
 use crate::scope::BackendSet;
 use crate::tenant::TenantList;
@@ -239,6 +240,66 @@ pub(crate) fn policy_or_none(tail: &str) -> Option<Compiled> {
     crate::policy::tests::outcome(&format!("{HEAD}{REST}{tail}")).compiled
 }
 
+/// A document of an owner that was good while the owner had more tenants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept(&'static str);
+
+impl Files for Kept {
+    fn read(&mut self, path: &std::path::Path) -> Result<Vec<u8>, String> {
+        Shelf.read(path)
+    }
+
+    fn owner(&mut self, _: &str) -> Option<OwnerText> {
+        let document = self.0.as_bytes().to_vec();
+        let last_good = Some(document.clone());
+        Some(OwnerText { file: "owners.d/team.yaml".to_owned(), current: Ok(document), last_good })
+    }
+}
+
+/// An owner with its document, and the tenants that it has left; perhaps none at all.
+pub(crate) fn owner() -> impl Strategy<Value = (Kept, String)> {
+    let documents = [
+        "grants: [{ groups: [a], tenants: ['*'], scopes: ['*:*'] }]\n",
+        "grants: [{ groups: ['*'], tenants: ['*v', u], except_tenants: ['t*v'] }]\nrestrictions: [{ tenants: ['*'], networks: [office] }]\n",
+        "restrictions: [{ tenants: ['t*', u], groups: [b], networks: [vpn] }, { tenants: ['*v'], networks: [office], mode: shadow }]\n",
+    ];
+    (prop::sample::select(documents.to_vec()), prop::option::of(some(&PATTERNS, 1..3))).prop_map(
+        |(document, bounds)| {
+            let section = |bounds| format!("owners: {{ team: {{ tenants: {bounds}, scopes: ['*:*'] }} }}\n");
+            (Kept(document), bounds.map_or_else(String::new, section))
+        },
+    )
+}
+
+pub(crate) fn policy_with(mut owner: Kept, tail: &str) -> Option<Compiled> {
+    let outcome = compile("p.yaml", format!("{HEAD}{REST}{tail}").as_bytes(), &mut owner, NOW);
+    assert!(outcome.owners.iter().all(|owner| owner.revision.is_some()), "{:#?}", outcome.owners);
+    outcome.compiled
+}
+
+/// A rule that is the same in both policies changes with its owner's tenants.
+#[test]
+fn an_owner_loses_what_the_platform_takes_from_it() {
+    let kept = Kept(
+        "grants: [{ groups: [a], tenants: [t, 'u*'] }]\nrestrictions: [{ tenants: ['u*'], networks: [office] }]\n",
+    );
+    let under = |tenants: &str| {
+        let tail =
+            format!("authorizations: {{ a: [known, uw] }}\nowners: {{ team: {{ tenants: {tenants} }} }}\n");
+        policy_with(kept, &tail).unwrap()
+    };
+    let (wide, narrow) = (under("[t, 'u*']"), under("[uv]"));
+    let lines = |old, new| -> Vec<String> {
+        let found = diff(old, new, NOW).unwrap().lines;
+        found
+            .iter()
+            .map(|line| format!("{} {} {:?}", line.change.name(), line.tenants.join(" & "), line.except))
+            .collect()
+    };
+    assert_eq!(lines(&wide, &narrow), ["lost t []", "lost u* [\"uv\", \"uw\"]", "places uw []"]);
+    assert_eq!(lines(&narrow, &narrow), [""; 0]);
+}
+
 /// Allowed or not, and whether a restriction in shadow mode would deny.
 fn decided(policy: &Compiled, raw: &[&str], tenant: &str, unit: Unit, ip: Option<&str>) -> (bool, bool) {
     let held = policy.snapshot.groups.held_by_user(0, raw.iter().copied());
@@ -280,11 +341,12 @@ proptest! {
     #[test]
     fn lines_are_what_requests_show(
         (old, new) in pair(),
+        ((kept, bounds), (_, narrower)) in (owner(), owner()),
         // In both: that a group is revoked in one of them only is told of the section, and not of each tenant.
         revoked in prop::sample::select(&["", "revoked: { groups: [b] }\n", "revoked: { groups: [alias] }\n"][..]),
     ) {
-        let with = |text: &str| policy_or_none(&format!("{text}{revoked}"));
-        let (Some(old), Some(new)) = (with(&old), with(&new)) else { return Ok(()) };
+        let with = |text: &str, owner: &str| policy_with(kept, &format!("{text}{revoked}{owner}"));
+        let (Some(old), Some(new)) = (with(&old, &bounds), with(&new, &narrower)) else { return Ok(()) };
         let found = diff(&old, &new, NOW).unwrap();
         prop_assert!(diff(&old, &old, NOW).unwrap().is_empty());
         let mut shown = vec![false; found.lines.len()];

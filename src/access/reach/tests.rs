@@ -1,7 +1,7 @@
 //! What is said of random policies is what requests meet.
 
 use super::*;
-use crate::access::diff::tests::{ADDRESSES, RAW, TENANTS, pair, policy_or_none};
+use crate::access::diff::tests::{ADDRESSES, RAW, TENANTS, owner, pair, policy_with};
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, decide};
 use crate::network::Network;
@@ -36,9 +36,10 @@ proptest! {
     #[test]
     fn rows_are_what_requests_show(
         (text, _) in pair(),
+        (kept, bounds) in owner(),
         revoked in prop::sample::select(&["", "revoked: { groups: [b] }\n", "revoked: { groups: [alias] }\n"][..]),
     ) {
-        let Some(policy) = policy_or_none(&format!("{text}{revoked}")) else { return Ok(()) };
+        let Some(policy) = policy_with(kept, &format!("{text}{revoked}{bounds}")) else { return Ok(()) };
         let snapshot = &policy.snapshot;
         for raw in RAW.iter().map(std::slice::from_ref).chain([&[][..]]) {
             let held = snapshot.groups.held_by_user(0, raw.iter().copied());
