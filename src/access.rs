@@ -277,7 +277,7 @@ fn bounds<'s>(
     tenants: &[TenantPattern],
 ) -> Option<&'s [TenantPattern]> {
     let owner = usize::try_from(owner?).ok().and_then(|owner| snapshot.owners.get(owner));
-    let bounds = owner.map_or(&[][..], |owner| &owner.tenants);
+    let bounds = owner.map_or(&[][..], |owner| &*owner.tenants);
     let is_within = |tenant| bounds.iter().any(|bound| bound.covers(tenant));
     (!tenants.iter().all(is_within)).then_some(bounds)
 }

@@ -214,9 +214,10 @@ fn lines<'d>(problems: impl IntoIterator<Item = &'d Diagnostic>) -> String {
     })
 }
 
-/// Where a rule stands, for people: its line, and whose document that is in unless it is the platform's.
-fn place_of(owner: Option<&str>, line: u32) -> String {
-    owner.map_or_else(|| format!("line {line}"), |owner| format!("owner {owner}, line {line}"))
+/// Where a rule stands, for people: file and line, and whose document that is unless it is the platform's.
+fn place_of(owner: Option<&str>, file: &str, line: u32) -> String {
+    let whose = owner.map_or_else(String::new, |owner| format!("owner {owner}, "));
+    format!("{whose}{}:{line}", plain(file))
 }
 
 /// Rows under their headings, in columns of equal width; the last one is as long as it is. A cell longer than

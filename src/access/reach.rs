@@ -50,12 +50,14 @@ pub struct Source {
     pub name: String,
     /// Whose document it stands in; `None` for the platform's.
     pub owner: Option<String>,
-    /// Line in that document, from 1.
+    /// That document, as diagnostics call it.
+    pub file: String,
+    /// Line in it, from 1.
     pub line: u32,
 }
 
-/// A reach, and the grants that give it: owner, line and name.
-type Given = (Reach, Vec<(Option<String>, u32, String)>);
+/// A reach, and the grants that give it: owner, line, name and file.
+type Given = (Reach, Vec<(Option<String>, u32, String, String)>);
 
 impl Row {
     fn of(
@@ -78,7 +80,10 @@ impl Row {
             scopes: scope_names(&units),
             reach,
             from_in_parts: Vec::new(),
-            grants: grants.into_iter().map(|(owner, line, name)| Source { name, owner, line }).collect(),
+            grants: grants
+                .into_iter()
+                .map(|(owner, line, name, file)| Source { name, owner, file, line })
+                .collect(),
         }
     }
 }
@@ -151,7 +156,7 @@ pub fn of_group<'s>(snapshot: &'s Snapshot, group: &str, now: u64) -> Reached<'s
     let granting = || who.granting(snapshot, now);
     let binding = || who.binding(snapshot);
     let unavailable: Vec<&Owner> = unavailable(snapshot).collect();
-    let closed: Vec<&TenantPattern> = unavailable.iter().flat_map(|owner| &owner.tenants).collect();
+    let closed: Vec<&TenantPattern> = unavailable.iter().flat_map(|owner| owner.tenants.iter()).collect();
     // Tenants that only the rules of others tell apart are one to this group.
     let patterns = granting()
         .flat_map(|rule| patterns_of(snapshot, rule.owner, &rule.tenants, &rule.except_tenants))
@@ -262,8 +267,11 @@ fn given(
         from: who.bound(snapshot, rules, unit, false),
         watched: who.bound(snapshot, rules, unit, true),
     };
-    let owner = |grant: &Grant| snapshot.owner_name(grant.owner).map(str::to_owned);
-    Some((reach, grants.iter().map(|grant| (owner(grant), grant.line, grant.name.to_string())).collect()))
+    let source = |grant: &&Grant| {
+        let owner = snapshot.owner_name(grant.owner).map(str::to_owned);
+        (owner, grant.line, grant.name.to_string(), snapshot.file_of(grant.owner).to_owned())
+    };
+    Some((reach, grants.iter().map(source).collect()))
 }
 
 #[cfg(test)]

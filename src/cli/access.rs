@@ -221,8 +221,9 @@ fn cells(row: &Row, of_tenant: bool) -> [String; 5] {
     if !row.from_in_parts.is_empty() {
         _ = write!(from, " [for some of them also {}]", demands(&row.from_in_parts));
     }
-    let grant =
-        |grant: &Source| format!("{} ({})", plain(&grant.name), place_of(grant.owner.as_deref(), grant.line));
+    let grant = |grant: &Source| {
+        format!("{} ({})", plain(&grant.name), place_of(grant.owner.as_deref(), &grant.file, grant.line))
+    };
     let grants: Vec<_> = row.grants.iter().map(grant).collect();
     let until = end(&row.reach).unwrap_or_else(|| "always".to_owned());
     [first, scopes_text(&row.scopes), plain(&from), until, first_few(&grants, MAX_LISTED)]

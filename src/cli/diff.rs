@@ -101,6 +101,7 @@ struct RuleChanged {
     name: String,
     /// Whose document it stands in; null for the platform's.
     owner: Option<String>,
+    file: String,
     line: u32,
     /// Raw groups as the policy writes them: whoever holds one. `*`: every verified user.
     groups: Vec<String>,
@@ -300,6 +301,7 @@ impl RuleChanged {
             rule: "grant",
             name: rule.name.to_string(),
             owner: snapshot.owner_name(rule.owner).map(str::to_owned),
+            file: snapshot.file_of(rule.owner).to_owned(),
             line: rule.line,
             groups: raw_groups(&rule.groups, snapshot),
             except_groups: Vec::new(),
@@ -319,6 +321,7 @@ impl RuleChanged {
             rule: "restriction",
             name: rule.name.to_string(),
             owner: snapshot.owner_name(rule.owner).map(str::to_owned),
+            file: snapshot.file_of(rule.owner).to_owned(),
             line: rule.line,
             groups: raw_groups(&rule.groups, snapshot),
             except_groups: raw_groups(&rule.except_groups, snapshot),
@@ -345,7 +348,12 @@ impl RuleChanged {
         };
         [
             self.change.to_owned(),
-            plain(&format!("{} {} ({})", self.rule, self.name, place_of(self.owner.as_deref(), self.line))),
+            plain(&format!(
+                "{} {} ({})",
+                self.rule,
+                self.name,
+                place_of(self.owner.as_deref(), &self.file, self.line)
+            )),
             plain(&format!("{groups}{}", but(&except))),
             format!("{}{}", first_few(&self.tenants, MAX_LISTED), but(&self.except_tenants)),
             scopes_text(&self.scopes),

@@ -221,7 +221,9 @@ impl Explain {
             revision: snapshot.revision.to_string(),
             time: timestamp(now),
             principal: principal.shown.clone(),
-            service_account: principal.account().map(|account| AccountSeen::of(account, self.client_ip)),
+            service_account: principal
+                .account()
+                .map(|account| AccountSeen::of(account, snapshot, self.client_ip)),
             request: Asked {
                 method: self.path.is_some().then(|| self.method().to_owned()),
                 path: self.path.clone(),

@@ -256,14 +256,22 @@ impl Case {
             decision.reason()
         );
         let rule = |number: u32| usize::try_from(number).ok();
+        // A test of an owner, or of a document of its own, also meets rules of other documents.
+        let file = |owner| snapshot.file_of(owner);
         // Writing to a string does not fail.
         if let Some(grant) = decision.grant.and_then(rule).and_then(|at| snapshot.grants.get(at)) {
-            _ = write!(text, " by the grant `{}` in line {}", grant.name, grant.line);
+            _ = write!(text, " by the grant `{}` in {}:{}", grant.name, file(grant.owner), grant.line);
         }
         if let Some(restriction) =
             decision.restriction.and_then(rule).and_then(|at| snapshot.restrictions.get(at))
         {
-            _ = write!(text, " by the restriction `{}` in line {}", restriction.name, restriction.line);
+            _ = write!(
+                text,
+                " by the restriction `{}` in {}:{}",
+                restriction.name,
+                file(restriction.owner),
+                restriction.line
+            );
         }
         if let (Ok(trace), Reason::TenantForbidden | Reason::ScopeForbidden) = (&trace, decision.reason()) {
             let near = trace.tenants.iter().flat_map(|tenant| &tenant.grants);
@@ -273,7 +281,13 @@ impl Case {
                 GrantOutcome::Allows | GrantOutcome::OtherGroups => None,
             });
             if let Some((grant, why)) = why {
-                _ = write!(text, ": the grant `{}` in line {} {why}", grant.name, grant.line);
+                _ = write!(
+                    text,
+                    ": the grant `{}` in {}:{} {why}",
+                    grant.name,
+                    file(grant.owner),
+                    grant.line
+                );
             }
         }
         text

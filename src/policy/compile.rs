@@ -235,6 +235,7 @@ pub(super) fn compile(
 
     let snapshot = Snapshot::new(
         revision,
+        problems.file().into(),
         issuers,
         issuer_names,
         document.token_headers.iter().map(|header| header.value.clone()).collect(),

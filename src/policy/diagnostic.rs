@@ -234,6 +234,11 @@ impl Problems {
         Self { file: file.into(), found: Vec::new(), omitted: Omitted::default() }
     }
 
+    /// What diagnostics call the document.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
     /// Adds an error; give it a help line with [`Diagnostic::help`].
     pub fn error(&mut self, place: Place, path: &Path<'_>, message: impl Into<String>) -> &mut Diagnostic {
         self.add(Severity::Error, place, path, message.into())

@@ -98,14 +98,14 @@ impl Whole<'_> {
     fn warn_of_duplicates(&self, document: &Document, grants: usize, problems: &mut Problems) {
         for (number, entry) in (grants..).zip(&document.grants) {
             let wider = self.duplicates.get(&number).and_then(|wider| self.snapshot.grants.get(*wider));
-            let (Some(other), Some(grant)) = (wider, self.snapshot.grants.get(number)) else { continue };
-            let whose = if other.owner == grant.owner { "" } else { " of the platform's document" };
+            let Some(other) = wider else { continue };
+            let file = self.snapshot.file_of(other.owner);
             problems
                 .warning(
                     WarningKind::DuplicateGrant,
                     entry.place,
                     &Path::Root.key(&entry.path),
-                    format!("`{}` in line {}{whose} grants all of it already", other.name, other.line),
+                    format!("`{}` in {file}:{} grants all of it already", other.name, other.line),
                 )
                 .help("remove one of them");
         }

@@ -19,6 +19,8 @@ use hashbrown::HashSet;
 pub struct Snapshot {
     /// The hash of the policy's normalised content: 16 hexadecimal digits.
     pub revision: Box<str>,
+    /// The platform's document, as diagnostics call it.
+    pub file: Box<str>,
     /// How the tokens of each issuer are verified and read.
     pub issuers: Vec<IssuerRules>,
     /// What records, metrics and group names call each issuer, parallel to `issuers`.
@@ -54,6 +56,8 @@ pub struct Snapshot {
 pub struct Owner {
     /// The owner's name.
     pub name: Box<str>,
+    /// Its document, as diagnostics call it.
+    pub file: Box<str>,
     /// The tenants within which its rules hold.
     pub tenants: Box<[TenantPattern]>,
     /// There is a version of its document that can be used.
@@ -65,6 +69,7 @@ impl Snapshot {
     #[expect(clippy::too_many_arguments, reason = "each is one section of the policy")]
     pub(super) fn new(
         revision: Box<str>,
+        file: Box<str>,
         issuers: Vec<IssuerRules>,
         issuer_names: Vec<Box<str>>,
         token_headers: Vec<Box<str>>,
@@ -79,6 +84,7 @@ impl Snapshot {
     ) -> Self {
         let mut snapshot = Self {
             revision,
+            file,
             issuers,
             issuer_names,
             token_headers,
@@ -131,6 +137,14 @@ impl Snapshot {
     pub fn owner_name(&self, owner: Option<u32>) -> Option<&str> {
         let owner = usize::try_from(owner?).ok().and_then(|owner| self.owners.get(owner))?;
         Some(&owner.name)
+    }
+
+    /// The document that a rule stands in, as diagnostics call it.
+    ///
+    /// `owner`: that of the rule.
+    pub fn file_of(&self, owner: Option<u32>) -> &str {
+        let owner = owner.and_then(|owner| self.owners.get(usize::try_from(owner).ok()?));
+        owner.map_or(&self.file, |owner| &owner.file)
     }
 }
 

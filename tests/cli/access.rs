@@ -21,16 +21,18 @@ fn who_reaches_a_tenant() {
         rows(&run.out),
         [
             "WHO SCOPES FROM UNTIL BY".to_owned(),
-            format!("sre (0f3c9a1e) *:read anywhere {shadow} always grants[2] (line 27)"),
-            format!("team-a rules:read (mimir, pyroscope) anywhere {shadow} always team-a-writers (line 19)"),
+            format!("sre (0f3c9a1e) *:read anywhere {shadow} always grants[2] (policy.yaml:27)"),
             format!(
-                "team-a logs:read logs:write rules:read (loki) {OFFICE} {shadow} always team-a-writers (line 19)"
+                "team-a rules:read (mimir, pyroscope) anywhere {shadow} always team-a-writers (policy.yaml:19)"
+            ),
+            format!(
+                "team-a logs:read logs:write rules:read (loki) {OFFICE} {shadow} always team-a-writers (policy.yaml:19)"
             ),
         ]
     );
     // An expired grant gives nobody anything; the pattern `*` does.
     let run = room.run(&["access", "--policy", "policy.yaml", "--tenant", "archive"]);
-    assert_eq!(rows(&run.out)[1..], ["sre (0f3c9a1e) *:read anywhere always grants[2] (line 27)"]);
+    assert_eq!(rows(&run.out)[1..], ["sre (0f3c9a1e) *:read anywhere always grants[2] (policy.yaml:27)"]);
 
     let until = POLICY
         .replace("2020-01-31", "2999-01-31")
@@ -44,7 +46,7 @@ fn who_reaches_a_tenant() {
         json!({
             "group": "team-a", "raw_groups": [], "tenants": ["archive"], "except_tenants": [],
             "scopes": ["logs:read", "rules:read (loki)"], "from": [office], "shadow": [],
-            "until": "2999-01-31T00:00:00Z", "grants": [{"name": "migration", "owner": null, "line": 23}],
+            "until": "2999-01-31T00:00:00Z", "grants": [{"name": "migration", "owner": null, "file": "until.yaml", "line": 23}],
         })
     );
     room.run(&["access", "--policy", "until.yaml", "--tenant", "all"]).says(0, &["\neveryone "]);
@@ -60,8 +62,8 @@ fn what_a_group_reaches() {
         rows(&run.out),
         [
             "TENANT SCOPES FROM UNTIL BY",
-            "* except team-a *:read anywhere always grants[2] (line 27)",
-            "team-a *:read anywhere [shadow: vpn (198.51.100.7)] always grants[2] (line 27)",
+            "* except team-a *:read anywhere always grants[2] (policy.yaml:27)",
+            "team-a *:read anywhere [shadow: vpn (198.51.100.7)] always grants[2] (policy.yaml:27)",
         ]
     );
     // The same by the group that the issuer gives.
@@ -71,9 +73,10 @@ fn what_a_group_reaches() {
     assert_eq!(
         rows(&run.out)[3..],
         [
-            "team-a-* rules:read (mimir, pyroscope) anywhere always team-a-writers (line 19)".to_owned(),
+            "team-a-* rules:read (mimir, pyroscope) anywhere always team-a-writers (policy.yaml:19)"
+                .to_owned(),
             format!(
-                "team-a-* logs:read logs:write rules:read (loki) {OFFICE} always team-a-writers (line 19)"
+                "team-a-* logs:read logs:write rules:read (loki) {OFFICE} always team-a-writers (policy.yaml:19)"
             ),
         ]
     );
@@ -111,7 +114,7 @@ fn a_group_for_which_a_restriction_makes_a_difference_has_a_row() {
         assert_eq!(run.status, 0, "{}{}", run.out, run.err);
         rows(&run.out)[1..].to_vec()
     };
-    let row = |who: &str, from: &str| format!("{who} *:read {from} always all (line 14)");
+    let row = |who: &str, from: &str| format!("{who} *:read {from} always all (r.yaml:14)");
     let (sre, office) = ("sre (0f3c9a1e)", "office (203.0.113.0/24)");
     assert_eq!(
         ask(&restricted("except_groups: [sre]", ""), &["--tenant", "t3"]),
@@ -134,7 +137,7 @@ fn a_group_for_which_a_restriction_makes_a_difference_has_a_row() {
     );
     // Nor does it where the group reaches nothing.
     let reached = ask(&restricted("groups: [sre]", ""), &["--tenant", "t4"]);
-    assert_eq!(reached, ["leads (7d00) *:read anywhere always lead (line 15)"]);
+    assert_eq!(reached, ["leads (7d00) *:read anywhere always lead (r.yaml:15)"]);
     // A grant for something else says nothing of what everyone may do.
     let own = "authorizations: { leads: [t5] }\n";
     let policy = restricted("except_groups: [sre]", own)
@@ -145,7 +148,7 @@ fn a_group_for_which_a_restriction_makes_a_difference_has_a_row() {
         [
             row("everyone", office),
             row(sre, "anywhere"),
-            format!("{sre} logs:write anywhere always lead (line 15)"),
+            format!("{sre} logs:write anywhere always lead (r.yaml:15)"),
         ]
     );
 }
@@ -164,16 +167,16 @@ fn a_revoked_group_is_bound_all_the_same() {
             room.run(&[&["access", "--policy", "r.yaml"], args].concat())
         };
         let run = ask("groups: [sre]", &["--group", "sre"]);
-        assert_eq!(rows(&run.out)[1..], [format!("t3 *:read {office} always all (line 14)")]);
+        assert_eq!(rows(&run.out)[1..], [format!("t3 *:read {office} always all (r.yaml:14)")]);
         assert!(
             run.err.starts_with("note: the policy revokes the group `sre`: it grants nothing"),
             "{}",
             run.err
         );
         let run = ask("groups: [sre]", &["--tenant", "t3"]);
-        assert_eq!(rows(&run.out)[2], format!("sre (0f3c9a1e) *:read {office} always all (line 14)"));
+        assert_eq!(rows(&run.out)[2], format!("sre (0f3c9a1e) *:read {office} always all (r.yaml:14)"));
         let run = ask("except_groups: [sre]", &["--group", "sre"]);
-        assert_eq!(rows(&run.out)[1..], [format!("t3 *:read {office} always all (line 14)")]);
+        assert_eq!(rows(&run.out)[1..], [format!("t3 *:read {office} always all (r.yaml:14)")]);
     }
 }
 
@@ -231,9 +234,9 @@ fn entangled_patterns_are_told_grant_by_grant() {
         [&*found[1], &*found[5]],
         [
             &*format!(
-                "x-*a* except x-b* *:read {office} [for some of them also vpn (198.51.100.7)] always grants[0] (line 13)"
+                "x-*a* except x-b* *:read {office} [for some of them also vpn (198.51.100.7)] always grants[0] (many.yaml:13)"
             ),
-            &*format!("x-*e* except x-b* *:read {office} always grants[4] (line 17)"),
+            &*format!("x-*e* except x-b* *:read {office} always grants[4] (many.yaml:17)"),
         ]
     );
     let report = room.run(&["access", "--policy", "many.yaml", "--group", "g", "--format", "json"]).json();

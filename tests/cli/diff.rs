@@ -196,9 +196,9 @@ fn where_too_much_overlaps_the_rules_are_compared() {
         rows(&run.out)[2..],
         [
             "CHANGE RULE WHO TENANT SCOPES FROM UNTIL",
-            "lost grant authorizations.group1 (line 28) group1 tenant1 *:read as restricted always",
-            "gained grant authorizations.group1 (line 28) group1 tenant1, tenant2 *:read as restricted always",
-            "gained restriction g11 (line 68) everyone except g11 tenant1 *:read metrics:write logs:write logs:delete traces:write profiles:write rules:write alerts:write vpn (198.51.100.7) -",
+            "lost grant authorizations.group1 (old.yaml:28) group1 tenant1 *:read as restricted always",
+            "gained grant authorizations.group1 (new.yaml:28) group1 tenant1, tenant2 *:read as restricted always",
+            "gained restriction g11 (new.yaml:68) everyone except g11 tenant1 *:read metrics:write logs:write logs:delete traces:write profiles:write rules:write alerts:write vpn (198.51.100.7) -",
         ]
     );
     let report = room.run(&["diff", "old.yaml", "new.yaml", "--format", "json"]).json();
@@ -207,6 +207,6 @@ fn where_too_much_overlaps_the_rules_are_compared() {
         [&json!(false), &json!(true), &json!([])]
     );
     let rule = &report["rules"][2];
-    assert_eq!([&rule["change"], &rule["rule"]], ["gained", "restriction"]);
+    assert_eq!([&rule["change"], &rule["rule"], &rule["file"]], ["gained", "restriction", "new.yaml"]);
     assert_eq!([&rule["groups"], &rule["except_groups"]], [&json!(["*"]), &json!(["raw-g11"])]);
 }

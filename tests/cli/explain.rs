@@ -90,28 +90,34 @@ fn explain_shows_every_rule_that_took_part() {
         "what     GET /loki/api/v1/query?query=1: logs:read on loki\n",
         "where    198.18.0.5\n",
         "\ntenant archive\n",
-        "    migration (line 23): expired 2020-01-31T00:00:00Z\n",
+        "    migration (policy.yaml:23): expired 2020-01-31T00:00:00Z\n",
         "\ntenant team-a\n",
-        "    team-a-writers (line 19): allows\n",
-        "    grants[2] (line 27): is for other groups: sre\n",
-        "    logs-from-office (line 37): VIOLATED, 198.18.0.5 is in none of office (203.0.113.0/24 2001:db8::/32), 192.0.2.9\n",
+        "    team-a-writers (policy.yaml:19): allows\n",
+        "    grants[2] (policy.yaml:27): is for other groups: sre\n",
+        "    logs-from-office (policy.yaml:37): VIOLATED, 198.18.0.5 is in none of office (203.0.113.0/24 2001:db8::/32), 192.0.2.9\n",
         "  the client is told: 403 Forbidden: not allowed to access this tenant\n",
     ]);
     room.explain("--groups team-a --tenant team-a --scope logs:read --client-ip 203.0.113.7").says(0, &[
-        "logs-from-office (line 37): satisfied, 203.0.113.7 is in office (",
-        "trial (line 41): VIOLATED, 203.0.113.7 is in none of vpn (198.51.100.7) [shadow: recorded, denies nothing]\n",
-        "  by grant team-a-writers (line 19)\n",
-        "  shadow: would deny (ip_forbidden) by restriction trial (line 41)\n",
+        "logs-from-office (policy.yaml:37): satisfied, 203.0.113.7 is in office (",
+        "trial (policy.yaml:41): VIOLATED, 203.0.113.7 is in none of vpn (198.51.100.7) [shadow: recorded, denies nothing]\n",
+        "  by grant team-a-writers (policy.yaml:19)\n",
+        "  shadow: would deny (ip_forbidden) by restriction trial (policy.yaml:41)\n",
     ]);
     room.explain("--groups team-a,sre --tenant team-a --scope logs:write").says(
         0,
-        &["not for members of sre\n", "grants[2] (line 27): does not cover logs:write, only metrics:read, "],
+        &[
+            "not for members of sre\n",
+            "grants[2] (policy.yaml:27): does not cover logs:write, only metrics:read, ",
+        ],
     );
 
     let found = room
         .explain("--groups team-a --tenant team-a-x --scope logs:read --client-ip 198.18.0.5 --format json")
         .json();
-    assert_eq!(found["restriction"], json!({"name": "logs-from-office", "owner": null, "line": 37}));
+    assert_eq!(
+        found["restriction"],
+        json!({"name": "logs-from-office", "owner": null, "file": "policy.yaml", "line": 37})
+    );
     assert_eq!((&found["grant"], &found["shadow"]), (&Value::Null, &Value::Null));
     assert_eq!(found["time"], NOW);
     assert_eq!(found["request"]["backends"], json!(["loki"]));
@@ -129,7 +135,7 @@ fn explain_shows_every_rule_that_took_part() {
         .json();
     assert_eq!(
         found["shadow"],
-        json!({"decision": "deny", "reason": "ip_forbidden", "restriction": {"name": "trial", "owner": null, "line": 41}})
+        json!({"decision": "deny", "reason": "ip_forbidden", "restriction": {"name": "trial", "owner": null, "file": "policy.yaml", "line": 41}})
     );
 }
 
@@ -231,16 +237,16 @@ fn explain_tells_what_a_gateway_in_shadow_mode_applies() {
         0,
         &[
             // Every rule that took part is still shown.
-            "    team-a-writers (line 19): allows\n",
-            "    logs-from-office (line 37): VIOLATED, 198.18.0.5 is in none of ",
+            "    team-a-writers (shadow.yaml:19): allows\n",
+            "    logs-from-office (shadow.yaml:37): VIOLATED, 198.18.0.5 is in none of ",
             "\ndecision: allow (granted)\n",
             "  mode shadow: denials are recorded and not applied until 2026-06-20T00:00:00Z\n",
-            "  shadow: would deny (ip_forbidden) by restriction logs-from-office (line 37)\n",
+            "  shadow: would deny (ip_forbidden) by restriction logs-from-office (shadow.yaml:37)\n",
             "  the client would be told: 403 Forbidden: ip not allowed\n",
         ],
     );
     let found = ask(NOW, &format!("{outside} --format json")).json();
-    let rule = json!({"name": "logs-from-office", "owner": null, "line": 37});
+    let rule = json!({"name": "logs-from-office", "owner": null, "file": "shadow.yaml", "line": 37});
     for (key, expected) in [
         ("decision", json!("allow")),
         ("reason", json!("granted")),
@@ -382,7 +388,7 @@ fn explain_judges_service_accounts() {
     let found = explain_several(&room, &format!("--groups service:agent {request} --format json"), "").json();
     assert_eq!(
         found["service_account"],
-        json!({"name": "agent", "line": 16, "outcome": "violated", "networks": [
+        json!({"name": "agent", "file": "several.yaml", "line": 16, "outcome": "violated", "networks": [
             {"name": "pods", "networks": ["10.20.0.0/16"], "contains_client": false},
             {"name": "192.0.2.9", "networks": ["192.0.2.9"], "contains_client": false},
         ]})

@@ -57,14 +57,17 @@ fn explain_and_access_name_the_owner_of_a_rule() {
     run.says(
         2,
         &[
-            "    readers (owner team-b, line 2): allows\n",
-            "    lab (owner team-b, line 4): VIOLATED",
-            "    logs-from-office (line 37): satisfied",
-            "  by restriction lab (owner team-b, line 4)\n",
+            "    readers (owner team-b, dir/owners.d/team-b.yaml:2): allows\n",
+            "    lab (owner team-b, dir/owners.d/team-b.yaml:4): VIOLATED",
+            "    logs-from-office (dir/policy.yaml:37): satisfied",
+            "  by restriction lab (owner team-b, dir/owners.d/team-b.yaml:4)\n",
         ],
     );
     let run = room.run(&[&asked[..], &["--client-ip", "203.0.113.5", "--format", "json"]].concat()).json();
-    assert_eq!(run["restriction"], json!({"name": "lab", "owner": "team-b", "line": 4}));
+    assert_eq!(
+        run["restriction"],
+        json!({"name": "lab", "owner": "team-b", "file": "dir/owners.d/team-b.yaml", "line": 4})
+    );
     let rules = &run["tenants"]["rules"][0];
     let owners = |list: &Value| -> Vec<Value> {
         list.as_array().unwrap().iter().map(|rule| rule["owner"].clone()).collect()
@@ -73,11 +76,14 @@ fn explain_and_access_name_the_owner_of_a_rule() {
     assert_eq!(owners(&rules["restrictions"]), [Value::Null, json!("team-b")]);
 
     let run = room.run(&["access", "--policy", "dir", "--tenant", "team-b"]);
-    run.says(0, &["readers (owner team-b, line 2)", "grants[2] (line 27)"]);
+    run.says(0, &["readers (owner team-b, dir/owners.d/team-b.yaml:2)", "grants[2] (dir/policy.yaml:27)"]);
     let run = room.run(&["access", "--policy", "dir", "--tenant", "team-b", "--format", "json"]).json();
     let mine: Vec<&Value> =
         run["access"].as_array().unwrap().iter().filter(|row| row["group"] == "team-b").collect();
-    assert_eq!(mine[0]["grants"], json!([{"name": "readers", "owner": "team-b", "line": 2}]));
+    assert_eq!(
+        mine[0]["grants"],
+        json!([{"name": "readers", "owner": "team-b", "file": "dir/owners.d/team-b.yaml", "line": 2}])
+    );
     let demands: Vec<&Value> = mine.iter().flat_map(|row| row["from"].as_array().unwrap()).collect();
     assert!(demands.iter().any(|demand| demand["restriction"] == "lab" && demand["owner"] == "team-b"));
 }
@@ -140,7 +146,7 @@ fn access_lists_service_accounts_where_they_must_be() {
     room.write("accounts.yaml", &with_account(ACCOUNTS));
     let run = room.run(&["access", "--policy", "accounts.yaml", "--tenant", "team-a"]);
     // No restriction on people binds it.
-    let row = "service:agent logs:write 10.20.0.0/16 always agents (line 19)".to_owned();
+    let row = "service:agent logs:write 10.20.0.0/16 always agents (accounts.yaml:19)".to_owned();
     assert!(run.status == 0 && rows(&run.out).contains(&row), "{}", run.out);
     let run =
         room.run(&["access", "--policy", "accounts.yaml", "--tenant", "team-a", "--format", "json"]).json();
@@ -154,7 +160,8 @@ fn access_lists_service_accounts_where_they_must_be() {
     );
     let run = room.run(&["access", "--policy", "accounts.yaml", "--group", "service:agent"]);
     assert!(
-        rows(&run.out).contains(&"team-a logs:write 10.20.0.0/16 always agents (line 19)".to_owned()),
+        rows(&run.out)
+            .contains(&"team-a logs:write 10.20.0.0/16 always agents (accounts.yaml:19)".to_owned()),
         "{}",
         run.out
     );

@@ -73,7 +73,7 @@ fn a_failing_test_is_2_and_refuses_the_policy() {
     assert_eq!(
         run.err,
         "cases.yaml:3:5: tests[0]: the test `incident response` expects deny, but the decision is allow (granted) by \
-         the grant `grants[2]` in line 27\n  \
+         the grant `grants[2]` in policy.yaml:27\n  \
          help: correct the rules or the test; `tenantauth explain` shows every rule that took part\n"
     );
     let report = room.run(&["test", "policy.yaml", "cases.yaml", "--format", "json"]);

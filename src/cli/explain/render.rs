@@ -118,7 +118,7 @@ fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
             out,
             "    {} ({}): {}",
             plain(&grant.name),
-            place_of(grant.owner.as_deref(), grant.line),
+            place_of(grant.owner.as_deref(), &grant.file, grant.line),
             grant_outcome(grant, explanation)
         );
     }
@@ -133,7 +133,7 @@ fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
     for restriction in &found.restrictions {
         let outcome = restriction_outcome(restriction, explanation);
         let shadow = if restriction.shadow { " [shadow: recorded, denies nothing]" } else { "" };
-        let place = place_of(restriction.owner.as_deref(), restriction.line);
+        let place = place_of(restriction.owner.as_deref(), &restriction.file, restriction.line);
         _ = writeln!(out, "    {} ({place}): {outcome}{shadow}", plain(&restriction.name));
     }
 }
@@ -187,8 +187,9 @@ fn network(network: &NetworkSeen) -> String {
 
 fn decision(out: &mut String, Explanation { applied: found, .. }: &Explanation) {
     _ = writeln!(out, "\ndecision: {} ({})", found.decision, found.reason);
-    let rule =
-        |rule: &RuleName| format!("{} ({})", plain(&rule.name), place_of(rule.owner.as_deref(), rule.line));
+    let rule = |rule: &RuleName| {
+        format!("{} ({})", plain(&rule.name), place_of(rule.owner.as_deref(), &rule.file, rule.line))
+    };
     if let Some(grant) = &found.grant {
         _ = writeln!(out, "  by grant {}", rule(grant));
     }

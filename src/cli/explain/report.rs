@@ -57,12 +57,15 @@ pub(super) struct RuleName {
     pub(super) name: String,
     /// Whose document it stands in; null for the platform's.
     pub(super) owner: Option<String>,
+    /// That document.
+    pub(super) file: String,
     pub(super) line: u32,
 }
 
 impl RuleName {
     pub(super) fn of(name: &str, owner: Option<u32>, line: u32, snapshot: &Snapshot) -> Self {
-        Self { name: name.to_owned(), owner: snapshot.owner_name(owner).map(str::to_owned), line }
+        let (file, whose) = (snapshot.file_of(owner).to_owned(), snapshot.owner_name(owner));
+        Self { name: name.to_owned(), owner: whose.map(str::to_owned), file, line }
     }
 }
 
@@ -152,6 +155,8 @@ pub(super) struct GrantSeen {
     pub(super) name: String,
     /// Whose document it stands in; null for the platform's.
     pub(super) owner: Option<String>,
+    /// That document.
+    pub(super) file: String,
     pub(super) line: u32,
     /// `allows`, `other_scope`, `expired` or `other_groups`.
     pub(super) outcome: &'static str,
@@ -166,6 +171,8 @@ pub(super) struct RestrictionSeen {
     pub(super) name: String,
     /// Whose document it stands in; null for the platform's.
     pub(super) owner: Option<String>,
+    /// That document.
+    pub(super) file: String,
     pub(super) line: u32,
     /// `satisfied`, `violated` or `excepted`.
     pub(super) outcome: &'static str,
@@ -178,6 +185,8 @@ pub(super) struct RestrictionSeen {
 #[derive(Serialize)]
 pub(super) struct AccountSeen {
     pub(super) name: String,
+    /// The document that it stands in.
+    pub(super) file: String,
     pub(super) line: u32,
     /// `satisfied` or `violated` by the client address, which stands for the TCP peer.
     pub(super) outcome: &'static str,
@@ -186,13 +195,14 @@ pub(super) struct AccountSeen {
 }
 
 impl AccountSeen {
-    pub(super) fn of(account: &ServiceAccount, client: Option<ClientIp>) -> Self {
+    pub(super) fn of(account: &ServiceAccount, snapshot: &Snapshot, client: Option<ClientIp>) -> Self {
         let inside = account
             .networks
             .as_ref()
             .is_none_or(|networks| client.is_some_and(|client| networks.contains(client.addr())));
         Self {
             name: account.name.to_string(),
+            file: snapshot.file.to_string(),
             line: account.line,
             outcome: if inside { "satisfied" } else { "violated" },
             networks: account.networks.is_some().then(|| seen_networks(&account.network_names, client)),
@@ -231,6 +241,7 @@ fn seen_grant(grant: &Grant, outcome: GrantOutcome, snapshot: &Snapshot, now: u6
     GrantSeen {
         name: grant.name.to_string(),
         owner: snapshot.owner_name(grant.owner).map(str::to_owned),
+        file: snapshot.file_of(grant.owner).to_owned(),
         line: grant.line,
         outcome: match outcome {
             GrantOutcome::Allows => "allows",
@@ -254,6 +265,7 @@ fn seen_restriction(
     RestrictionSeen {
         name: restriction.name.to_string(),
         owner: snapshot.owner_name(restriction.owner).map(str::to_owned),
+        file: snapshot.file_of(restriction.owner).to_owned(),
         line: restriction.line,
         outcome: match outcome {
             RestrictionOutcome::Satisfied => "satisfied",

@@ -90,6 +90,7 @@ pub(in crate::policy) fn add_owners(
         let (rules, outcome) = adder.choose(text);
         snapshot.owners.push(Owner {
             name: entry.name.value.clone(),
+            file: outcome.file.as_str().into(),
             tenants: super::patterns(&entry.tenants),
             available: rules.is_some(),
         });
@@ -245,6 +246,7 @@ impl Adder<'_> {
         while snapshot.owners.len() <= usize::try_from(self.number).unwrap_or(usize::MAX) {
             snapshot.owners.push(Owner {
                 name: self.entry.name.value.clone(),
+                file: problems.file().into(),
                 tenants: super::patterns(&self.entry.tenants),
                 available: true,
             });

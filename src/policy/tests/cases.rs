@@ -141,7 +141,7 @@ fn a_failing_test_refuses_the_policy_and_says_why() {
     assert_eq!(
         outcome.diagnostics.iter().find(|problem| problem.is_error()).unwrap().to_string(),
         "p.yaml:15:9: tests[0]: the test `x` expects deny, but the decision is allow (granted) by the grant \
-         `authorizations.a` in line 8\n  \
+         `authorizations.a` in p.yaml:8\n  \
          help: correct the rules or the test; `tenantauth explain` shows every rule that took part"
     );
     let (untested, cases) = compile_untested("p.yaml", text("deny").as_bytes(), &mut Shelf, NOW);

@@ -293,6 +293,42 @@ fn owners_cannot_fail_each_others_tests_nor_the_platforms() {
     assert_eq!(under(&platform, &directory).1[0].state, OwnerState::Current);
 }
 
+/// The line of a rule is one of the document that holds the rule, not of the one that holds the test.
+#[test]
+fn a_failing_test_of_an_owner_names_the_file_of_the_rule() {
+    let tests = |more: &str| {
+        format!(
+            "{more}tests:\n\
+             - {{ groups: [sre], tenant: team-a, scope: logs:read, expect: deny }}\n\
+             - {{ groups: [sre], tenant: team-a, scope: logs:write, expect: allow }}\n\
+             - {{ groups: [a], tenant: team-a, scope: logs:read, expect: deny }}\n"
+        )
+    };
+    let platform = PLATFORM.replace("grants: [", "grants: [{ name: own, groups: [a], tenants: [\"*\"] },\n ");
+    let named = |platform: &str, document: &str| -> Vec<String> {
+        let directory = Directory::with("team-a", document).and("team-b", Some(GOOD_B), None);
+        let (_, owners) = under(platform, &directory);
+        let rule =
+            |problem: String| problem.split_once(" the grant ").unwrap().1.lines().next().unwrap().to_owned();
+        errors(&owners[0]).into_iter().map(rule).collect()
+    };
+    assert_eq!(
+        named(&platform, &tests("")),
+        ["`all` in p.yaml:12", "`all` in p.yaml:12 is for other scopes", "`own` in p.yaml:11"]
+    );
+    let own = tests("grants: [{ name: mine, groups: [a], tenants: [team-a] }]\n");
+    assert_eq!(
+        named(PLATFORM, &own),
+        ["`all` in p.yaml:11", "`all` in p.yaml:11 is for other scopes", "`mine` in owners.d/team-a.yaml:1"]
+    );
+    let bound = tests("").replace("expect: deny", "expect: allow, client_ip: 192.0.2.1")
+        + "restrictions: [{ name: lab, groups: [a], networks: [office] }]\n";
+    let directory = Directory::with("team-a", &bound).and("team-b", Some(GOOD_B), None);
+    let (_, owners) = under(&platform, &directory);
+    let last = errors(&owners[0]).pop().unwrap();
+    assert!(last.contains(" by the restriction `lab` in owners.d/team-a.yaml:5\n"), "{last}");
+}
+
 #[test]
 fn revisions_follow_what_decides() {
     let of = |directory: Directory| both(&directory).0.snapshot.revision.clone();
@@ -405,7 +441,7 @@ fn odd_rules_of_owners_are_told_like_the_platforms() {
         told(&outcome.owners[0].diagnostics),
         [
             "owners.d/team-a.yaml:2:43: warning: grants[0].tenants[0]: `logs:write` is granted on every tenant, those to come included",
-            "owners.d/team-a.yaml:3:3: warning: grants[1]: `all` in line 13 of the platform's document grants all of it already",
+            "owners.d/team-a.yaml:3:3: warning: grants[1]: `all` in p.yaml:13 grants all of it already",
             "owners.d/team-a.yaml:4:3: warning: grants[2]: every tenant that it names is excepted as well: it grants nothing",
             "owners.d/team-a.yaml:5:44: warning: grants[3].expires: the grant ends within 5 days",
             "owners.d/team-a.yaml:6:14: warning: grants[4]: the issuer gives groups as GUIDs, and `team` is none",

@@ -291,7 +291,7 @@ fn grants_that_another_one_makes_superfluous() {
     ] {
         let told = |line: u32, number: usize, other: usize, other_line: u32| {
             format!(
-                "p.yaml:{line}:5: warning: grants[{number}]: `grants[{other}]` in line {other_line} grants all of it \
+                "p.yaml:{line}:5: warning: grants[{number}]: `grants[{other}]` in p.yaml:{other_line} grants all of it \
                  already\n  help: remove one of them"
             )
         };
