@@ -93,7 +93,8 @@ pub fn classify(backends: BackendSet, method: &[u8], path: &RoutePath<'_>) -> Op
 
 /// Every check of a request's path, in the promised order.
 ///
-/// - `prefix`: `enforce`'s `path_prefix` without its trailing slash, empty for none; compared undecoded.
+/// - `prefix`: `enforce`'s `path_prefix` without its trailing slash, empty for none; compared undecoded. The path is
+///   decided without it; nginx may not have removed it, so the path with it must not mean anything else.
 /// - `method`, `request_uri`: nginx's `$request_method`, `$request_uri` (raw, with the query).
 /// - `uri`: nginx's `$uri`: decoded, and perhaps rewritten.
 /// - `upgrade`: the value of the request's `Upgrade` header.
@@ -101,8 +102,8 @@ pub fn classify(backends: BackendSet, method: &[u8], path: &RoutePath<'_>) -> Op
 /// # Errors
 /// [`Reason::PathAmbiguous`] for a path that is not clean; [`Reason::RouteUnknown`] for one outside the prefix
 /// or that [`classify`] does not know, and for an upgrade that is not exactly `websocket` on a tail;
-/// [`Reason::PathAmbiguous`] where `uri` is neither that path decoded (with or without the prefix) nor a clean
-/// path that classifies alike.
+/// [`Reason::PathAmbiguous`] where the path with the prefix is denied, or known with another scope, and where `uri` is
+/// neither that path decoded (with or without the prefix) nor a clean path that classifies alike.
 pub fn route(
     backends: BackendSet,
     prefix: &str,
@@ -111,8 +112,7 @@ pub fn route(
     uri: &[u8],
     upgrade: Option<&[u8]>,
 ) -> Result<Route, Reason> {
-    let (external, internal) = paths(prefix, request_uri)?;
-    let route = decide(backends, method, internal.as_ref().unwrap_or(&external), upgrade)?;
+    let (external, internal, route) = raw(backends, prefix, method, request_uri, upgrade)?;
     let is_uri = |path: &RoutePath<'_>| path.decoded().as_bytes() == uri;
     if is_uri(&external) || internal.as_ref().is_some_and(is_uri) {
         return Ok(route);
@@ -131,8 +131,45 @@ pub fn route_raw(
     request_uri: &[u8],
     upgrade: Option<&[u8]>,
 ) -> Result<Route, Reason> {
+    raw(backends, prefix, method, request_uri, upgrade).map(|(_, _, route)| route)
+}
+
+/// The request's path, where there is a prefix that path below it, and what it does.
+#[inline]
+fn raw<'a>(
+    backends: BackendSet,
+    prefix: &str,
+    method: &[u8],
+    request_uri: &'a [u8],
+    upgrade: Option<&[u8]>,
+) -> Result<(RoutePath<'a>, Option<RoutePath<'a>>, Route), Reason> {
     let (external, internal) = paths(prefix, request_uri)?;
-    decide(backends, method, internal.as_ref().unwrap_or(&external), upgrade)
+    let Some(below) = &internal else {
+        let route = decide(backends, method, &external, upgrade)?;
+        return Ok((external, None, route));
+    };
+    let route = decide(backends, method, below, upgrade)?;
+    let route = match verdict(backends, method, external.as_str()) {
+        Verdict::Unknown => route,
+        Verdict::Denied => return Err(Reason::PathAmbiguous),
+        Verdict::Known(other) => route.merged_with(other).ok_or(Reason::PathAmbiguous)?,
+    };
+    Ok((external, internal, route))
+}
+
+/// Whether a request that was allowed still does what it did, now that nginx has redirected it and its path may be
+/// another: the path that came, or a clean one of the same scope.
+///
+/// - `backends`, `scope`: of the route that was decided. The method is the one that was decided, too.
+/// - `request_uri`, `uri`: nginx's `$request_uri`, and `$uri` as it is now.
+#[cold]
+pub fn is_same(backends: BackendSet, scope: Scope, method: &[u8], request_uri: &[u8], uri: &[u8]) -> bool {
+    let raw = request_uri.split(|byte| *byte == b'?').next().unwrap_or_default();
+    if RoutePath::parse(raw).is_ok_and(|path| path.decoded().as_bytes() == uri) {
+        return true;
+    }
+    let verdict = undecoded(uri).map(|path| verdict(backends, method, path.as_str()));
+    matches!(verdict, Some(Verdict::Known(route)) if route.scope == scope && !route.tail)
 }
 
 /// The request's path, and where there is a prefix, that path below it.
@@ -167,11 +204,7 @@ fn decide(
 /// `proxy_pass` leaves of it without the prefix) does the same as what came.
 #[cold]
 fn rewritten(backends: BackendSet, prefix: &str, method: &[u8], uri: &[u8], route: Route) -> Option<Route> {
-    // Already decoded: an escape or a question mark in it is text, which the next reader may not know.
-    if uri.iter().any(|byte| matches!(byte, b'%' | b'?')) {
-        return None;
-    }
-    let whole = RoutePath::parse(uri).ok()?;
+    let whole = undecoded(uri)?;
     let below = if prefix.is_empty() { None } else { whole.without(prefix) };
     let mut agreed = None;
     for path in [Some(&whole), below.as_ref()].into_iter().flatten() {
@@ -182,4 +215,11 @@ fn rewritten(backends: BackendSet, prefix: &str, method: &[u8], uri: &[u8], rout
         }
     }
     agreed
+}
+
+/// A `$uri` as a path. It is decoded already: an escape or a question mark in it is text, which the next reader may not
+/// know.
+fn undecoded(uri: &[u8]) -> Option<RoutePath<'_>> {
+    let plain = !uri.iter().any(|byte| matches!(byte, b'%' | b'?'));
+    plain.then(|| RoutePath::parse(uri).ok()).flatten()
 }

@@ -2,7 +2,7 @@
 
 use super::parts;
 use crate::reason::Reason;
-use crate::route::models::{nginx_uri, one_reading};
+use crate::route::models::{nginx_uri, one_reading, one_reading_below};
 use crate::route::{RoutePath, route, route_raw};
 use crate::scope::{Backend, BackendSet};
 use crate::tenant::{MAX_TENANTS, TenantList, TenantPattern};
@@ -86,6 +86,9 @@ pub(super) fn path(bytes: &[u8]) -> bool {
         let prefix = std::str::from_utf8(prefix).unwrap_or_default().trim_end_matches('/');
         let with_uri = route(BackendSet::ALL, prefix, method.as_bytes(), raw, uri, None);
         let alone = route_raw(BackendSet::ALL, prefix, method.as_bytes(), raw, None);
+        for backends in [BackendSet::ALL].into_iter().chain(Backend::ALL.map(BackendSet::of)) {
+            one_reading_below(prefix, backends, method, raw).unwrap_or_else(|failed| panic!("{failed}"));
+        }
         match (with_uri, alone) {
             (Ok(one), Ok(other)) => assert_eq!(one.scope, other.scope),
             (Ok(_), Err(reason)) => panic!("{reason} without the uri"),

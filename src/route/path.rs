@@ -21,9 +21,9 @@ impl<'a> RoutePath<'a> {
     ///
     /// # Errors
     /// [`AmbiguousPath`] for what does not begin with `/`; for `//`, `/./` and `/../`; for `\`, `#`, blanks and
-    /// control bytes; for broken escapes, and escapes that stand for a dot, a backslash, a control byte, or for
-    /// text that would again be an escape (`%252F`: ruler code of the backends decodes names once more); for
-    /// what is no UTF-8, raw or decoded. `%2F` passes only where every part around it has a name.
+    /// control bytes; for broken escapes, and escapes that stand for a dot, a backslash, a control byte, a question
+    /// mark, or for text that would again be an escape (`%252F`: ruler code of the backends decodes names once more);
+    /// for what is no UTF-8, raw or decoded. `%2F` passes only where every part around it has a name.
     pub fn parse(raw: &'a [u8]) -> Result<Self, AmbiguousPath> {
         // Not `any`: a loop without an early end is compiled to vector instructions.
         let refused = raw.iter().fold(false, |found, byte| found | is_refused(*byte));
@@ -96,7 +96,9 @@ fn decode(raw: &str) -> Result<(Cow<'_, str>, bool), AmbiguousPath> {
             continue;
         }
         let byte = (hex(&mut bytes)? << 4) | hex(&mut bytes)?;
-        if byte < b' ' || matches!(byte, 0x7f | b'\\' | b'.') {
+        // A `proxy_pass` with variables (`$uri`, `$1`) sends the decoded path as it is, and a question mark ends it there.
+        // A blank breaks the request line, which backends refuse; a `#` is a character of the path to them.
+        if byte < b' ' || matches!(byte, 0x7f | b'\\' | b'.' | b'?') {
             return Err(AmbiguousPath);
         }
         encoded_slash |= byte == b'/';

@@ -294,7 +294,7 @@ fn known_requests() {
         (Mimir, "GET /prometheus/api/v1/label/caf%C3%A9/values", "metrics:read"),
         (Mimir, "GET /prometheus/api/v1/label/café/values", "metrics:read"),
         (Mimir, "GET /prometheus/config/v1/rules/My%20rules/CPU%20%3E%2080%25", "rules:read"),
-        (Mimir, "GET /prometheus/config/v1/rules/why%3F/issue%20%2342", "rules:read"),
+        (Mimir, "GET /prometheus/config/v1/rules/why/issue%20%2342", "rules:read"),
         (Mimir, "POST /prometheus/config/v1/rules/a%2Fb", "rules:write"),
         (Mimir, "DELETE /prometheus/config/v1/rules/a%2fb/c%2Fd%2Fe", "rules:write"),
         (Mimir, "DELETE /prometheus/config/v1/rules/a%2F.b/..c", "rules:write"),
@@ -345,7 +345,6 @@ fn unknown_requests() {
         (Loki, "POST /loki/api/v1/push/"),
         (Loki, "POST /loki/api/v1/push;x=1"),
         (Loki, "POST /loki/api/v1/push%20"),
-        (Loki, "POST /loki/api/v1/push%3F"),
         (Loki, "HEAD /loki/api/v1/query"),
         (Loki, "GET /loki/api/v1/label/values"),
         (Loki, "GET /loki/api/v1/label/a/b/values"),
@@ -431,6 +430,11 @@ fn ambiguous_paths() {
         "/%0D",
         "/%1f",
         "/%7F",
+        "/%3F",
+        "/a%3fb",
+        "/loki/api/v1/push%3F",
+        "/loki/api/v1/label/a%3Fx=/values",
+        "/prometheus/config/v1/rules/why%3F",
         "/%c3",
         "/%C3%28",
         "/%C0%AF",
@@ -455,7 +459,7 @@ fn ambiguous_paths() {
         assert_eq!(RoutePath::parse(bad), Err(AmbiguousPath), "{bad:?}");
     }
     for good in
-        ["/", "/a/", "/a.b", "/...", "/.a", "/a%20b", "/%25", "/%25/a", "/a%25zz", "/%C3%A9", "/%3b%3F%23"]
+        ["/", "/a/", "/a.b", "/...", "/.a", "/a%20b", "/%25", "/%25/a", "/a%25zz", "/%C3%A9", "/%3b%26%23"]
     {
         assert_eq!(RoutePath::parse(good.as_bytes()).map(|path| path.as_str()), Ok(good));
     }
@@ -615,6 +619,47 @@ fn the_prefix_is_removed_once_at_a_segment() {
     assert_eq!(path.without("/pre").map(|path| path.as_str()), Some("/"));
 }
 
+/// nginx may not have removed the prefix: the path with it must mean the same, or nothing.
+#[test]
+fn a_prefix_that_is_kept_changes_nothing() {
+    let check = |backends, prefix: &str, request: &str| {
+        let (method, path) = request.split_once(' ').unwrap();
+        let alone = route_raw(backends, prefix, method.as_bytes(), path.as_bytes(), None);
+        for uri in [path, path.strip_prefix(prefix).unwrap()] {
+            let whole = route(backends, prefix, method.as_bytes(), path.as_bytes(), uri.as_bytes(), None);
+            assert_eq!(whole, alone, "{prefix} of {request} as {uri}");
+        }
+        alone.map(|route| route.scope.name())
+    };
+    let (loki, mimir) = (BackendSet::of(Loki), BackendSet::of(Mimir));
+    for (backends, prefix, request) in [
+        // Mimir's push below the prefix, Loki's with it.
+        (BackendSet::ALL, "/loki", "POST /loki/api/v1/push"),
+        (loki.union(mimir), "/loki", "POST /loki/api/v1/push"),
+        // Denied as it stands.
+        (loki, "/compactor", "GET /compactor/loki/api/v1/labels"),
+        (mimir, "/alertmanager", "GET /alertmanager/prometheus/api/v1/query"),
+    ] {
+        let found = check(backends, prefix, request);
+        let below = request.replacen(prefix, "", 1);
+        assert!(plain(backends, &below).is_ok(), "{below}");
+        assert_eq!(found, Err(PathAmbiguous), "{prefix} of {request}");
+    }
+    for (backends, prefix, request, scope) in [
+        // Nobody knows the path with the prefix.
+        (BackendSet::ALL, "/pre", "POST /pre/loki/api/v1/push", "logs:write"),
+        // The only backend that does is not asked.
+        (mimir, "/loki", "POST /loki/api/v1/push", "metrics:write"),
+        // The same on both ways.
+        (loki.union(mimir), "/loki", "GET /loki/api/v1/rules", "rules:read"),
+    ] {
+        assert_eq!(check(backends, prefix, request), Ok(scope), "{prefix} of {request}");
+    }
+    // Then restrictions for either of them apply.
+    let rules = route_raw(loki.union(mimir), "/loki", b"GET", b"/loki/api/v1/rules", None).unwrap();
+    assert_eq!(rules.backends, loki.union(mimir));
+}
+
 #[test]
 fn upgrades_are_for_tails() {
     let upgrade = |path: &str, value: &[u8]| {
@@ -642,8 +687,8 @@ fn what_nginx_made_of_the_path_must_do_the_same() {
         ("", "GET /loki/api/v1/query?a=b", "/loki/api/v1/query", "logs:read"),
         (
             "",
-            "GET /loki/api/v1/label/a%20%C3%A9%3F%25/values",
-            "/loki/api/v1/label/a é?%/values",
+            "GET /loki/api/v1/label/a%20%C3%A9%23%25/values",
+            "/loki/api/v1/label/a é#%/values",
             "logs:read",
         ),
         ("/pre", "GET /pre/loki/api/v1/query", "/pre/loki/api/v1/query", "logs:read"),

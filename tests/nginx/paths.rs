@@ -248,6 +248,94 @@ fn an_external_prefix_is_removed_once() {
     }
 }
 
+/// What a `proxy_pass` with variables sends is decoded: it says the same, or never arrives.
+#[test]
+fn decoded_paths_that_are_sent_as_they_are_mean_the_same() {
+    let forms = [
+        ("uri", "location / { proxy_pass http://@UPSTREAM@$uri; }"),
+        ("args", "location / { proxy_pass http://@UPSTREAM@$uri$is_args$args; }"),
+        ("rewrite", "location / { rewrite ^/(.*)$ /$1 break; proxy_pass http://@UPSTREAM@; }"),
+        ("capture", "location ~ ^/(.*)$ { proxy_pass http://@UPSTREAM@/$1; }"),
+        ("named", "location ~ ^(?<rest>/.*)$ { proxy_pass http://@UPSTREAM@$rest; }"),
+        ("set", "location / { set $to $uri; proxy_pass http://@UPSTREAM@$to; }"),
+    ];
+    let enforce = r#"rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }"#;
+    let http: String = forms
+        .iter()
+        .map(|(name, location)| {
+            format!("server {{ listen 127.0.0.1:@PORT:{name}@; {enforce} {location} }}\n")
+        })
+        .collect();
+    let site = Site::builder().http(&http).start();
+    for (form, _) in forms {
+        for byte in 0..=255_u8 {
+            for text in
+                [format!("a%{byte:02X}b"), format!("a%{byte:02x}"), format!("a%20HTTP/1.1%{byte:02X}")]
+            {
+                let target = format!("/loki/api/v1/label/{text}/values");
+                let answer = ask(&site, form, "GET", &target);
+                let case = format!("{form} {target}: {} {}", answer.status, answer.reason());
+                let Some(seen) = site.upstream.take().pop() else {
+                    assert!([400, 403].contains(&answer.status), "{case}");
+                    continue;
+                };
+                let line = seen.head.lines().next().unwrap();
+                let sent =
+                    line.strip_prefix("GET ").and_then(|rest| rest.strip_suffix(" HTTP/1.0")).expect(line);
+                assert!(!sent.contains(['?', '\\', '\r', '\n', '\0', '\t', '\x7f']), "{case}: {line}");
+                // A blank makes a request line of four parts, which net/http refuses: its version would hold one.
+                if !sent.contains(' ') {
+                    // Decoded once more it is the name that was decided: a `%` in front of no digits is refused there.
+                    let name = sent
+                        .strip_prefix("/loki/api/v1/label/")
+                        .and_then(|path| path.strip_suffix("/values"));
+                    let name = name.unwrap_or_else(|| panic!("{case}: {line}"));
+                    let plain = char::from(byte).to_string();
+                    let decoded = name.replacen(&format!("%{byte:02X}"), &plain, 1).replacen("%20", " ", 1);
+                    let wanted = text.replacen("%20", " ", 1);
+                    let wanted = wanted.replacen(&format!("%{byte:02X}"), &plain, 1);
+                    let wanted = wanted.replacen(&format!("%{byte:02x}"), &plain, 1);
+                    assert_eq!(decoded, wanted, "{case}: {line}");
+                }
+            }
+        }
+        for refused in ["%3F", "%3f", "%0A", "%0d%0a", "%00", "%09", "%7F", "%5C", "%2E", "%2F", "%253F"] {
+            let answer = ask(&site, form, "GET", &format!("/loki/api/v1/label/a{refused}b/values"));
+            // nginx itself refuses NUL.
+            let nul = refused == "%00" && answer.status == 400;
+            assert!(nul || answer.reason() == "path_ambiguous", "{form} {refused}: {answer:?}");
+        }
+        assert!(site.upstream.take().is_empty());
+    }
+}
+
+/// A prefix that Mimir's clients have, and Loki's paths begin with.
+#[test]
+fn a_prefix_that_is_not_removed_leads_nowhere_else() {
+    let enforce = |options: &str| {
+        format!(
+            "rewrite_by_lua_block {{ require(\"tenantauth\").enforce {{ {options} path_prefix = \"/loki\" }} }}"
+        )
+    };
+    let http = format!(
+        "server {{ listen 127.0.0.1:@PORT:any@; {} location / {{ proxy_pass http://@UPSTREAM@; }} }}
+         server {{ listen 127.0.0.1:@PORT:two@; {} location / {{ proxy_pass http://@UPSTREAM@; }} }}
+         server {{ listen 127.0.0.1:@PORT:mimir@; {}
+             location / {{ rewrite ^/loki(/.*)$ $1 break; proxy_pass http://@UPSTREAM@; }} }}",
+        enforce(""),
+        enforce("backend = { \"mimir\", \"loki\" },"),
+        enforce("backend = \"mimir\",")
+    );
+    let site = Site::builder().http(&http).start();
+    for port in ["any", "two"] {
+        assert_denied(&ask(&site, port, "POST", "/loki/api/v1/push"), "path_ambiguous");
+        assert_allowed(&ask(&site, port, "GET", "/loki/prometheus/api/v1/query"));
+    }
+    site.upstream.take();
+    assert_allowed(&ask(&site, "mimir", "POST", "/loki/api/v1/push"));
+    assert_eq!(site.upstream.only().target(), "/api/v1/push");
+}
+
 #[test]
 fn the_backends_that_are_named_know_the_path() {
     let http = r#"

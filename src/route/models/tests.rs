@@ -116,6 +116,23 @@ proptest! {
         }
     }
 
+    /// Its first segments for a prefix, or one that some backend knows.
+    #[test]
+    fn below_a_prefix_there_is_one_reading(
+        (backend, path) in near_a_row(),
+        count in 1_usize..4,
+        front in proptest::sample::select(vec!["", "/loki", "/prometheus", "/api", "/alertmanager", "/compactor"]),
+    ) {
+        let path = front.to_owned() + &path;
+        let prefix = path.split('/').take(count + 1).collect::<Vec<_>>().join("/");
+        for method in METHODS {
+            for backends in [BackendSet::of(backend), BackendSet::ALL] {
+                one_reading_below(&prefix, backends, method, path.as_bytes())?;
+                one_reading_below(front, backends, method, path.as_bytes())?;
+            }
+        }
+    }
+
     #[test]
     fn of_any_pieces_there_is_one_reading((backend, path) in anything()) {
         for method in METHODS {
