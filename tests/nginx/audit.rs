@@ -228,8 +228,28 @@ fn requests_that_nginx_refuses_itself_leave_a_record_without_a_decision() {
     for (record, status) in records(&site, refused.len()).iter().zip(refused) {
         assert_eq!(record["status"], status, "{record}");
         assert_eq!((&record["decision"], &record["reason"]), (&Value::Null, &Value::Null), "{record}");
-        assert_eq!(record["peer"], "127.0.0.1");
+        assert_eq!(record["peer"], Value::Null);
     }
+}
+
+/// The realip module may not be there, so http.conf cannot name the peer; `$remote_addr` is what a header says.
+#[test]
+fn a_header_does_not_become_the_peer_of_an_undecided_request() {
+    let server = r#"
+        set_real_ip_from 127.0.0.1;
+        real_ip_header X-Forwarded-For;
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / { client_max_body_size 1k; proxy_pass http://@UPSTREAM@; }
+    "#;
+    let site = Site::builder().server(server).start();
+    site.expect_errors();
+    let forwarded = query(&["group1"], "tenant1").header("X-Forwarded-For", "203.0.113.66");
+    assert_eq!(site.send(forwarded.clone().header("Content-Length", "2000")).status, 413);
+    assert_eq!(site.send(forwarded).status, 200);
+    let records = records(&site, 2);
+    assert_eq!(records[0]["peer"], Value::Null, "{}", records[0]);
+    assert_eq!(records[1]["peer"], "127.0.0.1", "{}", records[1]);
 }
 
 #[test]
