@@ -13,7 +13,7 @@ mod sharing;
 mod state;
 
 pub use keys::Shared;
-pub use request::{Incoming, NeedsRemoteAddr, Request, Server, Verdict, undecided};
+pub use request::{Incoming, NeedsRemoteAddr, Request, Server, Verdict, is_allowed_again, undecided};
 pub use sharing::LAST_GOOD;
 
 use crate::audit::{Clock, Text};

@@ -8,7 +8,8 @@ mod gateway;
 mod shared_dict;
 
 use crate::engine::{
-    Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Server, Shared, undecided, unix_now,
+    Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Server, Shared, is_allowed_again, undecided,
+    unix_now,
 };
 use crate::metrics::exposition;
 use crate::reason::Reason;
@@ -246,6 +247,19 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
                     }
                 };
                 Ok((code, BString::from(record.as_bytes()), passes))
+            },
+        )?,
+    )?;
+    native.set(
+        "is_allowed_again",
+        lua.create_function(
+            |_, (record, method, request_uri, uri): (LuaString, LuaString, LuaString, LuaString)| {
+                Ok(is_allowed_again(
+                    &record.as_bytes(),
+                    &method.as_bytes(),
+                    &request_uri.as_bytes(),
+                    &uri.as_bytes(),
+                ))
             },
         )?,
     )?;

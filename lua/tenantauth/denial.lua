@@ -4,6 +4,14 @@ local ngx = ngx
 
 local _M = {}
 
+-- In the other phases nothing can be sent.
+local SENDING_PHASES = { server_rewrite = true, rewrite = true, access = true, precontent = true, content = true }
+
+
+function _M.can_be_sent()
+    return SENDING_PHASES[ngx.get_phase()] == true
+end
+
 
 -- Ends the request. `sentence` and `reason` come from the closed list; nothing of the request is in them.
 function _M.send(status, reason, sentence, json)

@@ -41,6 +41,9 @@ local BUCKETS = 32
 
 local _M = {}
 
+-- How many functions of ours a mistake is found beneath, at the least: `enforce`, `pcall`, `run`.
+local LEVEL = 3
+
 local servers = {}
 -- Those of configurations that name one backend and nothing else: nearly all.
 local servers_of_backend = {}
@@ -109,12 +112,26 @@ local function header_names(value)
 end
 
 
+local function again(value)
+    if value ~= true then
+        return "must be `true`"
+    end
+end
+
+
 local ENFORCE_OPTIONS = {
     backend = backend_names,
     path_prefix = path_prefix,
     client_ip = client_ip,
     forward_headers = header_names,
+    again = again,
 }
+
+-- No engine knows this number: what it is asked to decide with it is an internal error.
+local UNKNOWN = 0xffffffff
+-- In place of the server that options would describe: of `again`, and of what is no options.
+local AGAIN = { number = UNKNOWN, json = false, prefix = "", again = true }
+local NONE = { number = UNKNOWN, json = false, prefix = "" }
 
 
 local function new_server(options)
@@ -141,7 +158,13 @@ end
 
 
 local function uncommon_server_of(options)
-    options_of.check(3, "enforce", options, ENFORCE_OPTIONS)
+    options_of.check(LEVEL + 2, "enforce", options, ENFORCE_OPTIONS)
+    if options.again then
+        if next(options, next(options)) ~= nil then
+            options_of.fail(LEVEL + 2, "enforce", "option `again` excludes every other one")
+        end
+        return AGAIN
+    end
     local key = joined(options.backend) .. "\0" .. (options.path_prefix or "") .. "\0" .. (options.client_ip or "")
         .. "\0" .. joined(options.forward_headers)
     local server = servers[key]
@@ -240,6 +263,7 @@ local function wants_json(server)
 end
 
 
+-- Ends the request.
 local function deny(server, reason)
     local status, sentence = native.denial_of(reason)
     ngx_log(ngx.INFO, "tenantauth: denied: ", reason, "; request ", ngx_var.request_id or "")
@@ -247,14 +271,23 @@ local function deny(server, reason)
 end
 
 
--- A request that reaches `enforce` in a way in which it cannot be decided.
-local function deny_internal(server, why)
+-- The record of this request's first decision; nil where there was none, or no http.conf.
+local function earlier_record()
+    local record = ngx_var.tenantauth_record
+    if record and not match(record, '^[^,]*,"decision":null') then
+        return record
+    end
+end
+
+
+-- A request that reaches `enforce` in a way in which it cannot be decided. Returns how it is denied, if it is.
+local function refuse(server, why)
     ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", ngx_var.uri or "", "`")
     local code, record, passes = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
-    -- A subrequest shares the variables of its main request, whose record stays.
+    -- A first decision keeps its record, and so does the main request of a subrequest, which shares its variables.
     local audited = false
-    if not ngx.is_subrequest then
+    if not ngx.is_subrequest and not earlier_record() then
         audited = pcall(assign_record, record)
         if not audited then
             warn_of_http_conf()
@@ -262,7 +295,7 @@ local function deny_internal(server, why)
     end
     count(code, 0, 0, audited)
     if not passes then
-        return deny(server, "internal_error")
+        return server, "internal_error"
     end
 end
 
@@ -298,72 +331,162 @@ local function apply(r)
 end
 
 
--- The record of this request's first decision; nil where there was none, or no http.conf.
-local function earlier_record()
-    local record = ngx_var.tenantauth_record
-    if record and not match(record, '^[^,]*,"decision":null') then
-        return record
-    end
+-- While the whole gateway only records, the request goes on every time.
+local function is_watched(record)
+    return match(record, '^[^,]*,"decision":"allow","reason":"granted","mode":"shadow"') ~= nil
 end
 
 
 -- An internal redirect of a request that was decided, or a second `enforce`: denied, with the first reason if it
 -- had been denied. Its record stays as it is.
-local function refuse_again(server, record)
-    -- While the whole gateway only records, the request goes on this time as well.
-    if match(record, '^[^,]*,"decision":"allow","reason":"granted","mode":"shadow"') then
+local function refuse_decided(server, record)
+    if is_watched(record) then
         return
     end
     local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
     if reason then
-        return deny(server, reason)
+        return server, reason
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed already and came again, as `", ngx_var.uri,
-        "`: give the location `rewrite_by_lua_block { }`")
-    return deny(server, "internal_error")
+        "`: its location needs `enforce { again = true }` if it proxies, ",
+        "`rewrite_by_lua_block { }` if its pages are static")
+    return server, "internal_error"
+end
+
+
+-- `again`: lets a request go on that was allowed, if what goes upstream now still is what was allowed.
+local function pass_again(record)
+    if not record then
+        return refuse(AGAIN, "a request that was never decided cannot pass `again`")
+    end
+    if is_watched(record) then
+        return
+    end
+    if native.is_allowed_again(record, get_method(), ngx_var.request_uri or "", ngx_var.uri or "") then
+        return
+    end
+    local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
+    if reason then
+        return AGAIN, reason
+    end
+    ngx_log(ngx.ERR, "tenantauth: this request was allowed as another one and came again, as `", get_method(), " ",
+        ngx_var.uri, "`: fall back to a named location, which keeps method and path")
+    return AGAIN, "internal_error"
+end
+
+
+-- Statuses with which nginx refuses what it has not read, or not understood.
+local UNREADABLE = {
+    [400] = true, [408] = true, [413] = true, [414] = true, [421] = true, [431] = true,
+    [494] = true, [495] = true, [496] = true, [497] = true, [501] = true, [505] = true,
+}
+
+
+-- Whether all headers of an internally redirected request were read. nginx may have refused it before, and an
+-- error_page brought it here with the headers that precede the one it did not like.
+local function is_whole()
+    -- 0 where the error_page says `=`, and after a `rewrite`.
+    if UNREADABLE[ngx.status] then
+        return false
+    end
+    -- Unset until the headers are read.
+    if ngx_var.sent_http_connection == "keep-alive" then
+        return true
+    end
+    -- The client, or a setting, closes the connection. HTTP/2 has a request line once all headers are there.
+    local version = ngx.req.http_version()
+    if version == 2 then
+        return (ngx_var.request or "") ~= ""
+    end
+    -- Of HTTP/3 it cannot be told. HTTP/0.9 has no headers.
+    if not version or version < 1 or version > 1.1 or (ngx_var.request or "") == "" then
+        return version == 0.9
+    end
+    local ok, text = pcall(ngx.req.raw_header)
+    return ok and text:sub(-4) == "\r\n\r\n"
+end
+
+
+-- Decides this request. Returns nothing where it goes on, otherwise the server and the reason of its denial. Whatever
+-- may raise an error is in here.
+local function run(options)
+    local server = server_of(options)
+    local phase = get_phase()
+    if phase ~= "rewrite" and phase ~= "access" then
+        options_of.fail(LEVEL, "enforce", "must be called in the rewrite or access phase, not in " .. phase)
+    end
+    ensure()
+    if ngx.is_subrequest then
+        return refuse(server, "a subrequest cannot be decided")
+    end
+    -- Looked at only here: otherwise this is the first time that the request comes by. (In the access phase it may
+    -- have been decided in the rewrite phase.)
+    local internal = is_internal()
+    if internal or phase == "access" then
+        local earlier = earlier_record()
+        if server.again then
+            return pass_again(earlier)
+        end
+        if earlier then
+            return refuse_decided(server, earlier)
+        end
+        if internal and not is_whole() then
+            return refuse(server, "nginx refused this request before it had read it")
+        end
+    end
+    local r = get_request()
+    local code, nanoseconds, bucket = ask(r, server.number)
+    -- Anything but a number of a decision.
+    if not (code >= 0) then
+        return refuse(server, "the decision failed: " .. tostring(code))
+    end
+    local allowed = code % REASONS == GRANTED
+    if allowed then
+        -- First, so that no record says `allow` of a request whose headers could not be cleaned.
+        apply(r)
+        count(code, nanoseconds, bucket, set_record(r))
+        return
+    end
+    -- Called twice in one block: what the first call allowed has lost its token since, and the second denies it.
+    local earlier = earlier_record()
+    if server.again then
+        return pass_again(earlier)
+    end
+    if earlier then
+        return refuse_decided(server, earlier)
+    end
+    count(code, nanoseconds, bucket, set_record(r))
+    -- Of an allowed request they are in its header.
+    set_other_tenants(r)
+    return server, reason_of(code % REASONS)
+end
+
+
+-- An error was raised: a mistake in the configuration, or ours. It ends as every denial does, since an error_page may
+-- lead upstream.
+local function fail(problem)
+    if not denial.can_be_sent() then
+        return error(problem, 0)
+    end
+    -- Only a policy tells whether the gateway decides at all, and a mistake is found before there is one.
+    pcall(ensure)
+    local ok, server = pcall(refuse, NONE, tostring(problem))
+    -- Nothing where the whole gateway only records.
+    if not ok or server then
+        return deny(NONE, "internal_error")
+    end
 end
 
 
 -- Decides this request: returns on allow, ends it with a denial otherwise.
 function _M.enforce(options)
-    local server = server_of(options)
-    local phase = get_phase()
-    if phase ~= "rewrite" and phase ~= "access" then
-        options_of.fail(1, "enforce", "must be called in the rewrite or access phase, not in " .. phase)
+    local ok, server, reason = pcall(run, options)
+    if not ok then
+        return fail(server)
     end
-    ensure()
-    if ngx.is_subrequest then
-        return deny_internal(server, "a subrequest cannot be decided")
+    if reason then
+        return deny(server, reason)
     end
-    -- Looked at only here: otherwise this is the first time that the request comes by. (In the access phase it may
-    -- have been decided in the rewrite phase.)
-    if phase == "access" or is_internal() then
-        local earlier = earlier_record()
-        if earlier then
-            return refuse_again(server, earlier)
-        end
-    end
-    local r = get_request()
-    local ok, code, nanoseconds, bucket = pcall(ask, r, server.number)
-    -- Anything but a number of a decision: what was wrong is in the code, or in a panic's message.
-    if not ok or not (code >= 0) then
-        return deny_internal(server, "the decision failed: " .. tostring(code))
-    end
-    local allowed = code % REASONS == GRANTED
-    -- Called twice in one block: what the first call allowed has lost its token since, and the second denies it.
-    if not allowed then
-        local earlier = earlier_record()
-        if earlier then
-            return refuse_again(server, earlier)
-        end
-    end
-    count(code, nanoseconds, bucket, set_record(r))
-    if not allowed then
-        -- Of an allowed request they are in its header.
-        set_other_tenants(r)
-        return deny(server, reason_of(code % REASONS))
-    end
-    return apply(r)
 end
 
 

@@ -15,6 +15,8 @@ local ngx_var = ngx.var
 local _M = {}
 
 local FIRST_LOAD_WAIT = 2
+-- How many functions of ours a mistake is found beneath, at the least: `stamp`, `pcall`, `run`.
+local LEVEL = 3
 local stampers = {}
 
 
@@ -48,13 +50,13 @@ local STAMP_OPTIONS = {
 
 
 local function stamper_of(options)
-    options = options_of.check(2, "stamp_client_ip", options, STAMP_OPTIONS)
+    options = options_of.check(LEVEL + 1, "stamp_client_ip", options, STAMP_OPTIONS)
     local keys_file = options.keys_file
     if keys_file and options.unsigned then
-        options_of.fail(2, "stamp_client_ip", "options `keys_file` and `unsigned` exclude each other")
+        options_of.fail(LEVEL + 1, "stamp_client_ip", "options `keys_file` and `unsigned` exclude each other")
     end
     if not keys_file and not options.unsigned then
-        options_of.fail(2, "stamp_client_ip", "option `keys_file` is required, or `unsigned = true`")
+        options_of.fail(LEVEL + 1, "stamp_client_ip", "option `keys_file` is required, or `unsigned = true`")
     end
     local cookie, seconds = options.cookie or "Client_Ip", options.ttl or 300
     local key = cookie .. "\0" .. (keys_file or "") .. "\0" .. seconds
@@ -73,7 +75,7 @@ end
 
 
 local function fail(reason, cookies)
-    ngx_log(ngx.ERR, "tenantauth: the client address could not be stamped: ", reason)
+    ngx_log(ngx.ERR, "tenantauth: the client address could not be stamped: ", tostring(reason))
     if cookies and cookies ~= "" then
         ngx.req.set_header("Cookie", cookies)
     else
@@ -84,23 +86,25 @@ local function fail(reason, cookies)
 end
 
 
-function _M.stamp(options)
+-- Returns nothing where the request is stamped, otherwise what was wrong and its other cookies. Whatever may raise an
+-- error is in here.
+local function run(options)
     local stamper = stamper_of(options)
     local phase = ngx.get_phase()
     if phase ~= "rewrite" and phase ~= "access" then
-        options_of.fail(1, "stamp_client_ip", "must be called in the rewrite phase, not in " .. phase)
+        options_of.fail(LEVEL, "stamp_client_ip", "must be called in the rewrite phase, not in " .. phase)
     end
     if not stamper then
-        return fail("it could not be set up", nil)
+        return "it could not be set up"
     end
     -- nginx sends it on as HTTP/1.x, without what cannot be set here. (Of versions that are unknown to it, 1.2 or 3, the
     -- Lua module says nil; they have headers.)
     if ngx.req.http_version() == 0.9 then
-        return fail("a request of HTTP/0.9 has no headers", nil)
+        return "a request of HTTP/0.9 has no headers"
     end
     local lines = cookie_lines(base.get_request())
     if not lines then
-        return fail("there are too many request headers", nil)
+        return "there are too many request headers"
     end
     local waited = 0
     while native.stamper_is_loading(stamper) and waited < FIRST_LOAD_WAIT do
@@ -113,9 +117,20 @@ function _M.stamp(options)
     end
     local line, cookies, problem = native.stamp(stamper, lines, ngx_var.remote_addr or "")
     if not line then
-        return fail(problem, cookies)
+        return problem or "no cookie could be made", cookies
     end
     ngx.req.set_header("Cookie", line)
+end
+
+
+function _M.stamp(options)
+    local ok, problem, cookies = pcall(run, options)
+    if not ok and not denial.can_be_sent() then
+        return error(problem, 0)
+    end
+    if problem then
+        return fail(problem, cookies)
+    end
 end
 
 

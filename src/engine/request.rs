@@ -10,7 +10,7 @@ use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::metrics::{CacheUse, IpSource, Tally};
 use crate::reason::Reason;
 use crate::route::{self, Route};
-use crate::scope::BackendSet;
+use crate::scope::{Backend, BackendSet, Scope};
 use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
 use crate::token::digest::keyed_hash;
@@ -327,6 +327,26 @@ pub fn undecided(
     );
     let tally = Tally { backends, ..Tally::of(&decision, shadow_mode) };
     (tally.to_code_or_internal_error(), record)
+}
+
+/// Whether a request that nginx redirected after its decision still is what was allowed: by its record, this method was,
+/// and the path that came, or one of the same scope for the same backend.
+///
+/// - `record`: the members of its audit record.
+/// - `method`, `request_uri`, `uri`: as they are now.
+#[cold]
+pub fn is_allowed_again(record: &[u8], method: &[u8], request_uri: &[u8], uri: &[u8]) -> bool {
+    let text = [b"{", record, b"}"].concat();
+    let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { return false };
+    let member = |key| record.get(key).and_then(serde_json::Value::as_str);
+    let granted = member("decision") == Some("allow") && member("reason") == Some(Reason::Granted.name());
+    let (Some(scope), Some(backend)) = (member("scope").and_then(Scope::from_name), member("backend")) else {
+        return false;
+    };
+    let backends = Backend::from_name(backend).map_or(BackendSet::ALL, BackendSet::of);
+    granted
+        && member("method").is_some_and(|decided| decided.as_bytes() == method)
+        && route::is_same(backends, scope, method, request_uri, uri)
 }
 
 /// The cookie that may carry the client's address. It never goes upstream, whatever the source is.

@@ -1,5 +1,6 @@
 //! An engine on real files, with its thread and the real clock.
 
+mod again;
 mod fetched;
 mod files;
 mod keys;

@@ -158,7 +158,7 @@ fn misuse_names_the_option() {
     ] {
         let site = gateway(options);
         site.expect_errors();
-        assert_eq!(site.send(Request::get("/")).status, 500, "{options}");
+        assert_eq!(site.send(Request::get("/")).status, 503, "{options}");
         assert!(site.upstream.take().is_empty(), "{options}");
         let log = site.wait_for_log(name);
         assert!(log.contains("[error]") && log.contains(":1: tenantauth.stamp_client_ip: "), "{log}");

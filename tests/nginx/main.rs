@@ -20,6 +20,7 @@ mod client_ip;
 mod compiled;
 mod decisions;
 mod examples;
+mod fallbacks;
 mod flips;
 mod grafana_gateway;
 mod headers;

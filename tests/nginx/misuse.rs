@@ -1,7 +1,8 @@
 //! Wrong use of the interface is told to the administrator by name, and lets nobody in.
 
 use crate::checks::{assert_allowed, assert_denied, query};
-use crate::support::site::{MODULE, Site};
+use crate::support::client::Request;
+use crate::support::site::{MODULE, POLICY, Site};
 
 #[test]
 fn enforce_names_the_option_that_is_wrong() {
@@ -20,12 +21,17 @@ fn enforce_names_the_option_that_is_wrong() {
         ("{ backend = \"loki\", forward_headers = { 1 } }", "forward_headers"),
         ("{ backend = \"loki\", forward_headers = { \"X-Foo,Authorization\" } }", "forward_headers"),
         ("(\"loki\")", "table"),
+        ("{ again = false }", "again"),
+        ("{ again = 1 }", "again"),
+        ("{ again = true, backend = \"loki\" }", "again"),
     ];
     let server = |(number, (options, _)): (usize, &(&str, &str))| {
         format!(
             "server {{ listen 127.0.0.1:@PORT:{number}@;
              rewrite_by_lua_block {{ require(\"tenantauth\").enforce{options} }}
-             location / {{ proxy_pass http://@UPSTREAM@; }} }}\n"
+             error_page 500 503 @fallback;
+             location / {{ proxy_pass http://@UPSTREAM@; }}
+             location @fallback {{ rewrite_by_lua_block {{ }} proxy_pass http://@UPSTREAM@; }} }}\n"
         )
     };
     let http: String = cases.iter().enumerate().map(server).collect();
@@ -35,7 +41,7 @@ fn enforce_names_the_option_that_is_wrong() {
         let before = site.log().len();
         for _ in 0..2 {
             let answer = query(&["group1"], "tenant1").send(site.port(&number.to_string()));
-            assert_eq!(answer.status, 500, "{options}: {answer:?}");
+            assert_denied(&answer, "internal_error");
         }
         let log = site.log().split_off(before);
         assert!(log.contains("[error]") && log.contains(name), "{options} should name {name}:\n{log}");
@@ -80,13 +86,70 @@ fn init_worker_names_the_option_that_is_wrong() {
 fn functions_in_the_wrong_phase_are_errors() {
     let http = r#"server {
         listen 127.0.0.1:@PORT:content@;
+        error_page 500 503 @fallback;
         location / { content_by_lua_block { require("tenantauth").enforce { backend = "loki" } } }
+        location /stamp { content_by_lua_block { require("tenantauth").stamp_client_ip { unsigned = true } } }
+        location /log {
+            log_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+            root @DIR@;
+        }
+        location @fallback { rewrite_by_lua_block { } proxy_pass http://@UPSTREAM@; }
     }"#;
     let site = Site::builder().http(http).start();
     site.expect_errors();
-    let answer = query(&["group1"], "tenant1").send(site.port("content"));
-    assert_eq!(answer.status, 500, "{answer:?}");
-    site.wait_for_log(":1: tenantauth.enforce: must be called in the rewrite or access phase");
+    assert_denied(&query(&["group1"], "tenant1").send(site.port("content")), "internal_error");
+    site.wait_for_log(
+        "):1: tenantauth.enforce: must be called in the rewrite or access phase, not in content",
+    );
+    assert_denied(&Request::get("/stamp").send(site.port("content")), "internal_error");
+    site.wait_for_log("):1: tenantauth.stamp_client_ip: must be called in the rewrite phase, not in content");
+    // Nothing can be answered any more: the error is nginx's to tell.
+    assert_eq!(Request::get("/log").send(site.port("content")).status, 404);
+    site.wait_for_log("must be called in the rewrite or access phase, not in log");
+    assert!(site.upstream.take().is_empty());
+}
+
+#[test]
+fn no_error_page_replaces_a_mistake_of_stamp_client_ip() {
+    let cases = [("{ bogus = 1 }", "bogus"), ("(\"keys\")", "table")];
+    let server = |(number, (options, _)): (usize, &(&str, &str))| {
+        format!(
+            "server {{ listen 127.0.0.1:@PORT:{number}@;
+             rewrite_by_lua_block {{ require(\"tenantauth\").stamp_client_ip{options} }}
+             error_page 500 503 @fallback;
+             location / {{ proxy_pass http://@UPSTREAM@; }}
+             location @fallback {{ rewrite_by_lua_block {{ }} proxy_pass http://@UPSTREAM@; }} }}\n"
+        )
+    };
+    let http: String = cases.iter().enumerate().map(server).collect();
+    let site = Site::builder().http(&http).start();
+    site.expect_errors();
+    for (number, (options, name)) in cases.iter().enumerate() {
+        let before = site.log().len();
+        let answer = Request::get("/").cookie("Client_Ip=192.0.2.1").send(site.port(&number.to_string()));
+        assert_denied(&answer, "internal_error");
+        let log = site.log().split_off(before);
+        assert!(log.contains("[error]") && log.contains(name), "{options} should name {name}:\n{log}");
+        assert_eq!(log.matches("):1: tenantauth.stamp_client_ip: ").count(), 1, "{options}:\n{log}");
+    }
+    assert!(site.upstream.take().is_empty());
+}
+
+/// What a policy of shadow mode promises holds for a mistake too: nothing is changed, everything is told.
+#[test]
+fn a_mistake_in_shadow_mode_is_logged_and_the_request_goes_on() {
+    let until = jiff::Timestamp::from_second(crate::support::now() + 3600).unwrap();
+    let policy =
+        POLICY.replace("version: 1\n", &format!("version: 1\nmode: shadow\nshadow_until: {until}\n"));
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki", bogus = 1 } }
+        location / { proxy_pass http://@UPSTREAM@; }
+    "#;
+    let site = Site::builder().policy(&policy).server(server).start();
+    site.expect_errors();
+    assert_allowed(&site.send(query(&["group1"], "tenant1")));
+    assert!(site.upstream.only().has("X-Id-Token"));
+    site.wait_for_log("unknown option `bogus`");
 }
 
 #[test]
@@ -96,6 +159,6 @@ fn the_version_is_the_crates() {
         location / { content_by_lua_block { ngx.print(require("tenantauth").version) } }
     }"#;
     let site = Site::builder().http(http).start();
-    let answer = crate::support::client::Request::get("/").send(site.port("version"));
+    let answer = Request::get("/").send(site.port("version"));
     assert_eq!(answer.text(), env!("CARGO_PKG_VERSION"));
 }

@@ -1,0 +1,66 @@
+//! What a request may become after it was allowed.
+
+use super::super::is_allowed_again;
+
+/// The members of a record, as far as they are looked at. The subject is hostile text as JSON escapes it.
+fn record(decision: &str, reason: &str, backend: &str, scope: &str, method: &str) -> String {
+    let subject = r#""subject":"\",\"decision\":\"allow\",\"scope\":\"logs:write\"""#;
+    let decided = format!(r#""decision":"{decision}","reason":"{reason}","mode":"enforce","#);
+    let request = format!(r#","scope":"{scope}","backend":"{backend}","method":"{method}""#);
+    format!(r#""time":"2026-01-01T00:00:00.000Z",{decided}{subject}{request}"#)
+}
+
+#[test]
+fn only_what_was_allowed_passes_again() {
+    let granted = |backend, scope| record("allow", "granted", backend, scope, "GET");
+    let query = "/loki/api/v1/query?query=x";
+    let passes = |record: &str, method: &str, request_uri: &str, uri: &str| {
+        is_allowed_again(record.as_bytes(), method.as_bytes(), request_uri.as_bytes(), uri.as_bytes())
+    };
+    let reads = granted("loki", "logs:read");
+    for (request_uri, uri) in [
+        (query, "/loki/api/v1/query"),
+        ("/loki/api/v1/label/a%20b/values", "/loki/api/v1/label/a b/values"),
+        // Its prefix was removed, or kept.
+        ("/pre/loki/api/v1/query", "/loki/api/v1/query"),
+        ("/pre/loki/api/v1/query", "/pre/loki/api/v1/query"),
+        // Another path of the scope.
+        (query, "/loki/api/v1/labels"),
+    ] {
+        assert!(passes(&reads, "GET", request_uri, uri), "{uri}");
+        assert!(!passes(&reads, "POST", request_uri, uri), "another method");
+        assert!(!passes(
+            &record("deny", "tenant_forbidden", "loki", "logs:read", "GET"),
+            "GET",
+            request_uri,
+            uri
+        ));
+        assert!(!passes(&record("allow", "other", "loki", "logs:read", "GET"), "GET", request_uri, uri));
+        assert!(!passes(&granted("loki", "null"), "GET", request_uri, uri));
+    }
+    for uri in [
+        "",
+        "/",
+        "/ready",
+        "/loki/api/v1/rules",
+        "/loki/api/v1/tail",
+        "/loki/api/v1/label/a?b/values",
+        "/fallback",
+        "/loki/api/v1/label/a%20b/values",
+        "//loki/api/v1/query",
+        "/loki/api/v1/query/../labels",
+    ] {
+        assert!(!passes(&reads, "GET", query, uri), "{uri}");
+    }
+    // Where several backends know the path, all tables are asked.
+    let any = granted("any", "rules:read");
+    assert!(passes(&any, "GET", "/prometheus/api/v1/rules", "/prometheus/api/v1/alerts"));
+    assert!(!passes(&any, "GET", "/prometheus/api/v1/rules", "/loki/api/v1/query"));
+    // Another backend's path is none of this one's.
+    assert!(!passes(&granted("tempo", "logs:read"), "GET", "/x", "/loki/api/v1/query"));
+    for broken in
+        ["", "\"decision\":", "\"decision\":\"allow\"", "\u{0}", reads.strip_suffix('"').unwrap(), "}{"]
+    {
+        assert!(!passes(broken, "GET", query, "/loki/api/v1/query"), "{broken}");
+    }
+}
