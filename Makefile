@@ -106,7 +106,7 @@ setup-demo:
 	@./setup.sh nginx lua prometheus
 
 setup-test:
-	@./setup.sh nginx lua prometheus python node openssl mmdebstrap dpkg-dev valgrind
+	@./setup.sh nginx lua prometheus python node openssl mmdebstrap dpkg-dev valgrind go
 	@$(MAKE) --silent $(VENV)/ready provider operator
 
 # The SQL engine, the schemas and the helm of the tests, into a directory of the build; each file is known by its hash.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the system packages that a make target needs and that are missing: says which, and asks on a terminal.
 # Arguments: any of `nginx`, `lua`, `prometheus`, `python`, `node`, `openssl`, `wrk`, `haproxy`, `cjson`, `buildah`,
-# `mmdebstrap`, `dpkg-dev`, `cxx`, `valgrind`. An OpenResty given as NGINX= needs neither nginx nor lua nor cjson.
+# `mmdebstrap`, `dpkg-dev`, `cxx`, `valgrind`, `go`. An OpenResty given as NGINX= needs neither nginx nor lua nor cjson.
 set -eu
 
 missing=
@@ -18,6 +18,7 @@ for need in "$@"; do
         haproxy) command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || missing="$missing haproxy" ;;
         prometheus | wrk | buildah | mmdebstrap | valgrind | openssl) command -v "$need" >/dev/null || missing="$missing $need" ;;
         dpkg-dev) command -v dpkg-shlibdeps >/dev/null || missing="$missing dpkg-dev" ;;
+        go) command -v "${GO:-go}" >/dev/null || missing="$missing golang-go" ;;
         cxx) command -v c++ >/dev/null || missing="$missing g++" ;;
         python) python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv" ;;
         *) echo "unknown need \`$need\`" >&2; exit 1 ;;

@@ -142,7 +142,9 @@ fn accounts(snapshot: &Snapshot) -> BTreeMap<String, Said> {
             }
             None => "anywhere".to_owned().into(),
         };
-        vec![("tokens", account.token_sha256.len().to_string().into()), ("networks", networks)]
+        let behind_proxy = account.behind_proxy.to_string();
+        let tokens = account.token_sha256.len().to_string();
+        vec![("tokens", tokens.into()), ("networks", networks), ("behind_proxy", behind_proxy.into())]
     };
     snapshot.service_accounts.iter().map(|account| (account.name.to_string(), said(account))).collect()
 }

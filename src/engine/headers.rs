@@ -20,6 +20,9 @@ enum Role {
     Panel,
     Rule,
     Org,
+    /// Added by a reverse proxy of Go's after it has removed what its client lists in `Connection`: the one mark of a
+    /// person that nobody can have taken away.
+    Forwarded,
     Authorization,
     /// A credential, or what tunes a backend (contract section 4): removed before the request goes on.
     Removed,
@@ -28,7 +31,7 @@ enum Role {
     Spelling,
 }
 
-const ROLES: [(&[u8], Role); 18] = [
+const ROLES: [(&[u8], Role); 19] = [
     (b"x-scope-orgid", Role::Tenant),
     (b"cookie", Role::Cookie),
     (b"upgrade", Role::Upgrade),
@@ -37,6 +40,7 @@ const ROLES: [(&[u8], Role); 18] = [
     (b"x-panel-id", Role::Panel),
     (b"x-rule-uid", Role::Rule),
     (b"x-grafana-org-id", Role::Org),
+    (b"x-forwarded-for", Role::Forwarded),
     (b"authorization", Role::Authorization),
     (b"x-grafana-id", Role::Removed),
     (b"x-ds-authorization", Role::Removed),
@@ -148,6 +152,8 @@ pub(super) struct Headers<'a> {
     pub(super) token_is_authorization: bool,
     pub(super) token_is_service: bool,
     pub(super) token_is_attended: bool,
+    /// A proxy named its client.
+    pub(super) is_forwarded: bool,
     pub(super) cookies: SmallVec<[&'a [u8]; 2]>,
     pub(super) client_ip: Option<&'a [u8]>,
     pub(super) client_ip_repeated: bool,
@@ -230,6 +236,10 @@ impl<'a> Headers<'a> {
                     }
                     Role::User => {
                         person = true;
+                        false
+                    }
+                    Role::Forwarded => {
+                        read.is_forwarded = true;
                         false
                     }
                     Role::Dashboard => first(&mut read.grafana.dashboard, value),

@@ -72,6 +72,8 @@ pub struct Request<'a> {
     pub token_is_service: bool,
     /// Beside it there is a token header (be it empty), or `X-Grafana-User`.
     pub token_is_attended: bool,
+    /// There is an `X-Forwarded-For`, be it empty.
+    pub is_forwarded: bool,
     /// All Cookie lines, joined by `\n`.
     pub cookies: Option<&'a [u8]>,
     /// The header of the client's address, where the policy names one.
@@ -173,6 +175,7 @@ impl Engine {
             token_is_authorization: read.token_is_authorization,
             token_is_service: read.token_is_service,
             token_is_attended: read.token_is_attended,
+            is_forwarded: read.is_forwarded,
             cookies,
             ip_header: read.client_ip,
             remote_addr: incoming.remote_addr.unwrap_or_default(),
@@ -493,10 +496,10 @@ fn judge_service<'a>(
     if known.revoked {
         return Err(Reason::TokenRevoked);
     }
-    if request.token_is_attended || has_cookie {
+    let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
+    if request.token_is_attended || has_cookie || (request.is_forwarded && !account.behind_proxy) {
         return Err(Reason::ServiceAttended);
     }
-    let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
     Ok(decide(
         snapshot,
         &AccessRequest {

@@ -129,6 +129,7 @@ pub(super) struct ServiceAccountEntry {
     pub(super) token_sha256: Vec<At<Sha256>>,
     /// `None` where the key is absent: from anywhere.
     pub(super) networks: Option<Vec<At<NetworkEntry>>>,
+    pub(super) behind_proxy: bool,
 }
 
 /// Who is no longer let in.

@@ -350,6 +350,10 @@ fn account_key(key: &str) -> Value {
             told(some_of(digest()), "The SHA-256 of its tokens, as `tenantauth keygen` prints it.")
         }
         "networks" => told(some_of(text()), "Where its TCP peer must be. Default: anywhere."),
+        "behind_proxy" => told(
+            json!({"type": "boolean"}),
+            "Its requests come through a proxy: X-Forwarded-For beside its token is no sign of a person. Default: false.",
+        ),
         _ => Value::Null,
     }
 }

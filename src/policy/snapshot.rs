@@ -190,6 +190,8 @@ pub struct ServiceAccount {
     pub networks: Option<NetworkSet>,
     /// The same as written, for people: name (or the network itself) and networks.
     pub network_names: Box<[(Box<str>, Box<[Network]>)]>,
+    /// Its requests come through a proxy: `X-Forwarded-For` beside its token is no mark of a person.
+    pub behind_proxy: bool,
     /// It is among the revoked principals.
     pub revoked: bool,
 }

@@ -204,7 +204,7 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         POLICY,
         &[
             "lost service:agent team-a logs:write 10.20.0.0/16 always",
-            "lost service_accounts agent tokens: 1; networks: 10.20.0.0/16 -> -",
+            "lost service_accounts agent tokens: 1; networks: 10.20.0.0/16; behind_proxy: false -> -",
         ],
     );
     let line = &found["changes"][0];
@@ -216,7 +216,7 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         found["details"],
         json!([{
             "section": "service_accounts", "name": "agent", "what": null,
-            "old": "tokens: 1; networks: 10.20.0.0/16", "new": null,
+            "old": "tokens: 1; networks: 10.20.0.0/16; behind_proxy: false", "new": null,
         }])
     );
     changed(

@@ -22,6 +22,7 @@ mod decisions;
 mod examples;
 mod fallbacks;
 mod flips;
+mod go_proxy;
 mod grafana_gateway;
 mod headers;
 mod issuers;

@@ -158,6 +158,7 @@ fn a_person_behind_a_service_token_is_noticed() {
     }
     // One that nobody has is unknown first.
     denied(&site, &with(&bearer('z')).token(&user), "token_unknown");
+    denied(&site, &with(&bearer('z')).header("X-Forwarded-For", "192.0.2.1"), "token_unknown");
 
     // Grafana sends an access token with every request of a user, or the credentials of a data source: they say nothing.
     let read = || query(&["group1"], "tenant1").cookie(COOKIE_KEY.pair("203.0.113.5"));
@@ -175,6 +176,39 @@ fn a_person_behind_a_service_token_is_noticed() {
         assert_allowed(&site.send(read().header("Authorization", other)));
         assert!(!site.upstream.only().has("Authorization"));
     }
+}
+
+/// What a reverse proxy of Go's adds last: no client can have it removed.
+#[test]
+fn a_proxy_before_a_service_token_is_a_person_unless_the_account_says_so() {
+    let server = format!("underscores_in_headers on;\n{}", crate::support::site::LOKI);
+    let site = Site::builder().policy(&policy()).server(&server).start();
+    for good in [bearer('a'), basic("agent", &service_token('a'))] {
+        for (name, value) in [
+            ("X-Forwarded-For", "192.0.2.1"),
+            ("x-forwarded-for", ""),
+            ("X-FORWARDED-FOR", "192.0.2.1, 10.0.0.1"),
+        ] {
+            denied(&site, &with(&good).header(name, value), "service_attended");
+            denied(&site, &with(&good).header(name, value).header(name, value), "service_attended");
+        }
+        // No proxy of Go's writes these.
+        allowed(&site, &with(&good).header("X_Forwarded_For", "a").header("Forwarded", "for=192.0.2.1"));
+    }
+    assert_allowed(&site.send(
+        query(&["group1"], "tenant1").cookie(COOKIE_KEY.pair("203.0.113.5")).header("X-Forwarded-For", "a"),
+    ));
+    site.upstream.take();
+
+    let behind = policy().replace("name: agent,", "name: agent, behind_proxy: true,");
+    let site = Site::builder().policy(&behind).start();
+    let proxied = with(&bearer('a')).header("X-Forwarded-For", "192.0.2.1");
+    allowed(&site, &proxied);
+    denied(&site, &proxied.clone().header("X-Grafana-User", "ada"), "service_attended");
+    denied(&site, &proxied.clone().token(""), "service_attended");
+    denied(&site, &proxied.cookie("client_ip=x"), "service_attended");
+    // The others do not say so.
+    denied(&site, &with(&bearer('o')).header("X-Forwarded-For", "192.0.2.1"), "service_attended");
 }
 
 #[test]

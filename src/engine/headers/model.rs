@@ -24,7 +24,7 @@ pub(crate) struct Plan {
 }
 
 /// Every name that means something to some plan, and some that come close.
-pub(crate) const SOME_NAMES: [&str; 24] = [
+pub(crate) const SOME_NAMES: [&str; 26] = [
     "x-scope-orgid",
     "cookie",
     "upgrade",
@@ -49,6 +49,8 @@ pub(crate) const SOME_NAMES: [&str; 24] = [
     "x-other",
     "x-id-tokem",
     "cookif",
+    "x-forwarded-for",
+    "x_forwarded_for",
 ];
 
 /// Names of token headers, as policies write them.
@@ -60,13 +62,14 @@ pub(crate) const TOKEN_PLANS: [&[&str]; 4] = [
 ];
 
 /// Headers that carry the client's address, some of which mean something else too.
-pub(crate) const CLIENT_IP_PLANS: [Option<&str>; 6] = [
+pub(crate) const CLIENT_IP_PLANS: [Option<&str>; 7] = [
     None,
     Some("X-Real-IP"),
     Some("Authorization"),
     Some("X-Loki-A"),
     Some("X-Grafana-User"),
     Some("X-Id-Token"),
+    Some("X-Forwarded-For"),
 ];
 
 /// Removed whatever the policy says, unless it is forwarded.
@@ -148,6 +151,7 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
     equal("whether it is Authorization", read.token_is_authorization, first == Some(&"Authorization"))?;
     let attended = service.is_some() && (others || !of("x-grafana-user").is_empty());
     equal("who is behind it", read.token_is_attended, attended)?;
+    equal("whether a proxy names its client", read.is_forwarded, !of("x-forwarded-for").is_empty())?;
     let repeated =
         plan.tokens.iter().any(|name| of(name).len() > 1) || (service.is_some() && authorizations.len() > 1);
     equal("whether it is repeated", read.token_repeated, repeated)?;

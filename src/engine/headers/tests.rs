@@ -152,6 +152,13 @@ fn somebody_behind_a_service_token_is_noticed() {
     assert!(read(&usual(), &[], &[service, ("x-id-token", "")]).token_is_attended);
     assert!(read(&usual(), &[], &[service, ("x-grafana-user", "")]).token_is_attended);
     assert!(read(&usual(), &[], &[service, service]).token_repeated);
+    // Who comes through a proxy may be an agent: the engine asks the account.
+    for forwarded in [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "")] {
+        let read = read(&usual(), &[], &[service, forwarded, forwarded]);
+        assert!(read.is_forwarded && !read.token_is_attended && !read.token_repeated);
+    }
+    // With `underscores_in_headers on`; no proxy writes it.
+    assert!(!read(&usual(), &[], &[service, ("x_forwarded_for", "192.0.2.1")]).is_forwarded);
     // `Basic` beside a token is Grafana's own, unless a service token is in it.
     let of = |text: &str| format!("Basic {}", STANDARD.encode(text));
     let (theirs, ours) = (of("grafana:secret"), of(&format!("name:{}", service_token())));

@@ -65,6 +65,7 @@ pub(super) fn compile_service_accounts(
                 network_names.iter().flat_map(|(_, networks)| networks.iter().copied()).collect()
             }),
             network_names,
+            behind_proxy: entry.behind_proxy,
             revoked: document.revoked.principals.iter().any(revoked),
         });
     }

@@ -6,7 +6,7 @@ use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::reader::{At, Fields};
 
 /// The keys of one service account.
-pub(in crate::policy) const KNOWN: [&str; 3] = ["name", "token_sha256", "networks"];
+pub(in crate::policy) const KNOWN: [&str; 4] = ["name", "token_sha256", "networks", "behind_proxy"];
 
 pub(super) fn read_service_accounts(
     fields: &Fields<'_>,
@@ -37,8 +37,13 @@ pub(super) fn read_service_accounts(
             refuse_empty(node, &path, problems);
             problems.list_of(node, &path, network_entry)
         });
+        let behind_proxy = fields
+            .get("behind_proxy")
+            .and_then(|node| problems.boolean(node, &path.key("behind_proxy")))
+            .unwrap_or_default();
         let Some(name) = name else { continue };
-        accounts.push(ServiceAccountEntry { place: item.place, number, name, token_sha256, networks });
+        let place = item.place;
+        accounts.push(ServiceAccountEntry { place, number, name, token_sha256, networks, behind_proxy });
     }
     accounts
 }

@@ -1,0 +1,3 @@
+module go_proxy
+
+go 1.19
