@@ -105,7 +105,7 @@ local function header_names(value)
         if not name:find("^[%w_-]+$") then
             return "names `" .. name .. "`, which is no header's name"
         end
-        if lower == "cookie" or lower == "x-scope-orgid" then
+        if lower == "cookie" or lower == "x-scope-orgid" or lower:find("x-tenantauth-", 1, true) == 1 then
             return "cannot name `" .. name .. "`"
         end
     end

@@ -24,14 +24,16 @@ enum Role {
     /// person that nobody can have taken away.
     Forwarded,
     Authorization,
-    /// A credential, or what tunes a backend (contract section 4): removed before the request goes on.
+    /// A credential, or what tunes a backend: removed before the request goes on.
     Removed,
     /// Reaches nginx's `$http_x_scope_orgid` with `underscores_in_headers on`, which http.conf reads; no backend knows
     /// it. Removed whatever is forwarded.
     Spelling,
 }
 
-const ROLES: [(&[u8], Role); 19] = [
+/// The names that are known whatever the policy says. Where those come from that tune a backend, and what else begins
+/// like the ones that [`tunes_a_backend`] finds: `docs/reference.md`, "Removed headers".
+const ROLES: [(&[u8], Role); 27] = [
     (b"x-scope-orgid", Role::Tenant),
     (b"cookie", Role::Cookie),
     (b"upgrade", Role::Upgrade),
@@ -46,8 +48,22 @@ const ROLES: [(&[u8], Role); 19] = [
     (b"x-ds-authorization", Role::Removed),
     (b"x-prom-label-policy", Role::Removed),
     (b"x-scope-userid", Role::Removed),
-    (b"x-query-tags", Role::Removed),
     (b"http2-settings", Role::Removed),
+    // Loki, as of 2026-08-22 (65e30f84): pkg/util/httpreq/tags.go.
+    (b"x-query-tags", Role::Removed),
+    (b"x-query-queue-time", Role::Removed),
+    // Tempo, as of 2026-08-21 (ad33aa8f): pkg/api/http.go.
+    (b"recent-data-target", Role::Removed),
+    // Mimir, looked up on 2026-11-29: pkg/frontend/querymiddleware/codec.go (0019a762), pkg/querier/filter_queryables.go
+    // (096dc676).
+    (b"sharding-control", Role::Removed),
+    (b"instant-split-control", Role::Removed),
+    (b"x-filter-queryables", Role::Removed),
+    // Cortex, as of 2026-08-06 (a8c6358a): pkg/engine/engine.go, pkg/util/requestmeta/logging_headers.go.
+    (b"x-promql-enginetype", Role::Removed),
+    (b"x-request-logging-headers-key", Role::Removed),
+    // Pyroscope, as of 2026-08-21 (3fe6a457): pkg/frontend/readpath/queryfrontend/diagnostics/interceptor.go.
+    (b"x-pyroscope-collect-diagnostics", Role::Removed),
     (b"x_scope_orgid", Role::Spelling),
     (b"x-scope_orgid", Role::Spelling),
     (b"x_scope-orgid", Role::Spelling),
@@ -288,10 +304,19 @@ fn first<'a>(known: &mut Option<&'a [u8]>, value: &'a [u8]) -> bool {
     false
 }
 
-/// Whether a header is removed because of how its name begins, in lower case (contract section 4).
+/// Whether a header is removed because of how its name begins, in lower case: what a backend calls its own, but for
+/// the one that only chooses the form of Loki's answer, and Mimir's `X-Read-Consistency`, `-Offsets` and `-Max-Delay`.
+#[inline]
 fn tunes_a_backend(name: &[u8]) -> bool {
-    matches!(name, [b'x', b'-', b'l' | b'm', ..])
-        && (name.starts_with(b"x-loki-") || name.starts_with(b"x-mimir-"))
+    let [b'x', b'-', letter, ..] = name else { return false };
+    match letter {
+        b'l' => name.starts_with(b"x-loki-") && name != b"x-loki-response-encoding-flags",
+        b'm' => name.starts_with(b"x-mimir-"),
+        b'c' => name.starts_with(b"x-cortex-"),
+        b't' => name.starts_with(b"x-tenantauth-"),
+        b'r' => name.starts_with(b"x-read-consistency"),
+        _ => false,
+    }
 }
 
 /// Whether HTTP allows this byte in a header's name, in lower case (RFC 9110, section 5.6.2).

@@ -158,6 +158,11 @@ fn settings_are_compared_by_what_they_mean() {
             "10.0.0.0/8 -> 10.128.0.0/9\n",
         ],
     );
+    let old = policy("X-Id-Token", "a", "10.0.0.0/8", "X-Real-IP");
+    room.write("old.yaml", &old);
+    room.write("new.yaml", &old.replace("[10.0.0.0/8] }]", "[10.0.0.0/8], behind_proxy: true }]"));
+    room.run(&["diff", "old.yaml", "new.yaml"])
+        .says(2, &["\nalso different: service_accounts\n", "behind_proxy", "false -> true\n"]);
 }
 
 /// What holders of a revoked group are bound to is compared as well.

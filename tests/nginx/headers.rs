@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-const REMOVED: [&str; 16] = [
+const REMOVED: [&str; 29] = [
     "Authorization",
     "X-Grafana-Id",
     "x-grafana-id",
@@ -19,9 +19,22 @@ const REMOVED: [&str; 16] = [
     "X-Scope-UserID",
     "X-Query-Tags",
     "HTTP2-Settings",
-    "X-Loki-Response-Encoding-Flags",
     "x-loki-anything",
     "X-LOKI-",
+    "X-Loki-Response-Encoding-Flag",
+    "X-Query-Queue-Time",
+    "Recent-Data-Target",
+    "Sharding-Control",
+    "INSTANT-SPLIT-CONTROL",
+    "X-Filter-Queryables",
+    "X-Read-Consistency",
+    "X-Read-Consistency-Offsets",
+    "X-PromQL-EngineType",
+    "X-Request-Logging-Headers-Key",
+    "X-Pyroscope-Collect-Diagnostics",
+    "X-Cortex-BlockStore-Type",
+    "X-Tenantauth-Subject",
+    "x-tenantauth-",
     "X-Mimir-Read-Consistency",
     "x-MIMIR-other",
     "X-Mimir-",
@@ -69,7 +82,11 @@ fn everything_else_arrives_byte_for_byte() {
         ("X-Grafana-User", "ada"),
         ("X-Dashboard-Uid", "abc"),
         ("X-Grafana-Org-Id", "1"),
+        ("X-Loki-Response-Encoding-Flags", "categorize-labels"),
         ("X-LokiX", "not one of Loki's"),
+        ("X-Cortexes", "nor one of Cortex'"),
+        ("X-Read-Consistenc", "nor this"),
+        ("X-Prometheus-Remote-Write-Version", "2.0.0"),
         ("X-Mimirror", "neither"),
         ("X-Scope-OrgIDs", "nor this"),
         ("X-Odd", "a \"quoted\\\" {value}; with, everything = in it"),
@@ -156,21 +173,25 @@ fn forward_headers_keeps_what_it_names() {
     let server = r#"
         rewrite_by_lua_block { require("tenantauth").enforce {
             backend = "loki",
-            forward_headers = { "Authorization", "x-query-tags", "X-Loki-Response-Encoding-Flags", "X-Id-Token" },
+            forward_headers = { "Authorization", "x-query-tags", "X-Loki-Query-Limits", "X-Id-Token", "Sharding-Control" },
         } }
         location / { proxy_pass http://@UPSTREAM@; }"#;
     let site = Site::builder().server(server).start();
     let request = query(&["group1"], "tenant1")
         .header("Authorization", "Basic dTpw")
         .header("X-Query-Tags", "Source=grafana")
-        .header("X-Loki-Response-Encoding-Flags", "categorize-labels")
+        .header("X-Loki-Query-Limits", "{}")
+        .header("Sharding-Control", "4")
+        .header("Instant-Split-Control", "1h")
         .header("X-Loki-Other", "steer")
         .header("X-Scope-UserID", "steer");
     assert_allowed(&site.send(request));
     let seen = site.upstream.only();
     assert_eq!(seen.values("Authorization"), ["Basic dTpw"]);
     assert_eq!(seen.values("X-Query-Tags"), ["Source=grafana"]);
-    assert_eq!(seen.values("X-Loki-Response-Encoding-Flags"), ["categorize-labels"]);
+    assert_eq!(seen.values("X-Loki-Query-Limits"), ["{}"]);
+    assert_eq!(seen.values("Sharding-Control"), ["4"]);
+    assert!(!seen.has("Instant-Split-Control"), "{}", seen.head);
     assert!(
         seen.has("X-Id-Token") && !seen.has("X-Loki-Other") && !seen.has("X-Scope-UserID"),
         "{}",

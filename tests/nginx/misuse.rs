@@ -20,6 +20,7 @@ fn enforce_names_the_option_that_is_wrong() {
         ("{ backend = \"loki\", forward_headers = \"Authorization\" }", "forward_headers"),
         ("{ backend = \"loki\", forward_headers = { 1 } }", "forward_headers"),
         ("{ backend = \"loki\", forward_headers = { \"X-Foo,Authorization\" } }", "forward_headers"),
+        ("{ backend = \"loki\", forward_headers = { \"X-Tenantauth-Subject\" } }", "forward_headers"),
         ("(\"loki\")", "table"),
         ("{ again = false }", "again"),
         ("{ again = 1 }", "again"),

@@ -24,7 +24,7 @@ pub(crate) struct Plan {
 }
 
 /// Every name that means something to some plan, and some that come close.
-pub(crate) const SOME_NAMES: [&str; 26] = [
+pub(crate) const SOME_NAMES: [&str; 43] = [
     "x-scope-orgid",
     "cookie",
     "upgrade",
@@ -51,6 +51,23 @@ pub(crate) const SOME_NAMES: [&str; 26] = [
     "cookif",
     "x-forwarded-for",
     "x_forwarded_for",
+    "connection",
+    "x-query-queue-time",
+    "recent-data-target",
+    "sharding-control",
+    "instant-split-control",
+    "x-filter-queryables",
+    "x-promql-enginetype",
+    "x-request-logging-headers-key",
+    "x-pyroscope-collect-diagnostics",
+    "x-read-consistency",
+    "x-read-consistency-offsets",
+    "x-cortex-c",
+    "x-tenantauth-subject",
+    "x-loki-response-encoding-flags",
+    "x-loki-response-encoding-flag",
+    "x-cortexc",
+    "x-read-consistenc",
 ];
 
 /// Names of token headers, as policies write them.
@@ -73,7 +90,7 @@ pub(crate) const CLIENT_IP_PLANS: [Option<&str>; 7] = [
 ];
 
 /// Removed whatever the policy says, unless it is forwarded.
-const REMOVED: [&str; 7] = [
+const REMOVED: [&str; 15] = [
     "authorization",
     "x-grafana-id",
     "x-ds-authorization",
@@ -81,7 +98,21 @@ const REMOVED: [&str; 7] = [
     "x-scope-userid",
     "x-query-tags",
     "http2-settings",
+    "x-query-queue-time",
+    "recent-data-target",
+    "sharding-control",
+    "instant-split-control",
+    "x-filter-queryables",
+    "x-promql-enginetype",
+    "x-request-logging-headers-key",
+    "x-pyroscope-collect-diagnostics",
 ];
+
+/// Beginnings of names, likewise.
+const BEGINNINGS: [&str; 5] = ["x-loki-", "x-mimir-", "x-cortex-", "x-tenantauth-", "x-read-consistency"];
+
+/// Begins so, and stays: it only chooses the form of an answer.
+const KEPT: &str = "x-loki-response-encoding-flags";
 
 /// Removed always: they reach a variable of nginx that belongs to the tenant's header.
 const SPELLINGS: [&str; 3] = ["x_scope_orgid", "x-scope_orgid", "x_scope-orgid"];
@@ -91,7 +122,8 @@ impl Plan {
     fn removes(&self, name: &[u8]) -> bool {
         let is = |one: &&str| one.as_bytes() == name;
         let is_token = self.tokens.iter().any(|token| token.to_ascii_lowercase().as_bytes() == name);
-        let tunes = name.starts_with(b"x-loki-") || name.starts_with(b"x-mimir-");
+        let tunes =
+            name != KEPT.as_bytes() && BEGINNINGS.iter().any(|start| name.starts_with(start.as_bytes()));
         let goes = is_token || tunes || REMOVED.iter().any(is);
         goes && !self.forwarded.iter().any(is) || SPELLINGS.iter().any(is)
     }
