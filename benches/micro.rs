@@ -239,6 +239,7 @@ fn typical_request(engine: &Engine) -> impl FnMut() -> bool + '_ {
             remote_addr: None,
             peer: b"127.0.0.1",
             headers: Some(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))),
+            upgrade_is_kept: false,
         };
         engine
             .enforce(&server, incoming, |verdict| {

@@ -9,11 +9,13 @@ pub(crate) mod headers;
 mod keys;
 mod reload;
 mod request;
+mod rewrite;
 mod sharing;
 mod state;
 
 pub use keys::Shared;
-pub use request::{Incoming, NeedsRemoteAddr, Request, Server, Verdict, is_allowed_again, undecided};
+pub use request::{Incoming, Needs, Request, Server, Verdict, is_allowed_again, undecided};
+pub use rewrite::{Rewrite, Upgrade};
 pub use sharing::LAST_GOOD;
 
 use crate::audit::{Clock, Text};

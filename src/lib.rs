@@ -4,6 +4,7 @@ pub mod access;
 pub mod audit;
 pub mod cli;
 pub mod client_ip;
+pub mod connection;
 pub mod decision;
 pub mod engine;
 pub mod fault;

@@ -7,15 +7,16 @@ pub(crate) mod ffi;
 mod gateway;
 mod shared_dict;
 
+use crate::connection::Connection;
 use crate::engine::{
-    Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Server, Shared, is_allowed_again, undecided,
-    unix_now,
+    Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Rewrite, Server, Shared, is_allowed_again,
+    undecided, unix_now,
 };
 use crate::metrics::exposition;
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
-use decide::{Outcome, decide, number_of, server};
+use decide::{Outcome, decide, number_of, rewrite_of, server};
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,12 +24,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The embedded Lua code, by the names under which its parts import each other.
-const CHUNKS: [(&str, &str); 8] = [
+const CHUNKS: [(&str, &str); 9] = [
     ("denial", include_str!("../lua/tenantauth/denial.lua")),
     ("enforce", include_str!("../lua/tenantauth/enforce.lua")),
     ("environment", include_str!("../lua/tenantauth/environment.lua")),
     ("exposition", include_str!("../lua/tenantauth/exposition.lua")),
     ("grafana_gateway", include_str!("../lua/tenantauth/grafana_gateway.lua")),
+    ("hop_by_hop", include_str!("../lua/tenantauth/hop_by_hop.lua")),
     ("options", include_str!("../lua/tenantauth/options.lua")),
     ("request", include_str!("../lua/tenantauth/request.lua")),
     ("worker", include_str!("../lua/tenantauth/worker.lua")),
@@ -198,8 +200,9 @@ fn start(options: Options, dict: String, inherited: Inherited) -> (Option<bool>,
 }
 
 /// The values of `native.decide`, in their order: server, header names and values in turns (nil where they were
-/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer.
-type DecideArguments = (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString);
+/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer, whether nginx has a copy of `Upgrade`.
+type DecideArguments =
+    (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString, bool);
 
 /// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set, lines to remove.
 type DecideAnswer = (i64, u64, usize, BString, Option<String>, u8, BString, Vec<u16>);
@@ -231,6 +234,14 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     native.set(
         "decide",
         lua.create_function(|_, arguments: DecideArguments| Ok(decide_by_value(&arguments)))?,
+    )?;
+    native.set(
+        "rewrite_of",
+        lua.create_function(|_, code: i64| {
+            let Rewrite { connection, declines_upgrade } = rewrite_of(code);
+            let names_others = connection.is_some_and(Connection::names_others);
+            Ok((connection.map(Connection::kept), names_others, declines_upgrade))
+        })?,
     )?;
     native.set(
         "internal_error",
@@ -279,7 +290,7 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
 /// One request by value: what [`ffi`] does by pointer. The reference that its tests agree with; nginx takes the other
 /// way, which makes no Lua strings.
 fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
-    let (server, headers, method, request_uri, uri, remote_addr, peer) = arguments;
+    let (server, headers, method, request_uri, uri, remote_addr, peer, upgrade_is_kept) = arguments;
     let lines = headers.as_ref().map(|headers| {
         let (lines, _) = headers.as_chunks::<2>();
         lines.iter().map(|[name, value]| (name.as_slice(), value.as_slice()))
@@ -291,6 +302,7 @@ fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
         remote_addr: remote_addr.as_ref().map(|address| address.as_slice()),
         peer: peer.as_slice(),
         headers: lines,
+        upgrade_is_kept: *upgrade_is_kept,
     };
     let mut outcome = Outcome::default();
     decide(*server, incoming, &mut outcome);

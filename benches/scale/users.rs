@@ -73,6 +73,7 @@ impl Users {
                 remote_addr: None,
                 peer: b"127.0.0.1",
                 headers: Some(lines.into_iter()),
+                upgrade_is_kept: false,
             };
             let allowed = self.engine.enforce(&server, incoming, |verdict| verdict.decision.is_allow());
             assert_eq!(allowed, Ok(true), "a user of the policy");

@@ -4,6 +4,7 @@ local native, import = ...
 
 local options_of = import("options")
 local request = import("request")
+local hop_by_hop = import("hop_by_hop")
 local worker = import("worker")
 local denial = import("denial")
 local base = require "resty.core.base"
@@ -30,7 +31,7 @@ local set_variable = request.set_variable
 
 -- A code's lowest part is the reason; the first of the list is `granted`.
 local REASONS, GRANTED = 128, 0
--- Instead of a code: come again with $remote_addr.
+-- Instead of a code: come again with $remote_addr. What is less: come again when something was taken out.
 local NEEDS_REMOTE_ADDR = -1
 -- What to do with the cookies; 0 is to leave them.
 local REMOVE_COOKIES, SET_COOKIES = 1, 2
@@ -300,13 +301,40 @@ local function refuse(server, why)
 end
 
 
--- Asks the engine. Returns its code, the time it took and the bucket of that time; the rest stands in `answer`.
-local function ask(r, number)
-    local code, nanoseconds, bucket = decide(r, number, needs_remote_addr)
+-- Has nginx take out of the request what the engine says by this code. Returns 1 where an `Upgrade` is gone of which
+-- nginx may have a copy, else 0.
+local function rewrite(r, code)
+    local connection, names_others, declines_upgrade = native.rewrite_of(code)
+    if connection and not hop_by_hop.set_connection(r, connection) and names_others then
+        error("$http_connection was evaluated before `enforce` and keeps names that a proxy behind would act upon", 0)
+    end
+    if declines_upgrade and not hop_by_hop.decline_upgrade(r) then
+        return 1
+    end
+    return 0
+end
+
+
+-- Does what the engine wants done before it decides, and asks it again.
+local function ask_again(r, number, code)
+    local nanoseconds, bucket
     if code == NEEDS_REMOTE_ADDR then
         -- From now on it is given at once.
         needs_remote_addr = true
-        return decide(r, number, true)
+        code, nanoseconds, bucket = decide(r, number, true, 0)
+    end
+    if code < NEEDS_REMOTE_ADDR then
+        code, nanoseconds, bucket = decide(r, number, needs_remote_addr, rewrite(r, code))
+    end
+    return code, nanoseconds, bucket
+end
+
+
+-- Asks the engine. Returns its code, the time it took and the bucket of that time; the rest stands in `answer`.
+local function ask(r, number)
+    local code, nanoseconds, bucket = decide(r, number, needs_remote_addr, 0)
+    if code < 0 then
+        return ask_again(r, number, code)
     end
     return code, nanoseconds, bucket
 end

@@ -4,6 +4,7 @@
 
 use crate::audit::GrafanaContext;
 use crate::client_ip::Source;
+use crate::connection::Connection;
 use crate::token::service::{Credentials, MAX_HEADER_LEN, PREFIX, holds_token};
 use smallvec::SmallVec;
 
@@ -14,6 +15,7 @@ enum Role {
     Other,
     Tenant,
     Cookie,
+    Connection,
     Upgrade,
     User,
     Dashboard,
@@ -33,9 +35,10 @@ enum Role {
 
 /// The names that are known whatever the policy says. Where those come from that tune a backend, and what else begins
 /// like the ones that [`tunes_a_backend`] finds: `docs/reference.md`, "Removed headers".
-const ROLES: [(&[u8], Role); 27] = [
+const ROLES: [(&[u8], Role); 28] = [
     (b"x-scope-orgid", Role::Tenant),
     (b"cookie", Role::Cookie),
+    (b"connection", Role::Connection),
     (b"upgrade", Role::Upgrade),
     (b"x-grafana-user", Role::User),
     (b"x-dashboard-uid", Role::Dashboard),
@@ -173,6 +176,7 @@ pub(super) struct Headers<'a> {
     pub(super) cookies: SmallVec<[&'a [u8]; 2]>,
     pub(super) client_ip: Option<&'a [u8]>,
     pub(super) client_ip_repeated: bool,
+    pub(super) connection: Connection,
     pub(super) upgrade: Option<&'a [u8]>,
     pub(super) grafana: GrafanaContext<'a>,
     /// The lines that go no further, by their number; all lines of their name go with them.
@@ -243,6 +247,10 @@ impl<'a> Headers<'a> {
                     }
                     Role::Cookie => {
                         read.cookies.push(value);
+                        false
+                    }
+                    Role::Connection => {
+                        read.connection.add(value);
                         false
                     }
                     Role::Upgrade => {

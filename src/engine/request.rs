@@ -2,6 +2,7 @@
 
 use super::headers::{HeaderNames, Headers};
 use super::reload::Task;
+use super::rewrite::{Rewrite, Upgrade, hop_by_hop};
 use super::{Engine, Live, Resolved, ResolvedService, Worker, lock, since_epoch};
 use crate::audit::{self, Clock, GrafanaContext, PrincipalMembers, Record, Text};
 use crate::client_ip::cache::VerifiedCookieCache;
@@ -47,11 +48,18 @@ pub struct Incoming<'a, H> {
     pub peer: &'a [u8],
     /// `None` where nginx's Lua interface did not show all.
     pub headers: Option<H>,
+    /// There was an `Upgrade` header, and nginx still has a copy of it, or may have one.
+    pub upgrade_is_kept: bool,
 }
 
-/// The policy in force looks at `$remote_addr`, which was not given.
+/// What the caller has to do before it comes again with the same request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NeedsRemoteAddr;
+pub enum Needs {
+    /// Give `$remote_addr`: the policy in force looks at it.
+    RemoteAddr,
+    /// Have nginx take something out of the request.
+    Rewrite(Rewrite),
+}
 
 /// What a decision asks of one request. Header values are those of the only line; where there were several, the flag
 /// says so.
@@ -82,7 +90,7 @@ pub struct Request<'a> {
     pub remote_addr: &'a [u8],
     /// The TCP peer: `$realip_remote_addr`.
     pub peer: &'a [u8],
-    pub upgrade: Option<&'a [u8]>,
+    pub upgrade: Upgrade,
     pub grafana: GrafanaContext<'a>,
     /// nginx's Lua interface did not show all headers, or cannot remove one that must go no further.
     pub headers_truncated: bool,
@@ -139,24 +147,33 @@ impl Engine {
     /// `apply` is called once with the verdict, and what it returns is returned.
     ///
     /// # Errors
-    /// Where the caller has to come again with `$remote_addr`, which few policies look at.
+    /// Where the caller has to come again: with `$remote_addr`, which few policies look at, or without headers that few
+    /// requests have.
     pub fn enforce<'a, T>(
         &self,
         server: &Server,
         incoming: Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
         apply: impl FnOnce(Verdict<'_>) -> T,
-    ) -> Result<T, NeedsRemoteAddr> {
+    ) -> Result<T, Needs> {
         let guard = self.live();
         let live = guard.as_deref();
         let names = live.map_or(&*WITHOUT_POLICY, |live| &*live.header_names);
         let looks_at_peer = server.client_is_remote_addr || names.needs_remote_addr;
         if looks_at_peer && incoming.remote_addr.is_none() {
-            return Err(NeedsRemoteAddr);
+            return Err(Needs::RemoteAddr);
         }
         let headers_truncated = incoming.headers.is_none();
         let read = incoming
             .headers
             .map_or_else(Headers::default, |lines| Headers::read(names, &server.forward_headers, lines));
+        let upgrade = if incoming.upgrade_is_kept {
+            Upgrade::Kept
+        } else if read.upgrade.is_some() || read.connection.is_unusual() {
+            let request = [incoming.method, incoming.request_uri, incoming.uri];
+            hop_by_hop(live, server, request, &read).map_err(Needs::Rewrite)?
+        } else {
+            Upgrade::None
+        };
         let joined;
         let cookies = match &*read.cookies {
             [] => None,
@@ -180,7 +197,7 @@ impl Engine {
             ip_header: read.client_ip,
             remote_addr: incoming.remote_addr.unwrap_or_default(),
             peer: incoming.peer,
-            upgrade: read.upgrade,
+            upgrade,
             grafana: read.grafana,
             headers_truncated: headers_truncated || read.unremovable,
             tenant_repeated: read.tenant_repeated,
@@ -239,7 +256,7 @@ impl Engine {
                 client_ip: facts.client_ip.and_then(|(_, found)| found.ok()),
                 client_ip_source: facts.client_ip.map(|(source, _)| source.name()),
                 peer: request.peer,
-                upgrade: request.upgrade.is_some(),
+                upgrade: request.upgrade == Upgrade::WebSocket,
                 grafana: request.grafana,
             },
             clock,
@@ -421,7 +438,7 @@ fn judge<'a>(
         request.method,
         request.request_uri,
         request.uri,
-        request.upgrade,
+        request.upgrade.value(),
     )?;
     facts.route = Some(route);
 

@@ -2,7 +2,7 @@
 
 use crate::audit::Text;
 use crate::client_ip::cookie::Remaining;
-use crate::engine::{Incoming, Server, undecided};
+use crate::engine::{Incoming, Needs, Rewrite, Server, undecided};
 use crate::metrics::bucket_of;
 use crate::reason::Reason;
 use crate::scope::BackendSet;
@@ -25,6 +25,14 @@ thread_local! {
 /// The code that says: come again, with `$remote_addr`.
 pub(super) const NEEDS_REMOTE_ADDR: i64 = -1;
 
+/// The code that says: come again, when nginx has taken out what this code less the given one says.
+const NEEDS_REWRITE: i64 = -2;
+
+/// What a code below [`NEEDS_REMOTE_ADDR`] asks for.
+pub(super) fn rewrite_of(code: i64) -> Rewrite {
+    Rewrite::from_number(u8::try_from(NEEDS_REWRITE - code).unwrap_or_default())
+}
+
 /// What to do with the Cookie header of an allowed request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -40,7 +48,7 @@ pub(super) enum Cookies {
 /// What Lua has to do. Kept from request to request, so that nothing is allocated.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// The tally of the decision, whose lowest part is the reason; or [`NEEDS_REMOTE_ADDR`].
+    /// The tally of the decision, whose lowest part is the reason; or what has to be done before, which is negative.
     pub(super) code: i64,
     pub(super) nanoseconds: u64,
     /// The bucket of that time.
@@ -137,7 +145,8 @@ pub(super) fn decide<'a>(
     });
     match answered {
         Some(Ok(())) => {}
-        Some(Err(_)) => outcome.code = NEEDS_REMOTE_ADDR,
+        Some(Err(Needs::RemoteAddr)) => outcome.code = NEEDS_REMOTE_ADDR,
+        Some(Err(Needs::Rewrite(rewrite))) => outcome.code = NEEDS_REWRITE - i64::from(rewrite.to_number()),
         None => {
             let (code, record, passes) = engine.internal_error(backends, method, request_uri, peer);
             outcome.set_unjudged((code, record), if passes { Cookies::LeaveAll } else { Cookies::Keep });

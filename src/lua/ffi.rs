@@ -62,6 +62,8 @@ pub(super) struct Request {
     uri: Text,
     remote_addr: Text,
     peer: Text,
+    /// 1 where nginx has a copy of an `Upgrade` header that was removed, or may have one; else 0.
+    upgrade_is_kept: u32,
 }
 
 /// What Lua reads. Its numbers are doubles, as Lua's are.
@@ -159,6 +161,7 @@ unsafe fn incoming<'a>(
         remote_addr: text(request.remote_addr),
         peer: text(request.peer).unwrap_or_default(),
         headers: lines,
+        upgrade_is_kept: request.upgrade_is_kept != 0,
     }
 }
 

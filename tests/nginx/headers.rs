@@ -2,6 +2,7 @@
 
 use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::{Answer, Client, Request};
+use crate::support::now;
 use crate::support::site::{POLICY, SIGNED_COOKIE, Site};
 use crate::support::tokens::{claims_with, key, service_token, token};
 use base64::Engine as _;
@@ -196,6 +197,144 @@ fn forward_headers_keeps_what_it_names() {
         seen.has("X-Id-Token") && !seen.has("X-Loki-Other") && !seen.has("X-Scope-UserID"),
         "{}",
         seen.head
+    );
+}
+
+/// Forms in which people send `Connection` on, and what a backend then gets of it for `keep-alive, X-Scope-OrgID`.
+const CONNECTION_FORMS: [(&str, &str, &[&str]); 6] = [
+    ("", "proxy_set_header Connection $http_connection;", &["keep-alive"]),
+    (
+        "map $http_upgrade $connection_upgrade { default upgrade; '' close; }",
+        "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;",
+        &["close"],
+    ),
+    ("", r#"proxy_set_header Connection "upgrade";"#, &["upgrade"]),
+    ("", r#"proxy_set_header Connection "";"#, &[]),
+    ("", "", &["close"]),
+    (
+        "map $http_connection $copy { default $http_connection; }",
+        "proxy_set_header Connection $copy;",
+        &["keep-alive"],
+    ),
+];
+
+fn with_connection(http: &str, location: &str) -> Site {
+    let server = format!(
+        r#"
+        rewrite_by_lua_block {{ require("tenantauth").enforce {{ backend = "loki" }} }}
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / {{
+            {location}
+            proxy_http_version 1.1;
+            proxy_pass http://@UPSTREAM@;
+        }}"#
+    );
+    Site::builder().http(http).server(&server).start()
+}
+
+/// A proxy behind would drop the header.
+#[test]
+fn no_header_is_named_to_a_proxy_behind() {
+    let hostile: [(&[&str], &str); 9] = [
+        (&["keep-alive, X-Scope-OrgID"], "keep-alive"),
+        (&["X-Scope-OrgID"], ""),
+        (&["close", "X-Scope-OrgID"], "close"),
+        (&["X-Scope-OrgID", "close"], "close"),
+        (&["X-Prom-Label-Policy,Keep-Alive , TE"], "keep-alive, te"),
+        (&["Upgrade"], ""),
+        (&["close, Connection, Transfer-Encoding, Host"], "close"),
+        (&["a", "b", "c", "keep-alive, x-scope-orgid"], "keep-alive"),
+        (&["\"close\", close;X-Scope-OrgID"], ""),
+    ];
+    for (http, location, expected) in CONNECTION_FORMS {
+        let site = with_connection(http, location);
+        for (lines, kept) in hostile {
+            let request =
+                lines.iter().fold(query(&["group1"], "tenant1"), |r, line| r.header("Connection", line));
+            assert_allowed(&site.send(request));
+            let seen = site.upstream.only();
+            assert_eq!(seen.values("X-Scope-OrgID"), ["tenant1"]);
+            let follows_client = location.contains("$http_connection") || location.contains("$copy");
+            let expected: Vec<&str> = if !follows_client {
+                expected.to_vec()
+            } else if kept.is_empty() {
+                vec![]
+            } else {
+                vec![kept]
+            };
+            assert_eq!(seen.values("Connection"), expected, "{location}: {lines:?}\n{}", seen.head);
+        }
+    }
+}
+
+#[test]
+fn what_a_connection_says_of_itself_arrives_as_it_came() {
+    let site = with_connection("", "proxy_set_header Connection $http_connection;");
+    for line in ["keep-alive", "Close", "TE", "te, close", "KEEP-ALIVE,te"] {
+        assert_allowed(&site.send(query(&["group1"], "tenant1").header("Connection", line)));
+        assert_eq!(site.upstream.only().values("Connection"), [line]);
+    }
+}
+
+/// What nginx does with its own client was settled before.
+#[test]
+fn a_client_keeps_its_connection_though_its_header_is_rewritten() {
+    let site = with_connection("", "proxy_set_header Connection $http_connection;");
+    let mut client = Client::connect(site.port(""));
+    for (line, upstream) in [("X-A", vec![]), ("keep-alive, x-a", vec!["keep-alive"]), ("X-A", vec![])] {
+        client.send(&query(&["group1"], "tenant1").header("Connection", line).bytes());
+        assert_eq!(client.answer().status, 200, "{line}");
+        assert_eq!(site.upstream.only().values("Connection"), upstream);
+    }
+    client.send(&query(&["group1"], "tenant1").header("Connection", "X-A, close").bytes());
+    assert_eq!(client.answer().status, 200);
+    assert!(client.answer_or_end().is_none(), "as it asked for");
+}
+
+/// nginx evaluates $http_connection once: what `set` has copied no removal undoes.
+#[test]
+fn a_copy_of_connection_that_names_headers_is_an_internal_error() {
+    let location = "set $copy $http_connection; proxy_set_header Connection $copy;";
+    let site = with_connection("", location);
+    site.expect_errors();
+    let answer = site.send(query(&["group1"], "tenant1").header("Connection", "close, X-Scope-OrgID"));
+    assert_eq!((answer.status, answer.reason()), (503, "internal_error"), "{answer:?}");
+    assert!(site.upstream.take().is_empty());
+    site.wait_for_log("$http_connection was evaluated before `enforce`");
+    for harmless in ["close", "keep-alive", "upgrade"] {
+        assert_allowed(&site.send(query(&["group1"], "tenant1").header("Connection", harmless)));
+        assert_eq!(site.upstream.only().values("Connection"), [harmless]);
+    }
+    let records = site.audit(4);
+    assert_eq!(records[0]["reason"], "internal_error");
+}
+
+#[test]
+fn nothing_is_rewritten_where_the_gateway_only_records() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        location / {
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection $http_connection;
+            proxy_pass http://@UPSTREAM@;
+        }"#;
+    let until = jiff::Timestamp::from_second(now() + 3600).expect("a time");
+    let shadow = format!("version: 1\nmode: shadow\nshadow_until: {until}\n");
+    let policy = POLICY.replace("version: 1\n", &shadow);
+    let site = Site::builder().policy(&policy).server(server).start();
+    let request = query(&["group1"], "tenant1").header("Connection", "Upgrade, X-Scope-OrgID");
+    assert_allowed(&site.send(request.header("Upgrade", "h2c").header("HTTP2-Settings", "AAMAAABk")));
+    let seen = site.upstream.only();
+    assert_eq!(seen.values("Connection"), ["Upgrade, X-Scope-OrgID"]);
+    assert!(seen.values("Upgrade") == ["h2c"] && seen.has("HTTP2-Settings"), "{}", seen.head);
+    // What would have been: declined, and allowed.
+    let record = site.audit(1).remove(0);
+    assert_eq!(
+        (&record["upgrade"], &record["shadow"]["reason"]),
+        (&json!(false), &json!("granted")),
+        "{record}"
     );
 }
 

@@ -162,6 +162,19 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
         _ => Some(&b","[..]),
     };
     equal("the upgrade", read.upgrade, upgrade)?;
+    let connection = of("connection").join(&b',').to_ascii_lowercase();
+    let connection: Vec<&[u8]> = connection
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+        .collect();
+    let options: Vec<&str> = ["close", "keep-alive", "te", "upgrade"]
+        .into_iter()
+        .filter(|option| connection.contains(&option.as_bytes()))
+        .collect();
+    let others = connection.iter().any(|name| !options.iter().any(|option| option.as_bytes() == *name));
+    let read_connection = (read.connection.kept(), read.connection.names_others());
+    equal("the connection", read_connection, (options.join(", "), others))?;
     let claimed = [read.grafana.dashboard, read.grafana.panel, read.grafana.rule, read.grafana.org];
     let names = ["x-dashboard-uid", "x-panel-id", "x-rule-uid", "x-grafana-org-id"];
     equal("what Grafana claims", claimed, names.map(|name| of(name).first().copied()))?;

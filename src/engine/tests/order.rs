@@ -1,6 +1,7 @@
 //! The promised order of checks: a request that is wrong everywhere is repaired step by step.
 
 use super::*;
+use crate::connection::Connection;
 
 #[test]
 fn reasons_come_in_the_promised_order() {
@@ -140,10 +141,66 @@ fn without_a_policy_nothing_else_is_looked_at() {
         remote_addr: None,
         peer: b"192.0.2.1",
         headers: Some(lines.into_iter()),
+        upgrade_is_kept: false,
     };
     let record = site.engine.enforce(&loki(), incoming, record_of).unwrap();
     let record: Value = serde_json::from_str(&format!("{{{record}}}")).unwrap();
     assert_eq!((&record["upgrade"], &record["grafana"]["dashboard"]), (&json!(true), &json!("d1")));
+}
+
+#[test]
+fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
+    let ask = |site: &Site, path: &str, lines: &[(&str, &str)], upgrade_is_kept: bool| {
+        let good = signed("r", &claims());
+        let all = [("x-scope-orgid", "t"), ("x-id-token", &*good)];
+        let lines = all.iter().chain(lines).map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let incoming = Incoming {
+            method: b"GET",
+            request_uri: path.as_bytes(),
+            uri: path.as_bytes(),
+            remote_addr: None,
+            peer: b"192.0.2.1",
+            headers: Some(lines),
+            upgrade_is_kept,
+        };
+        site.engine.enforce(&loki(), incoming, |verdict| {
+            (verdict.decision.reason(), verdict.record.to_string().contains(r#","upgrade":true"#))
+        })
+    };
+    let kept = |rewrite: Needs| match rewrite {
+        Needs::Rewrite(rewrite) => (rewrite.connection.map(Connection::kept), rewrite.declines_upgrade),
+        Needs::RemoteAddr => panic!("nobody looks at it"),
+    };
+    let (query, tail) = ("/loki/api/v1/query", "/loki/api/v1/tail");
+    let (h2c, websocket) = (("upgrade", "h2c"), ("upgrade", "websocket"));
+    let site = Site::start(TAIL);
+    for (path, lines, expected) in [
+        (query, &[h2c][..], (None, true)),
+        (query, &[websocket, ("connection", "upgrade, te")], (Some("te"), true)),
+        (tail, &[websocket, websocket], (None, true)),
+        (tail, &[websocket, ("connection", "Upgrade, Cookie")], (Some("upgrade"), false)),
+        (tail, &[("connection", "keep-alive"), ("connection", "Upgrade")], (Some("keep-alive"), false)),
+        (query, &[("connection", "x-scope-orgid")], (Some(""), false)),
+    ] {
+        let expected = (expected.0.map(str::to_owned), expected.1);
+        assert_eq!(ask(&site, path, lines, false).map_err(kept), Err(expected), "{path} {lines:?}");
+    }
+    for (path, lines, kept, expected) in [
+        (tail, &[websocket, ("connection", "Upgrade, keep-alive")][..], false, (Reason::Granted, true)),
+        (query, &[("connection", "close"), ("connection", "TE")], false, (Reason::Granted, false)),
+        // Denied whatever is taken out of it.
+        ("/nowhere", &[h2c, ("connection", "cookie")], false, (Reason::RouteUnknown, false)),
+        (query, &[], true, (Reason::RouteUnknown, false)),
+        (tail, &[], true, (Reason::RouteUnknown, false)),
+    ] {
+        assert_eq!(ask(&site, path, lines, kept), Ok(expected), "{path} {lines:?}");
+    }
+    // Who only records changes nothing.
+    let until = jiff::Timestamp::from_second(i64::try_from(unix_now()).unwrap() + 3600).unwrap();
+    let site = Site::start(&format!("mode: shadow\nshadow_until: {until}\n{TAIL}"));
+    let lines = [h2c, ("connection", "upgrade, cookie")];
+    assert_eq!(ask(&site, query, &lines, false), Ok((Reason::Granted, false)));
+    assert_eq!(ask(&site, tail, &[websocket], false), Ok((Reason::Granted, true)));
 }
 
 #[test]

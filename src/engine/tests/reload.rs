@@ -115,6 +115,7 @@ fn the_policy_in_force_says_which_headers_are_read() {
             remote_addr: None,
             peer: b"192.0.2.1",
             headers: Some(lines.into_iter()),
+            upgrade_is_kept: false,
         };
         let answer = |verdict: Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
         site.engine.enforce(&loki(), incoming, answer).unwrap()
@@ -142,10 +143,11 @@ fn an_address_that_is_needed_is_asked_for() {
             remote_addr,
             peer: b"198.51.100.1",
             headers: Some(lines.into_iter()),
+            upgrade_is_kept: false,
         };
         site.engine.enforce(&loki(), incoming, |verdict| verdict.decision.reason())
     };
-    assert_eq!(decide(None), Err(NeedsRemoteAddr));
+    assert_eq!(decide(None), Err(Needs::RemoteAddr));
     assert_eq!(decide(Some(b"192.0.2.7")), Ok(Reason::Granted));
     assert_eq!(decide(Some(b"198.51.100.1")), Ok(Reason::IpForbidden));
 }

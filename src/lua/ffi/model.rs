@@ -96,6 +96,7 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
         uri,
         remote_addr,
         peer,
+        upgrade_is_kept: u32::from(said.without_lines),
     };
     // SAFETY: every pointer is null or leads to what `said` and `lines` hold until the end of this function.
     let read = unsafe { incoming(&request) };
@@ -107,6 +108,9 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
     let expected = [or_empty(method), or_empty(request_uri), or_empty(uri), remote_addr, or_empty(peer)];
     if texts != expected {
         return Err(format!("{texts:?} instead of {expected:?}"));
+    }
+    if read.upgrade_is_kept != said.without_lines {
+        return Err(format!("whether there is a copy of Upgrade: {}", read.upgrade_is_kept));
     }
     let shown = usize::try_from(count).ok().filter(|count| *count <= MAX_HEADERS);
     let expected: Option<Vec<_>> =

@@ -1,0 +1,120 @@
+//! What nginx has to take out of a request before it is decided: headers that are meant for the next hop alone and
+//! would make a proxy or a backend behind do something else than what was decided.
+
+use super::headers::Headers;
+use super::{Live, Server, since_epoch};
+use crate::connection::Connection;
+use crate::route;
+
+/// What nginx has to take out. The caller comes again when that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What `Connection` may go on with, where it names more. Its other names are still among them.
+    pub connection: Option<Connection>,
+    /// `Upgrade` and `HTTP2-Settings` go: an offer that is declined, as HTTP allows.
+    pub declines_upgrade: bool,
+}
+
+impl Rewrite {
+    const CONNECTION: u8 = 32;
+    const UPGRADE: u8 = 64;
+
+    /// As a number below 128, for Lua.
+    pub fn to_number(self) -> u8 {
+        let connection = self.connection.map_or(0, |connection| Self::CONNECTION | connection.to_number());
+        connection | if self.declines_upgrade { Self::UPGRADE } else { 0 }
+    }
+
+    /// What [`Rewrite::to_number`] made a number of.
+    pub fn from_number(number: u8) -> Self {
+        Self {
+            connection: (number & Self::CONNECTION != 0).then(|| Connection::from_number(number)),
+            declines_upgrade: number & Self::UPGRADE != 0,
+        }
+    }
+}
+
+/// What an `Upgrade` header is to the decision.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Absent, or declined.
+    #[default]
+    None,
+    /// `websocket`, alone, on a tail: decided at its handshake.
+    WebSocket,
+    /// Another one, of which nginx may have a copy that nobody can remove.
+    Kept,
+}
+
+impl Upgrade {
+    /// What the route is to be asked with.
+    pub(super) fn value(self) -> Option<&'static [u8]> {
+        match self {
+            Self::None => None,
+            Self::WebSocket => Some(b"websocket"),
+            Self::Kept => Some(b""),
+        }
+    }
+}
+
+/// What the `Upgrade` header of a request is, where there is one or `Connection` names more than usual.
+///
+/// `request`: method, `$request_uri` and `$uri`.
+///
+/// # Errors
+/// What has to be rewritten first. Never of a request that is denied whatever its token says, nor where the whole
+/// gateway only records and changes nothing.
+#[cold]
+#[inline(never)]
+pub(super) fn hop_by_hop(
+    live: Option<&Live>,
+    server: &Server,
+    request: [&[u8]; 3],
+    read: &Headers<'_>,
+) -> Result<Upgrade, Rewrite> {
+    let [method, request_uri, uri] = request;
+    let is_known = |upgrade| {
+        route::route(server.backends, &server.path_prefix, method, request_uri, uri, upgrade).is_ok()
+    };
+    let upgrade = match read.upgrade {
+        Some(value) if is_known(Some(value)) => Upgrade::WebSocket,
+        _ => Upgrade::None,
+    };
+    let changes = live.is_some_and(|live| !live.compiled.snapshot.is_shadow(since_epoch().as_secs()));
+    if !changes || !is_known(upgrade.value()) {
+        return Ok(upgrade);
+    }
+    let declines_upgrade = read.upgrade.is_some() && upgrade == Upgrade::None;
+    let mut connection = read.connection;
+    if upgrade == Upgrade::None {
+        connection = connection.without_upgrade();
+    }
+    let connection = (connection.names_others() || connection != read.connection).then_some(connection);
+    if connection.is_none() && !declines_upgrade {
+        return Ok(upgrade);
+    }
+    Err(Rewrite { connection, declines_upgrade })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_rewritten_is_a_number_for_lua() {
+        let of = |line: &[u8]| {
+            let mut connection = Connection::default();
+            connection.add(line);
+            connection
+        };
+        for connection in
+            [None, Some(of(b"")), Some(of(b"close, cookie")), Some(of(b"keep-alive, te, upgrade"))]
+        {
+            for declines_upgrade in [false, true] {
+                let rewrite = Rewrite { connection, declines_upgrade };
+                assert!(rewrite.to_number() < 128);
+                assert_eq!(Rewrite::from_number(rewrite.to_number()), rewrite);
+            }
+        }
+    }
+}
