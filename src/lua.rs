@@ -244,6 +244,14 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
         })?,
     )?;
     native.set(
+        "connection_of",
+        lua.create_function(|_, lines: LuaString| {
+            let mut connection = Connection::default();
+            lines.as_bytes().split(|byte| *byte == b'\n').for_each(|line| connection.add(line));
+            Ok((connection.has_upgrade(), connection.names_others()))
+        })?,
+    )?;
+    native.set(
         "internal_error",
         lua.create_function(
             |_, (number, method, request_uri, peer): (usize, LuaString, LuaString, LuaString)| {

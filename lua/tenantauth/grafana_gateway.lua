@@ -4,7 +4,8 @@
 local native, import = ...
 
 local options_of = import("options")
-local cookie_lines = import("request").cookie_lines
+local header_lines = import("request").cookie_and_connection_lines
+local set_connection = import("hop_by_hop").set_connection
 local denial = import("denial")
 local base = require "resty.core.base"
 
@@ -81,6 +82,8 @@ local function fail(reason, cookies)
     else
         ngx.req.clear_header("Cookie")
     end
+    -- An error page may go to Grafana.
+    ngx.req.clear_header("Connection")
     return denial.send(503, "internal_error", "503 Service Unavailable: the client address could not be recorded",
         false)
 end
@@ -102,9 +105,19 @@ local function run(options)
     if ngx.req.http_version() == 0.9 then
         return "a request of HTTP/0.9 has no headers"
     end
-    local lines = cookie_lines(base.get_request())
+    local r = base.get_request()
+    local lines, connection = header_lines(r)
     if not lines then
         return "there are too many request headers"
+    end
+    -- Go's reverse proxies, as Grafana's is one, remove the headers that their client lists there: those too that Grafana
+    -- has set since.
+    if connection then
+        local upgrades, names_others = native.connection_of(connection)
+        if not set_connection(r, upgrades and "upgrade" or "") and names_others then
+            return fail("$http_connection was evaluated before `stamp_client_ip` and keeps names that Grafana would act upon",
+                nil)
+        end
     end
     local waited = 0
     while native.stamper_is_loading(stamper) and waited < FIRST_LOAD_WAIT do

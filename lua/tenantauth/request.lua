@@ -169,22 +169,25 @@ function _M.remove_cookies(r)
 end
 
 
--- All Cookie lines joined by newlines; nil where the headers cannot be read whole.
-function _M.cookie_lines(r)
+-- All Cookie lines and all Connection lines, each joined by newlines; nil where the headers cannot be read whole.
+function _M.cookie_and_connection_lines(r)
     local count = read_headers(r)
     if count < 0 then
         return nil
     end
-    local lines = ""
+    local cookies, connections
     for index = 0, count - 1 do
         local name = headers[index].key
+        local line = headers[index].value
         if name.len == 6 and ffi_str(name.data, 6) == "cookie" then
-            local line = headers[index].value
             line = ffi_str(line.data, line.len)
-            lines = lines == "" and line or lines .. "\n" .. line
+            cookies = cookies and cookies .. "\n" .. line or line
+        elseif name.len == 10 and ffi_str(name.data, 10) == "connection" then
+            line = ffi_str(line.data, line.len)
+            connections = connections and connections .. "\n" .. line or line
         end
     end
-    return lines
+    return cookies or "", connections
 end
 
 

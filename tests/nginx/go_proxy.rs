@@ -40,8 +40,7 @@ struct Proxy {
     _process: Process,
 }
 
-fn proxy(site: &Site) -> Proxy {
-    let port = free_port();
+fn proxy(site: &Site, port: u16) -> Proxy {
     let mut command = Command::new(program());
     command.arg(format!("127.0.0.1:{port}")).arg(format!("127.0.0.1:{}", site.port("")));
     command.arg(format!("Bearer {}", service_token('g'))).arg(token(&["group1"]));
@@ -76,7 +75,7 @@ fn ask(port: u16, connection: &str) -> Answer {
 #[test]
 fn a_person_cannot_have_the_marks_of_a_person_removed() {
     let site = Site::builder().policy(&policy("")).start();
-    let grafana = proxy(&site);
+    let grafana = proxy(&site, free_port());
     for list in LISTS {
         assert_denied(&ask(grafana.port, list), "service_attended");
     }
@@ -92,7 +91,7 @@ fn a_person_cannot_have_the_marks_of_a_person_removed() {
 #[test]
 fn an_account_behind_a_proxy_has_no_such_mark() {
     let site = Site::builder().policy(&policy(", behind_proxy: true")).start();
-    let ingress = proxy(&site);
+    let ingress = proxy(&site, free_port());
     assert_allowed(&ask(ingress.port, LISTS[0]));
     let seen = site.upstream.only();
     assert!(
@@ -102,4 +101,40 @@ fn an_account_behind_a_proxy_has_no_such_mark() {
     );
     assert_denied(&ask(ingress.port, "close"), "service_attended");
     assert_denied(&ask(ingress.port, "close, X-Grafana-User, Cookie"), "service_attended");
+}
+
+/// The Grafana Gateway leaves nothing in `Connection` that Go could remove: the marks arrive, though `X-Forwarded-For`
+/// counts for nothing here.
+#[test]
+fn behind_the_grafana_gateway_the_marks_stay() {
+    for (port, forms) in [
+        (free_port(), "proxy_set_header Connection $http_connection;"),
+        (
+            free_port(),
+            "proxy_set_header Connection $http_connection; proxy_set_header Upgrade $http_upgrade;",
+        ),
+    ] {
+        let gateway = format!(
+            r#"server {{
+                listen 127.0.0.1:@PORT:grafana@;
+                location / {{
+                    rewrite_by_lua_block {{
+                        require("tenantauth").stamp_client_ip {{ keys_file = "@DIR@/client-ip.keys" }}
+                    }}
+                    proxy_http_version 1.1;
+                    {forms}
+                    proxy_pass http://127.0.0.1:{port};
+                }}
+            }}"#
+        );
+        let site = Site::builder().policy(&policy(", behind_proxy: true")).http(&gateway).start();
+        let grafana = proxy(&site, port);
+        for list in LISTS {
+            assert_denied(&ask(site.port("grafana"), list), "service_attended");
+        }
+        assert!(site.upstream.take().is_empty(), "nothing arrives");
+        // Without the gateway it would.
+        assert_allowed(&ask(grafana.port, LISTS[0]));
+        site.upstream.take();
+    }
 }

@@ -256,3 +256,88 @@ fn later_versions_of_http_1_are_stamped_too() {
     let (others, name, value) = stamped(&site);
     assert!(others.is_empty() && name == "Client_Ip" && value.starts_with("v1."), "{value}");
 }
+
+/// In front of `location`, with these lines in it and in `http {}`.
+fn gateway_in(http: &str, location: &str, module: &str) -> Site {
+    let server = format!(
+        r#"
+        location / {{
+            {location}
+            rewrite_by_lua_block {{ require("tenantauth").stamp_client_ip {{ {SIGNED} }} }}
+            proxy_pass http://@UPSTREAM@;
+            proxy_http_version 1.1;
+        }}"#
+    );
+    Site::builder().module(module).http(http).server(&server).start()
+}
+
+const MAP: &str = "map $http_upgrade $connection_upgrade { default upgrade; '' close; }";
+
+/// Grafana is a reverse proxy of Go's: it removes what `Connection` lists, also what it has set itself.
+#[test]
+fn connection_names_no_header_to_grafana() {
+    for (http, location, follows) in [
+        ("", "proxy_set_header Connection $http_connection;", true),
+        ("", "proxy_set_header Connection $http_connection; proxy_set_header Upgrade $http_upgrade;", true),
+        (
+            MAP,
+            "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;",
+            false,
+        ),
+        ("", r#"proxy_set_header Connection "upgrade";"#, false),
+        ("", r#"proxy_set_header Connection "";"#, false),
+        ("", "", false),
+        (
+            "map $http_connection $copy { default $http_connection; }",
+            "proxy_set_header Connection $copy;",
+            true,
+        ),
+    ] {
+        let site = gateway_in(http, location, BARE);
+        for lines in [
+            &["X-Grafana-User, X-Id-Token, Cookie"][..],
+            &["close, X-Grafana-User", "X-Id-Token", "Cookie"],
+            &["X-Grafana-User", "close"],
+            &["keep-alive"],
+        ] {
+            let request =
+                lines.iter().fold(Request::get("/"), |request, line| request.header("Connection", line));
+            ok(&site.send(request.header("X-Id-Token", "mark").cookie("client_ip=x")));
+            let seen = site.upstream.only();
+            let connection = seen.values("Connection").join(",");
+            println!("{location}: {lines:?}: {connection}");
+            assert!(["", "close", "upgrade"].contains(&&*connection), "{}", seen.head);
+            assert!(!follows || connection.is_empty(), "{}", seen.head);
+            assert!(seen.has("Cookie") && seen.has("X-Id-Token"), "{}", seen.head);
+        }
+        for line in ["Upgrade", "keep-alive, UPGRADE, Cookie"] {
+            let mut client = Client::connect(site.port(""));
+            let request =
+                Request::get("/api/live/ws").header("Connection", line).header("Upgrade", "websocket");
+            client.send(&request.bytes());
+            let upgrades = location.contains("proxy_set_header Upgrade");
+            assert_eq!(client.answer().status, if upgrades { 101 } else { 200 }, "{location}: {line}");
+            if follows {
+                assert_eq!(site.upstream.only().values("Connection"), ["upgrade"]);
+            }
+            site.upstream.take();
+            client.finish();
+        }
+    }
+}
+
+/// nginx evaluates $http_connection once. With http.conf the copy is seen; without, it is not: the documentation says so.
+#[test]
+fn a_copy_of_connection_that_names_headers_is_not_passed_on() {
+    let location = "set $copy $http_connection; proxy_set_header Connection $copy;";
+    let module = format!("{BARE}\ninclude @DIR@/share/tenantauth/http.conf;");
+    let site = gateway_in("", location, &module);
+    site.expect_errors();
+    let hostile = Request::get("/").header("Connection", "close, Cookie").cookie("Client_Ip=203.0.113.5");
+    assert_eq!(site.send(hostile).status, 503);
+    assert!(site.upstream.take().is_empty());
+    site.wait_for_log("$http_connection was evaluated before `stamp_client_ip`");
+    // What every browser sends names no header.
+    ok(&site.send(Request::get("/").header("Connection", "keep-alive")));
+    assert_eq!(site.upstream.only().values("Connection"), ["keep-alive"]);
+}
