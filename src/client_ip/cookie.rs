@@ -75,7 +75,7 @@ pub fn find<'a>(lines: &'a [u8], name: &str) -> Found<'a> {
     for cookie in Named::of(lines, name) {
         found = match (found, cookie.is_exact) {
             (Found::None, false) => Found::Similar,
-            (Found::None | Found::Similar, true) => Found::One(unquoted(cookie.value)),
+            (Found::None | Found::Similar, true) => Found::One(unquoted(cookie.value())),
             (found, false) => found,
             (_, true) => return Found::Many,
         };
@@ -140,7 +140,7 @@ fn push_others(lines: &[u8], name: &str, out: &mut Vec<u8>) {
         for cookie in Named::of(line, name) {
             push(line.get(from..cookie.from).unwrap_or_default());
             // The `;` behind it goes too: the one before it stays.
-            from = cookie.to + 1;
+            from = cookie.to() + 1;
         }
         push(line.get(from..).unwrap_or_default());
         let end = out.iter().skip(begin).rposition(|byte| !is_between(*byte));
@@ -185,14 +185,36 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// So many bytes are searched at a time.
+const BLOCK: usize = 64;
+
 /// A cookie of the name that is looked for, in any letter case.
 struct Cookie<'a> {
-    /// Where it begins, behind the `;` or newline before it, and where the next one stands or the text ends.
+    /// Where it begins, behind the `;` or newline before it.
     from: usize,
-    to: usize,
-    /// Quotes included.
-    value: &'a [u8],
+    /// What stands behind its name, to the end of all lines, and where that begins.
+    behind: &'a [u8],
+    behind_at: usize,
     is_exact: bool,
+}
+
+impl<'a> Cookie<'a> {
+    /// Its value, quotes included, and blanks before the `=` passed over.
+    fn value(&self) -> &'a [u8] {
+        match trim_start(trim_end(self.behind.get(..self.length()).unwrap_or_default())) {
+            [b'=', value @ ..] => value,
+            _ => b"",
+        }
+    }
+
+    /// Where the `;` or newline behind it stands, or the text ends.
+    fn to(&self) -> usize {
+        self.behind_at + self.length()
+    }
+
+    fn length(&self) -> usize {
+        memchr::memchr2(b';', b'\n', self.behind).unwrap_or(self.behind.len())
+    }
 }
 
 /// Whether two names of one length differ in letter case alone.
@@ -202,12 +224,12 @@ fn is_similar(head: &[u8], name: &[u8]) -> bool {
 
 /// The cookies of one name, in any letter case. Cookies end at `;` and newlines.
 ///
-/// Somebody who is denied may send as many cookies as nginx takes, so the time must not depend on their number: what is
-/// too short for the name is passed over without a look at each.
+/// Somebody who is denied may send as many cookies as nginx takes, so that the time must not depend on their number: the
+/// name is searched for, and only where it stands is it asked whether a cookie begins there.
 struct Named<'a, 'n> {
     lines: &'a [u8],
     name: &'n [u8],
-    /// Where the next cookie begins.
+    /// Where the search goes on.
     at: usize,
 }
 
@@ -216,37 +238,52 @@ impl<'a, 'n> Named<'a, 'n> {
     const fn of(lines: &'a [u8], name: &'n str) -> Self {
         Self { lines, name: name.as_bytes(), at: 0 }
     }
+
+    /// The cookie whose name may begin `at` this place.
+    fn cookie(&self, at: usize) -> Option<Cookie<'a>> {
+        let (before, text) = self.lines.split_at_checked(at)?;
+        let (head, behind) = text.split_at_checked(self.name.len())?;
+        // First of all: a name holds no blanks, so that no run of them is trimmed for two names.
+        if !is_similar(head, self.name) {
+            return None;
+        }
+        let before = trim_end(before);
+        let begins_here = matches!(before, [] | [.., b';' | b'\n']);
+        let ends_here = matches!(trim_start(behind), [] | [b'=' | b';' | b'\n', ..]);
+        (begins_here && ends_here).then(|| Cookie {
+            from: before.len(),
+            behind,
+            behind_at: at + head.len(),
+            is_exact: head == self.name,
+        })
+    }
 }
 
 impl<'a> Iterator for Named<'a, '_> {
     type Item = Cookie<'a>;
 
     fn next(&mut self) -> Option<Cookie<'a>> {
-        loop {
-            let text = self.lines.get(self.at..)?;
-            let trimmed = trim_start(text);
-            let (head, _) = trimmed.split_at_checked(self.name.len())?;
-            let begin = self.at + (text.len() - trimmed.len());
-            // Searched many bytes at a time: the other cookies are the longest part of most requests.
-            let end = memchr::memchr2(b';', b'\n', trimmed).unwrap_or(trimmed.len());
-            if end < head.len() {
-                let last = head.iter().rposition(|byte| matches!(byte, b';' | b'\n')).unwrap_or(end);
-                self.at = begin + last + 1;
-                continue;
+        let lower = |byte: u8| byte | 0x20;
+        let (first, last) = (lower(*self.name.first()?), lower(*self.name.last()?));
+        let may_be = |(begin, end): (&u8, &u8)| (lower(*begin) == first) & (lower(*end) == last);
+        let begins = self.lines.get(self.at..)?.chunks(BLOCK);
+        let ends = self.lines.get(self.at + self.name.len() - 1..)?.chunks(BLOCK);
+        for (begins, ends) in begins.zip(ends) {
+            // Without a way out, so that the compiler takes many bytes at a time.
+            if begins.iter().zip(ends).fold(false, |any, pair| any | may_be(pair)) {
+                for (offset, pair) in begins.iter().zip(ends).enumerate() {
+                    if may_be(pair)
+                        && let Some(cookie) = self.cookie(self.at + offset)
+                    {
+                        self.at = cookie.behind_at;
+                        return Some(cookie);
+                    }
+                }
             }
-            let (from, to) = (self.at, begin + end);
-            self.at = to + 1;
-            let is_exact = head == self.name;
-            if is_exact || is_similar(head, self.name) {
-                let behind = trimmed.get(head.len()..end).unwrap_or_default();
-                let value = match trim_start(trim_end(behind)) {
-                    [] => &[],
-                    [b'=', value @ ..] => value,
-                    _ => continue,
-                };
-                return Some(Cookie { from, to, value, is_exact });
-            }
+            self.at += BLOCK;
         }
+        self.at = self.lines.len();
+        None
     }
 }
 

@@ -219,6 +219,20 @@ mod where_go_differs {
     }
 }
 
+/// The search goes by blocks: a name may begin at every place of one, and end in the next.
+#[test]
+fn a_cookie_is_found_wherever_it_stands() {
+    for before in 0..200 {
+        for (padding, between) in [("x", ";"), (";", ""), (" ", ""), ("\r", "\n")] {
+            let lines = format!("{}{between}cLient_Ip=a;Client_Ip = b", padding.repeat(before));
+            let expected = Found::One(&b" b"[..]);
+            assert_eq!(find(lines.as_bytes(), NAME), expected, "{before} of {padding:?}");
+            let rest = removed(&lines);
+            assert_eq!(rest.trim_matches('x'), if padding == "x" && before > 0 { "" } else { "(nothing)" });
+        }
+    }
+}
+
 /// Lines made of what matters to a parser of cookies, with arbitrary bytes between.
 fn lines() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
