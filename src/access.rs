@@ -10,7 +10,9 @@ pub mod reach;
 pub mod settings;
 
 use crate::network::{Network, NetworkSet};
-use crate::policy::snapshot::{Grant, GroupId, Held, Restriction, ServiceAccount, Snapshot};
+use crate::policy::snapshot::{
+    Grant, GrantOutcome, GroupId, Held, Restriction, RestrictionOutcome, ServiceAccount, Snapshot,
+};
 use crate::route::table;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantPattern;
@@ -244,9 +246,8 @@ impl<'s> RulesOfCell<'s> {
     ///
     /// `groups`: sorted.
     pub fn granting(&self, groups: &[GroupId], unit: Unit, now: u64) -> impl Iterator<Item = &'s Grant> {
-        self.grants.iter().copied().filter(move |grant| {
-            grant.scopes.contains(unit.scope) && !grant.has_expired(now) && meet(&grant.groups, groups)
-        })
+        let allows = move |grant: &&Grant| grant.outcome(groups, unit.scope, now) == GrantOutcome::Allows;
+        self.grants.iter().copied().filter(allows)
     }
 
     /// Until when somebody of these groups has access, wherever from; `None` for not at all.
@@ -257,11 +258,11 @@ impl<'s> RulesOfCell<'s> {
     /// The restrictions that bind somebody who holds this; those in shadow mode for `shadow`, else those that deny.
     /// Revoked groups bind too, and except from nothing.
     pub fn binding(&self, held: &Held, unit: Unit, shadow: bool) -> Vec<&'s Restriction> {
+        // What binds is violated by who is nowhere.
+        let outcome =
+            |rule: &Restriction| rule.outcome(&held.groups, held.binding(), unit.scope, unit.backends, None);
         let binds = |rule: &&Restriction| {
-            rule.shadow == shadow
-                && rule.scopes.cover(unit.scope, unit.backends)
-                && meet(&rule.groups, held.binding())
-                && !rule.excepts_groups(&held.groups)
+            rule.shadow == shadow && outcome(rule) == Some(RestrictionOutcome::Violated)
         };
         self.restrictions.iter().copied().filter(binds).collect()
     }
@@ -295,10 +296,6 @@ fn patterns_of<'s>(
 /// Until when a grant holds.
 fn until(grant: &Grant) -> Until {
     grant.expires.map_or(Until::Always, Until::Time)
-}
-
-fn meet(rule: &[GroupId], held: &[GroupId]) -> bool {
-    rule.iter().any(|group| held.binary_search(group).is_ok())
 }
 
 /// The sets of tenants on which all rules of these policies say the same, as far as they lie in `targets`.

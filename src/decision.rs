@@ -4,10 +4,10 @@
 
 use crate::client_ip::ClientIp;
 use crate::network::NetworkSet;
-use crate::policy::snapshot::{Grant, GroupId, Restriction, Snapshot};
+use crate::policy::snapshot::{Grant, GrantOutcome, GroupId, Restriction, RestrictionOutcome, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
-use crate::tenant::TenantList;
+use crate::tenant::{TenantList, TenantPattern};
 
 /// Everything a decision depends on besides the policy. Each part is proven by its type.
 #[derive(Clone, Debug)]
@@ -208,30 +208,6 @@ fn is_in(networks: &NetworkSet, request: &AccessRequest<'_>) -> bool {
     request.client_ip.is_ok_and(|client| networks.contains(client.addr()))
 }
 
-/// How one grant stood to one tenant of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GrantOutcome {
-    /// It allows the tenant and scope.
-    Allows,
-    /// It names the tenant and a group of the principal, but not the scope.
-    OtherScope,
-    /// It names the tenant and a group of the principal, but has run out, and so says nothing about scopes either.
-    Expired,
-    /// It names the tenant, but none of the principal's groups.
-    OtherGroups,
-}
-
-/// How one restriction stood to one tenant of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestrictionOutcome {
-    /// The client is inside.
-    Satisfied,
-    /// The client is outside, or not known.
-    Violated,
-    /// The principal holds one of its excepted groups.
-    Excepted,
-}
-
 /// Every rule that took part in a decision, for people.
 #[derive(Debug)]
 pub struct Trace<'s> {
@@ -252,13 +228,13 @@ pub struct TenantTrace<'s> {
 
 /// Decides a request and lists every rule that names one of its tenants. Looks at all rules, one by one.
 pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace<'s> {
-    let any_of =
-        |groups: &[GroupId], held: &[GroupId]| groups.iter().any(|group| held.binary_search(group).is_ok());
-    let holds = |groups: &[GroupId]| any_of(groups, request.groups);
-    let is_bound = |groups: &[GroupId]| match request.caller {
-        Caller::User { bound_by } => any_of(groups, bound_by),
-        Caller::Service { .. } => false,
+    // No restriction binds a service account.
+    let bound_by = match request.caller {
+        Caller::User { bound_by } => bound_by,
+        Caller::Service { .. } => &[],
     };
+    let names =
+        |patterns: &[TenantPattern], tenant: &str| patterns.iter().any(|pattern| pattern.matches(tenant));
     let tenants = request
         .tenants
         .iter()
@@ -267,37 +243,19 @@ pub fn explain<'s>(snapshot: &'s Snapshot, request: &AccessRequest<'_>) -> Trace
             grants: snapshot
                 .grants
                 .iter()
-                .filter(|grant| grant.tenants.iter().any(|pattern| pattern.matches(tenant)))
-                .filter(|grant| !grant.excepts(tenant) && snapshot.is_in_bounds(grant.owner, tenant))
-                .map(|grant| {
-                    let outcome = if !holds(&grant.groups) {
-                        GrantOutcome::OtherGroups
-                    } else if grant.has_expired(request.now) {
-                        GrantOutcome::Expired
-                    } else if !grant.scopes.contains(request.scope) {
-                        GrantOutcome::OtherScope
-                    } else {
-                        GrantOutcome::Allows
-                    };
-                    (grant, outcome)
-                })
+                .filter(|grant| names(&grant.tenants, tenant) && !grant.excepts(tenant))
+                .filter(|grant| snapshot.is_in_bounds(grant.owner, tenant))
+                .map(|grant| (grant, grant.outcome(request.groups, request.scope, request.now)))
                 .collect(),
             restrictions: snapshot
                 .restrictions
                 .iter()
-                .filter(|rule| rule.tenants.iter().any(|pattern| pattern.matches(tenant)))
-                .filter(|rule| !rule.excepts_tenant(tenant) && is_bound(&rule.groups))
+                .filter(|rule| names(&rule.tenants, tenant) && !rule.excepts_tenant(tenant))
                 .filter(|rule| snapshot.is_in_bounds(rule.owner, tenant))
-                .filter(|rule| rule.scopes.cover(request.scope, request.backends))
-                .map(|rule| {
-                    let outcome = if rule.excepts_groups(request.groups) {
-                        RestrictionOutcome::Excepted
-                    } else if is_inside(rule, request) {
-                        RestrictionOutcome::Satisfied
-                    } else {
-                        RestrictionOutcome::Violated
-                    };
-                    (rule, outcome)
+                .filter_map(|rule| {
+                    let (scope, backends) = (request.scope, request.backends);
+                    let client = request.client_ip.ok();
+                    Some((rule, rule.outcome(request.groups, bound_by, scope, backends, client)?))
                 })
                 .collect(),
         })

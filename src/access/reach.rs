@@ -4,7 +4,7 @@ mod one_by_one;
 
 use super::cells::{Entangled, Universe};
 use super::merge::{Merged, merge};
-use super::{Bound, Reach, Rules, RulesOfCell, Unit, bounds, meet, patterns_of, scope_names, units, until};
+use super::{Bound, Reach, Rules, RulesOfCell, Unit, bounds, patterns_of, scope_names, units, until};
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction, ServiceAccount, Snapshot};
 use crate::tenant::TenantPattern;
 use one_by_one::one_by_one;
@@ -225,13 +225,13 @@ impl<'s> Someone<'s> {
 
     /// The grants of its groups that have not run out.
     fn granting<'a>(&'a self, snapshot: &'a Snapshot, now: u64) -> impl Iterator<Item = &'a Grant> {
-        let is_own = move |grant: &&Grant| meet(&grant.groups, self.groups()) && !grant.has_expired(now);
+        let is_own = move |grant: &&Grant| grant.is_for(self.groups()) && !grant.has_expired(now);
         snapshot.grants.iter().filter(is_own)
     }
 
     /// The restrictions on its groups.
     fn binding<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Restriction> {
-        snapshot.restrictions.iter().filter(|rule| meet(&rule.groups, self.bound_by()))
+        snapshot.restrictions.iter().filter(|rule| rule.is_on(self.bound_by()))
     }
 
     /// Where requests must come from; for `shadow`, what is recorded only.

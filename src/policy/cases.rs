@@ -6,10 +6,10 @@
 
 use super::diagnostic::{Diagnostic, Path, Place, Problems, WarningKind};
 use super::sample::{Action, Sample, identity};
-use super::snapshot::{Held, ServiceAccount, Snapshot};
+use super::snapshot::{GrantOutcome, Held, ServiceAccount, Snapshot};
 use super::{document, node};
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, Caller, Decision, GrantOutcome, decide, explain};
+use crate::decision::{AccessRequest, Caller, Decision, decide, explain};
 use crate::reason::Reason;
 use std::fmt::{self, Write as _};
 

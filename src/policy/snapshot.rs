@@ -1,5 +1,7 @@
 //! A compiled policy: immutable, indexed, with a revision. A request is decided by exactly one snapshot.
 
+mod outcome;
+
 pub use super::document::{Audit, QueryAudit, RestrictedScopes};
 pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVICE};
 use super::index::TenantIndex;
@@ -13,6 +15,7 @@ use crate::token::digest::Sha256;
 use crate::token::service::Credentials;
 use crate::token::twin::twin;
 use hashbrown::HashSet;
+pub use outcome::{GrantOutcome, RestrictionOutcome};
 
 /// One compiled policy.
 #[derive(Debug)]

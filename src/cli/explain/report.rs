@@ -3,9 +3,11 @@
 use crate::cli::check::Entry;
 use crate::cli::timestamp;
 use crate::client_ip::ClientIp;
-use crate::decision::{GrantOutcome, RestrictionOutcome, TenantTrace};
+use crate::decision::TenantTrace;
 use crate::network::Network;
-use crate::policy::snapshot::{Grant, GroupId, Restriction, ServiceAccount, Snapshot};
+use crate::policy::snapshot::{
+    Grant, GrantOutcome, GroupId, Restriction, RestrictionOutcome, ServiceAccount, Snapshot,
+};
 use crate::scope::Scope;
 use serde::Serialize;
 
