@@ -209,7 +209,7 @@ const AUDIT_RECORDS: &str = "tenantauth_audit_records_total";
 
 /// Name, type and help of every metric, in the order of the exposition.
 const METRICS: [(&str, &str, &str); 17] = [
-    (AUDIT_RECORDS, "counter", "Audit records handed to nginx's log."),
+    ("tenantauth_audit_records_total", "counter", "Audit records handed to nginx's log."),
     ("tenantauth_build_info", "gauge", "Version of the module; always 1."),
     ("tenantauth_client_ip_checks_total", "counter", "Client addresses looked for, by source and result."),
     ("tenantauth_decision_duration_seconds", "histogram", "Time that decisions took."),

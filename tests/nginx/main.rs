@@ -15,6 +15,7 @@ mod archive;
 mod audit;
 mod audit_load;
 mod bare;
+mod caching;
 mod checks;
 mod client_ip;
 mod compiled;
