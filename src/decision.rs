@@ -141,13 +141,21 @@ fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) ->
     let mut best = None;
     let mut other_scope = false;
     snapshot.grant_index.each_rule(tenant, request.groups, &mut |rule| {
+        // Only a rule that would change the answer is looked at.
+        if best.is_some_and(|best: u32| best <= rule) {
+            return;
+        }
         let Some(grant) = rule_at(&snapshot.grants, rule) else { return };
-        let in_bounds = snapshot.is_in_bounds(grant.owner, tenant);
+        let allows = grant.scopes.contains(request.scope);
+        if !allows && (other_scope || best.is_some()) {
+            return;
+        }
+        let in_bounds = grant.within_bounds || snapshot.is_in_bounds(grant.owner, tenant);
         if !in_bounds || grant.has_expired(request.now) || grant.excepts(tenant) {
             return;
         }
-        if grant.scopes.contains(request.scope) {
-            best = Some(best.map_or(rule, |other: u32| other.min(rule)));
+        if allows {
+            best = Some(rule);
         } else {
             other_scope = true;
         }
@@ -172,10 +180,13 @@ fn first_violations(
         let mut shadowed: Option<u32> = None;
         snapshot.restriction_index.each_rule(tenant, bound_by, &mut |rule| {
             let Some(restriction) = rule_at(&snapshot.restrictions, rule) else { return };
-            let in_bounds = snapshot.is_in_bounds(restriction.owner, tenant);
+            let first = if restriction.shadow { &mut shadowed } else { &mut denied };
+            if first.is_some_and(|first| first <= rule) {
+                return;
+            }
+            let in_bounds = restriction.within_bounds || snapshot.is_in_bounds(restriction.owner, tenant);
             if in_bounds && binds(restriction, request, tenant) && !is_inside(restriction, request) {
-                let first = if restriction.shadow { &mut shadowed } else { &mut denied };
-                *first = Some(first.map_or(rule, |other| other.min(rule)));
+                *first = Some(rule);
             }
         });
         let reason = request.client_ip.err().unwrap_or(Reason::IpForbidden);

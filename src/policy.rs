@@ -108,7 +108,8 @@ pub fn compile_untested(
 pub fn shape_of_owner(file: &str, text: &[u8]) -> Vec<Diagnostic> {
     let mut problems = Problems::of(file);
     if let Some(root) = node::parse(text, &mut problems) {
-        document::owners::read_document(&root, &mut problems);
+        let document = document::owners::read_document(&root, &mut problems);
+        document::limits::refuse_slow_rules(&document, &mut problems);
     }
     problems.into_sorted()
 }

@@ -4,6 +4,10 @@
 //! through are refused here: empty parts (`a|`), and `:`, behind which newer backends trim everything and older
 //! ones do not.
 
+mod set;
+
+pub use set::PatternSet;
+
 use std::fmt;
 
 /// At most this many tenants may be named by one request.
@@ -172,6 +176,16 @@ impl TenantPattern {
     /// What every matching tenant begins with: everything before the first `*`.
     pub fn prefix(&self) -> &str {
         self.0.split('*').next().unwrap_or_default()
+    }
+
+    /// The pattern of everything that begins with `head`, which is part of another pattern.
+    pub(crate) fn trailing_star(head: &str) -> Option<Self> {
+        Self::parse(&format!("{head}*")).ok()
+    }
+
+    /// What stands before its `*`, where that is the only one and its end.
+    pub fn trailing(&self) -> Option<&str> {
+        self.0.strip_suffix('*').filter(|head| !head.contains('*'))
     }
 
     /// Whether it matches every tenant.

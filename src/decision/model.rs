@@ -55,8 +55,10 @@ pub(crate) struct Wish {
 pub(crate) const GROUPS: [&str; 5] = ["a", "b", "c", "alias", "entra:*"];
 pub(crate) const RAW_GROUPS: [&str; 7] = ["a", "b", "c", "alias", "raw", "stranger", "service:agent"];
 pub(crate) const REVOCABLE: [&str; 5] = ["a", "b", "alias", "raw", "service:agent"];
-pub(crate) const PATTERNS: [&str; 8] = ["t", "u", "v", "t*", "*v", "t*v", "*", "tv"];
-pub(crate) const TENANTS: [&str; 6] = ["t", "u", "v", "tv", "txv", "x"];
+/// The last two leave nothing to an exception.
+pub(crate) const PATTERNS: [&str; 15] =
+    ["t", "u", "v", "t*", "*v", "t*v", "tv", "tx*", "txv*", "tx*x", "t*x*v", "*x*", "txxv", "*", "tx*v*x"];
+pub(crate) const TENANTS: [&str; 9] = ["t", "u", "v", "tv", "txv", "x", "txxv", "tx", "txvxx"];
 pub(crate) const SCOPES: [&str; 14] = [
     "metrics:read",
     "metrics:*",
@@ -342,7 +344,7 @@ mod tests {
             groups in prop_oneof![2 => some_of(&GROUPS, 1..3), 1 => Just(vec!["*"])],
             except_groups in some_of(&GROUPS, 0..2),
             tenants in some_of(&PATTERNS, 1..3),
-            except_tenants in some_of(&PATTERNS[..6], 0..2),
+            except_tenants in some_of(&PATTERNS[..13], 0..2),
             scopes in prop::option::of(some_of(&SCOPES, 1..3)),
             expires in prop_oneof![4 => Just(None), 1 => Just(Some(NOW)), 1 => Just(Some(NOW + 1))],
             networks in some_of(&NETWORKS, 1..3),

@@ -50,7 +50,7 @@ impl Choices<'_> {
             groups: if self.below(3) == 0 { vec!["*"] } else { self.some(&GROUPS, 1, 2) },
             except_groups: self.some(&GROUPS, 0, 1),
             tenants: self.some(&PATTERNS, 1, 2),
-            except_tenants: self.some(&PATTERNS[..6], 0, 1),
+            except_tenants: self.some(&PATTERNS[..13], 0, 1),
             scopes: self.is().then(|| self.some(&SCOPES, 1, 2)),
             expires: self.one(&[None, None, Some(NOW), Some(NOW + 1)]),
             networks: self.some(&NETWORKS, 1, 2),

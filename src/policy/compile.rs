@@ -15,7 +15,7 @@ use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
 use crate::fetch::Endpoint;
 use crate::network::{Network, NetworkSet};
-use crate::tenant::TenantPattern;
+use crate::tenant::{PatternSet, TenantPattern};
 use crate::token::algorithm::AlgorithmSet;
 use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
@@ -347,6 +347,10 @@ fn patterns(written: &[At<TenantPattern>]) -> Box<[TenantPattern]> {
     patterns.into()
 }
 
+fn set_of(written: &[At<TenantPattern>]) -> PatternSet {
+    PatternSet::new(written.iter().map(|pattern| pattern.value.clone()))
+}
+
 fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems: &mut Problems) -> Grant {
     if let Some(expires) = &entry.expires
         && expires.value <= now
@@ -365,10 +369,11 @@ fn compile_grant(entry: &GrantEntry, groups: &mut GroupTable, now: u64, problems
         line: entry.place.line,
         groups: ids(&entry.groups, groups),
         tenants: patterns(&entry.tenants),
-        except_tenants: patterns(&entry.except_tenants),
+        except_tenants: set_of(&entry.except_tenants),
         scopes: entry.scopes,
         expires: entry.expires.as_ref().map(|expires| expires.value),
         owner: None,
+        within_bounds: false,
     }
 }
 
@@ -447,15 +452,13 @@ fn compile_restriction(
             .help("name the groups that are meant");
     }
     let bound = ids(&entry.groups, groups);
-    if !bound.is_empty() && bound.iter().all(|group| except_groups.contains(group)) {
+    if !bound.is_empty() && bound.iter().all(|group| except_groups.binary_search(group).is_ok()) {
         problems
             .error(entry.place, &root.key("except_groups"), "every group that it binds is excepted as well")
             .help("remove the restriction, or the exception");
     }
-    let excepted = |tenant: &At<TenantPattern>| {
-        entry.except_tenants.iter().any(|except| except.value.covers(&tenant.value))
-    };
-    if !entry.tenants.is_empty() && entry.tenants.iter().all(excepted) {
+    let except = set_of(&entry.except_tenants);
+    if !entry.tenants.is_empty() && entry.tenants.iter().all(|tenant| except.covers(&tenant.value)) {
         problems
             .error(entry.place, &root.key("except_tenants"), "every tenant that it binds is excepted as well")
             .help("remove the restriction, or the exception");
@@ -479,11 +482,12 @@ fn compile_restriction(
         groups: bound,
         except_groups,
         tenants: patterns(&entry.tenants),
-        except_tenants: patterns(&entry.except_tenants),
+        except_tenants: except,
         scopes: entry.scopes,
         networks: allowed,
         network_names,
         shadow: entry.shadow.is_some(),
         owner: None,
+        within_bounds: false,
     }
 }

@@ -3,6 +3,7 @@
 
 pub(super) mod cases;
 pub(super) mod issuers;
+pub(super) mod limits;
 pub(super) mod networks;
 pub(super) mod owners;
 pub(super) mod revoked;

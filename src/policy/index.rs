@@ -1,8 +1,10 @@
 //! Which rules may apply to a tenant and a principal's groups, without looking at the others.
 //!
-//! Exact tenants are found by one hash look-up. Patterns are filed under what stands before their first `*`, and
-//! looked up once for each length that such a prefix has; so many patterns cost as little as one. Within what is
-//! found, rules are sorted by group, so a tenant with thousands of rules costs a binary search a group.
+//! Exact tenants are found by one hash look-up. Patterns are filed under what stands before their first `*`: the longest
+//! such prefix of a tenant is found by a binary search among their lengths, a hash look-up each, and leads to the shorter
+//! ones. So many patterns cost as little as one, but for those with a `*` before their end, which are compared one by
+//! one: an owner's document may hold few of them (`document::limits`). Within what is found, rules are sorted by group,
+//! so that a tenant with thousands of rules costs a binary search a group.
 
 use super::groups::GroupId;
 use crate::tenant::TenantPattern;
@@ -30,19 +32,18 @@ struct Exact {
 }
 
 impl Exact {
-    /// `rules`: tenants, each with the number of a rule that names it; one whose rules are for no group is known all the
-    /// same. `groups`: those of each rule.
-    fn build(mut rules: Vec<(&str, u32)>, groups: &[&[GroupId]]) -> Self {
+    /// `rules`: tenants, each with the position of a rule that names it; one whose rules are for no group is known all
+    /// the same. `of_rules`: number and groups of each rule.
+    fn build(mut rules: Vec<(&str, usize)>, of_rules: &[(u32, &[GroupId])]) -> Self {
         rules.sort_unstable();
         let (mut tenants, mut names, mut entries) = (Vec::new(), String::new(), Vec::new());
         for of_tenant in rules.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((tenant, _)) = of_tenant.first() else { continue };
             tenants.push((names.len(), entries.len()));
             names.push_str(tenant);
-            let own = of_tenant.iter().flat_map(|(_, rule)| {
-                let groups = usize::try_from(*rule).ok().and_then(|rule| groups.get(rule));
-                groups.into_iter().copied().flatten().map(|group| Entry { group: *group, rule: *rule })
-            });
+            let own = of_tenant.iter().filter_map(|(_, position)| of_rules.get(*position));
+            let own = own
+                .flat_map(|(rule, groups)| groups.iter().map(|group| Entry { group: *group, rule: *rule }));
             entries.extend(sorted(own.collect()));
         }
         let mut exact = Self {
@@ -80,52 +81,212 @@ impl Exact {
         (0..self.tenants.len()).map(|position| self.name(position))
     }
 
+    /// Whether any tenant matches. They are sorted, so that only those are looked at which begin as the pattern does.
+    fn any_matches(&self, pattern: &TenantPattern) -> bool {
+        let (mut low, mut high) = (0, self.tenants.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.name(middle) < pattern.prefix() { low = middle + 1 } else { high = middle }
+        }
+        let rest = (low..self.tenants.len()).map(|position| self.name(position));
+        rest.take_while(|name| name.starts_with(pattern.prefix())).any(|name| pattern.matches(name))
+    }
+
     fn get(&self, tenant: &str) -> Option<&[Entry]> {
         let found = self.table.find(self.hasher.hash_one(tenant), |other| self.name(*other) == tenant)?;
         Some(self.at(*found).1)
     }
 }
 
+/// Rules by tenants written as patterns, filed under what stands before the first `*`.
+#[derive(Debug, Default)]
+struct Wild {
+    /// In the order of their prefixes.
+    nodes: Box<[Node]>,
+    /// The distinct lengths of prefixes, ascending.
+    lengths: Box<[usize]>,
+    /// The last node whose prefix the key begins with; for every prefix, and for those beginnings of it at which the
+    /// search among `lengths` for this prefix stops (Waldvogel et al., Scalable High Speed IP Routing Lookups, 1997).
+    table: HashMap<Box<str>, Option<usize>>,
+}
+
+/// The patterns of one prefix.
+#[derive(Debug)]
+struct Node {
+    prefix: Box<str>,
+    /// That with the longest prefix with which this one begins.
+    parent: Option<usize>,
+    /// Of the pattern that ends in its only `*`.
+    trailing: Option<Box<[Entry]>>,
+    /// Of each that does not.
+    inner: Box<[(TenantPattern, Box<[Entry]>)]>,
+}
+
+impl Wild {
+    fn build(patterns: HashMap<&TenantPattern, Vec<Entry>>) -> Self {
+        let mut nodes: Vec<Node> = Vec::new();
+        let mut above: Vec<usize> = Vec::new();
+        let mut patterns: Vec<(&str, &TenantPattern, Vec<Entry>)> =
+            patterns.into_iter().map(|(pattern, entries)| (pattern.prefix(), pattern, entries)).collect();
+        patterns.sort_unstable_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
+        for of_prefix in patterns.chunk_by_mut(|one, other| one.0 == other.0) {
+            let Some(&mut (prefix, ..)) = of_prefix.first_mut() else { continue };
+            let begins =
+                |node: &usize| nodes.get(*node).is_some_and(|node| prefix.starts_with(&*node.prefix));
+            while above.last().is_some_and(|node| !begins(node)) {
+                above.pop();
+            }
+            let mut node = Node {
+                prefix: prefix.into(),
+                parent: above.last().copied(),
+                trailing: None,
+                inner: [].into(),
+            };
+            let mut inner = Vec::new();
+            for (_, pattern, entries) in of_prefix {
+                let entries = sorted(std::mem::take(entries));
+                match pattern.trailing() {
+                    Some(_) => node.trailing = Some(entries),
+                    None => inner.push((pattern.clone(), entries)),
+                }
+            }
+            node.inner = inner.into();
+            above.push(nodes.len());
+            nodes.push(node);
+        }
+        let mut lengths: Vec<usize> = nodes.iter().map(|node| node.prefix.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
+        let mut wild = Self { nodes: nodes.into(), lengths: lengths.into(), table: HashMap::new() };
+        wild.table = wild.stops();
+        wild
+    }
+
+    /// What [`Wild::last`] looks up on its way to each prefix.
+    fn stops(&self) -> HashMap<Box<str>, Option<usize>> {
+        let mut table: HashMap<Box<str>, Option<usize>> = HashMap::new();
+        for (number, node) in self.nodes.iter().enumerate() {
+            let (mut low, mut high) = (0, self.lengths.len());
+            while low < high {
+                let middle = low.midpoint(high);
+                let length = self.lengths.get(middle).copied().unwrap_or(usize::MAX);
+                let Some(stop) = node.prefix.get(..length) else {
+                    high = middle;
+                    continue;
+                };
+                if !table.contains_key(stop) {
+                    table.insert(
+                        stop.into(),
+                        self.chain(Some(number)).find(|above| self.is_within(*above, length)),
+                    );
+                }
+                low = middle + 1;
+            }
+        }
+        table
+    }
+
+    fn is_within(&self, node: usize, length: usize) -> bool {
+        self.nodes.get(node).is_some_and(|node| node.prefix.len() <= length)
+    }
+
+    /// A node and those above it.
+    fn chain(&self, node: Option<usize>) -> impl Iterator<Item = usize> {
+        std::iter::successors(node, |node| self.nodes.get(*node)?.parent)
+    }
+
+    /// The node with the longest prefix with which the tenant begins: a binary search among the lengths of prefixes,
+    /// so that a request pays for their logarithm.
+    fn last(&self, tenant: &str) -> Option<usize> {
+        let (mut low, mut high) = (0, self.lengths.len());
+        let mut last = None;
+        while low < high {
+            let middle = low.midpoint(high);
+            let stop = self.lengths.get(middle).and_then(|length| tenant.get(..*length));
+            match stop.and_then(|stop| self.table.get(stop)) {
+                Some(found) => (last, low) = (*found, middle + 1),
+                None => high = middle,
+            }
+        }
+        last
+    }
+
+    fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
+        let mut next = self.last(tenant);
+        while let Some(node) = next.and_then(|node| self.nodes.get(node)) {
+            if let Some(entries) = &node.trailing {
+                each_of_groups(entries, groups, found);
+            }
+            for (pattern, entries) in &node.inner {
+                if pattern.matches(tenant) {
+                    each_of_groups(entries, groups, found);
+                }
+            }
+            next = node.parent;
+        }
+    }
+
+    /// Whether any pattern matches a tenant that `other` matches too.
+    fn meets(&self, other: &TenantPattern) -> bool {
+        let prefix = other.prefix();
+        let within = begin_with(&self.nodes, prefix, |node| &node.prefix);
+        let above = self.chain(self.last(prefix)).filter_map(|node| self.nodes.get(node));
+        if other.trailing().is_some() {
+            // Beyond the longer of two prefixes at least one of the patterns takes whatever the other one wants.
+            return !within.is_empty() || self.last(prefix).is_some();
+        }
+        within.iter().chain(above).any(|node| {
+            let trailing = node.trailing.as_ref().and_then(|_| TenantPattern::trailing_star(&node.prefix));
+            trailing.is_some_and(|pattern| pattern.overlaps(other))
+                || node.inner.iter().any(|(pattern, _)| pattern.overlaps(other))
+        })
+    }
+}
+
+/// The part of a sorted list whose texts begin with `prefix`.
+fn begin_with<'l, T>(list: &'l [T], prefix: &str, text: impl Fn(&T) -> &str) -> &'l [T] {
+    let rest = list.get(list.partition_point(|item| text(item) < prefix)..).unwrap_or_default();
+    rest.get(..rest.partition_point(|item| text(item).starts_with(prefix))).unwrap_or_default()
+}
+
 /// Rules by tenant and group.
 #[derive(Debug, Default)]
 pub(crate) struct TenantIndex {
     exact: Exact,
-    patterns: HashMap<Box<str>, Box<[(TenantPattern, Box<[Entry]>)]>>,
-    /// The distinct lengths of the keys of `patterns`, ascending.
-    prefix_lengths: Box<[usize]>,
+    wild: Wild,
+    /// Further rules, for as long as an owner's tests run.
+    further: Option<Box<TenantIndex>>,
 }
 
 impl TenantIndex {
     /// Builds the index.
     ///
-    /// `rules`: each rule's tenants and groups; a rule's number is its position.
-    pub(super) fn build<'r>(rules: impl Iterator<Item = (&'r [TenantPattern], &'r [GroupId])>) -> Self {
-        let (mut exact, mut groups_of_rules) = (Vec::new(), Vec::new());
-        let mut patterns: HashMap<TenantPattern, Vec<Entry>> = HashMap::new();
-        for (rule, (tenants, groups)) in (0..).zip(rules) {
-            groups_of_rules.push(groups);
+    /// `first`: the number of the first rule. `rules`: each rule's tenants and groups; numbers follow their order.
+    pub(super) fn build<'r>(
+        first: usize,
+        rules: impl Iterator<Item = (&'r [TenantPattern], &'r [GroupId])>,
+    ) -> Self {
+        let (mut exact, mut of_rules) = (Vec::new(), Vec::new());
+        let mut patterns: HashMap<&TenantPattern, Vec<Entry>> = HashMap::new();
+        let first = u32::try_from(first).unwrap_or(u32::MAX);
+        for (rule, (tenants, groups)) in (first..).zip(rules) {
             for tenant in tenants {
                 match tenant.literal() {
-                    Some(name) => exact.push((name, rule)),
+                    Some(name) => exact.push((name, of_rules.len())),
                     None => {
                         let entries = groups.iter().map(|group| Entry { group: *group, rule });
-                        patterns.entry(tenant.clone()).or_default().extend(entries);
+                        patterns.entry(tenant).or_default().extend(entries);
                     }
                 }
             }
+            of_rules.push((rule, groups));
         }
-        let mut by_prefix: HashMap<Box<str>, Vec<(TenantPattern, Box<[Entry]>)>> = HashMap::new();
-        for (pattern, entries) in patterns {
-            by_prefix.entry(pattern.prefix().into()).or_default().push((pattern, sorted(entries)));
-        }
-        let mut prefix_lengths: Vec<usize> = by_prefix.keys().map(|prefix| prefix.len()).collect();
-        prefix_lengths.sort_unstable();
-        prefix_lengths.dedup();
-        Self {
-            exact: Exact::build(exact, &groups_of_rules),
-            patterns: by_prefix.into_iter().map(|(prefix, found)| (prefix, found.into())).collect(),
-            prefix_lengths: prefix_lengths.into(),
-        }
+        Self { exact: Exact::build(exact, &of_rules), wild: Wild::build(patterns), further: None }
+    }
+
+    /// Adds rules behind those that are indexed, or takes them away again: what is there is not indexed anew.
+    pub(super) fn set_further(&mut self, further: Option<Self>) {
+        self.further = further.map(Box::new);
     }
 
     /// Calls `found` with the number of every rule that names this tenant and one of these groups.
@@ -136,25 +297,20 @@ impl TenantIndex {
         if let Some(entries) = self.exact.get(tenant) {
             each_of_groups(entries, groups, found);
         }
-        for length in &self.prefix_lengths {
-            let Some(prefix) = tenant.get(..*length) else { break };
-            let Some(patterns) = self.patterns.get(prefix) else { continue };
-            for (pattern, entries) in patterns {
-                if pattern.matches(tenant) {
-                    each_of_groups(entries, groups, found);
-                }
-            }
+        self.wild.each_rule(tenant, groups, found);
+        if let Some(further) = &self.further {
+            further.each_rule(tenant, groups, found);
         }
     }
 
-    /// Whether any rule names a tenant that matches `pattern`.
+    /// Whether any rule names a tenant that matches `pattern`. Looks through all that begin like a pattern with a `*`
+    /// before its end.
     pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {
-        if let Some(tenant) = pattern.literal() {
-            return self.exact.get(tenant).is_some()
-                || self.patterns.values().flatten().any(|(other, _)| other.matches(tenant));
-        }
-        self.exact.names().any(|tenant| pattern.matches(tenant))
-            || self.patterns.values().flatten().any(|(other, _)| pattern.overlaps(other))
+        let exact = match pattern.literal() {
+            Some(tenant) => self.exact.get(tenant).is_some(),
+            None => self.exact.any_matches(pattern),
+        };
+        exact || self.wild.meets(pattern)
     }
 }
 
@@ -165,8 +321,8 @@ fn sorted(mut entries: Vec<Entry>) -> Box<[Entry]> {
 }
 
 fn each_of_groups(entries: &[Entry], groups: &[GroupId], found: &mut impl FnMut(u32)) {
-    // Few rules: look at each. Many: look for each of the principal's groups.
-    if entries.len() <= 16 {
+    // Few rules, or fewer than groups: look at each. Many: look for each of the principal's groups.
+    if entries.len() <= 16 || entries.len() < groups.len() {
         for entry in entries {
             if groups.binary_search(&entry.group).is_ok() {
                 found(entry.rule);

@@ -9,7 +9,7 @@ use crate::client_ip::SourceConfig;
 use crate::network::{Network, NetworkSet};
 use crate::reason::Reason;
 use crate::scope::ScopeSet;
-use crate::tenant::{TenantList, TenantPattern};
+use crate::tenant::{PatternSet, TenantList, TenantPattern};
 use crate::token::claims::{Identity, IssuerRules};
 use crate::token::digest::Sha256;
 use crate::token::service::Credentials;
@@ -48,8 +48,9 @@ pub struct Snapshot {
     pub restrictions: Vec<Restriction>,
     /// Those to whom tenants were given, by the numbers that their rules say.
     pub owners: Vec<Owner>,
-    /// Every owner's rules are known: nearly always, so that requests need not look.
-    all_available: bool,
+    /// The bounds of owners whose rules are not known, by the owners' numbers; nearly always of none, so that requests
+    /// need not look.
+    closed: Option<TenantIndex>,
     pub(crate) grant_index: TenantIndex,
     pub(crate) restriction_index: TenantIndex,
 }
@@ -62,7 +63,7 @@ pub struct Owner {
     /// Its document, as diagnostics call it.
     pub file: Box<str>,
     /// The tenants within which its rules hold.
-    pub tenants: Box<[TenantPattern]>,
+    pub tenants: PatternSet,
     /// There is a version of its document that can be used.
     pub available: bool,
 }
@@ -100,7 +101,7 @@ impl Snapshot {
             grants,
             restrictions,
             owners: Vec::new(),
-            all_available: true,
+            closed: None,
             grant_index: TenantIndex::default(),
             restriction_index: TenantIndex::default(),
         };
@@ -108,12 +109,14 @@ impl Snapshot {
         snapshot
     }
 
-    /// Builds the indexes anew, after rules or owners were added or removed.
+    /// Builds the indexes anew, after rules or owners were added.
     pub(super) fn index(&mut self) {
-        self.all_available = self.owners.iter().all(|owner| owner.available);
-        self.grant_index = TenantIndex::build(self.grants.iter().map(|rule| (&*rule.tenants, &*rule.groups)));
-        self.restriction_index =
-            TenantIndex::build(self.restrictions.iter().map(|rule| (&*rule.tenants, &*rule.groups)));
+        self.closed = self.owners.iter().any(|owner| !owner.available).then(|| {
+            let closed = |owner: &Owner| if owner.available { &[][..] } else { &[EVERYONE][..] };
+            TenantIndex::build(0, self.owners.iter().map(|owner| (&*owner.tenants, closed(owner))))
+        });
+        self.grant_index = TenantIndex::build(0, self.grants.iter().map(Grant::indexed));
+        self.restriction_index = TenantIndex::build(0, self.restrictions.iter().map(Restriction::indexed));
     }
 
     /// Whether a rule may speak about a tenant: the platform's about any, an owner's about those that were given to it.
@@ -122,18 +125,24 @@ impl Snapshot {
     pub fn is_in_bounds(&self, owner: Option<u32>, tenant: &str) -> bool {
         let Some(owner) = owner else { return true };
         let owner = usize::try_from(owner).ok().and_then(|owner| self.owners.get(owner));
-        owner.is_some_and(|owner| owner.tenants.iter().any(|pattern| pattern.matches(tenant)))
+        owner.is_some_and(|owner| owner.tenants.matches(tenant))
     }
 
     /// The first owner of one of the tenants that has no version of its document which could be used: what it would
     /// have said about the tenant is not known.
     pub fn unavailable_owner(&self, tenants: &TenantList<'_>) -> Option<&Owner> {
-        if self.all_available {
-            return None;
+        self.closed.as_ref().and_then(|closed| self.first_closed(closed, tenants))
+    }
+
+    #[cold]
+    fn first_closed(&self, closed: &TenantIndex, tenants: &TenantList<'_>) -> Option<&Owner> {
+        let mut first: Option<u32> = None;
+        for tenant in tenants.iter() {
+            closed.each_rule(tenant, &[EVERYONE], &mut |owner| {
+                first = Some(first.map_or(owner, |other| other.min(owner)));
+            });
         }
-        self.owners.iter().filter(|owner| !owner.available).find(|owner| {
-            tenants.iter().any(|tenant| owner.tenants.iter().any(|pattern| pattern.matches(tenant)))
-        })
+        self.owners.get(usize::try_from(first?).ok()?)
     }
 
     /// The name of a rule's owner; `None` for the platform's rules.
@@ -239,7 +248,7 @@ impl Revocations {
 }
 
 /// `groups` may use `scopes` on `tenants`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Grant {
     /// Its name, or its path in the document.
     pub name: Box<str>,
@@ -250,16 +259,23 @@ pub struct Grant {
     /// The tenants it covers.
     pub tenants: Box<[TenantPattern]>,
     /// Tenants it does not cover.
-    pub except_tenants: Box<[TenantPattern]>,
+    pub except_tenants: PatternSet,
     /// What may be done.
     pub scopes: ScopeSet,
     /// Unix seconds from which on it grants nothing.
     pub expires: Option<u64>,
     /// The owner whose document it stands in; `None` for the platform's.
     pub owner: Option<u32>,
+    /// All its tenants were proven to lie within its owner's bounds, so that decisions need not look.
+    pub within_bounds: bool,
 }
 
 impl Grant {
+    /// What it is found by.
+    pub(super) fn indexed(&self) -> (&[TenantPattern], &[GroupId]) {
+        (&self.tenants, &self.groups)
+    }
+
     /// Whether it has run out at `now` (Unix seconds).
     pub fn has_expired(&self, now: u64) -> bool {
         self.expires.is_some_and(|expires| now >= expires)
@@ -267,12 +283,12 @@ impl Grant {
 
     /// Whether the tenant is one of its exceptions.
     pub fn excepts(&self, tenant: &str) -> bool {
-        self.except_tenants.iter().any(|pattern| pattern.matches(tenant))
+        self.except_tenants.matches(tenant)
     }
 }
 
 /// Users' requests on these tenants and scopes must come from these networks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Restriction {
     /// Its name, or its path in the document.
     pub name: Box<str>,
@@ -285,7 +301,7 @@ pub struct Restriction {
     /// The tenants it binds.
     pub tenants: Box<[TenantPattern]>,
     /// Tenants it does not bind.
-    pub except_tenants: Box<[TenantPattern]>,
+    pub except_tenants: PatternSet,
     /// What it binds.
     pub scopes: RestrictedScopes,
     /// Where requests may come from.
@@ -296,16 +312,28 @@ pub struct Restriction {
     pub shadow: bool,
     /// The owner whose document it stands in; `None` for the platform's.
     pub owner: Option<u32>,
+    /// All its tenants were proven to lie within its owner's bounds, so that decisions need not look.
+    pub within_bounds: bool,
 }
 
 impl Restriction {
     /// Whether the tenant is one of its exceptions.
     pub fn excepts_tenant(&self, tenant: &str) -> bool {
-        self.except_tenants.iter().any(|pattern| pattern.matches(tenant))
+        self.except_tenants.matches(tenant)
     }
 
-    /// Whether any of the groups is one of its exceptions.
+    /// Whether any of the groups is one of its exceptions. `groups`: sorted.
     pub fn excepts_groups(&self, groups: &[GroupId]) -> bool {
-        self.except_groups.iter().any(|group| groups.binary_search(group).is_ok())
+        let (few, many) = if self.except_groups.len() <= groups.len() {
+            (&*self.except_groups, groups)
+        } else {
+            (groups, &*self.except_groups)
+        };
+        few.iter().any(|group| many.binary_search(group).is_ok())
+    }
+
+    /// What it is found by.
+    pub(super) fn indexed(&self) -> (&[TenantPattern], &[GroupId]) {
+        (&self.tenants, &self.groups)
     }
 }

@@ -7,18 +7,21 @@ use crate::network::{Network, NetworkSet};
 use crate::policy::diagnostic::{Path, Place, Problems, WarningKind};
 use crate::policy::document::{ClientIpEntry, ClientIpSourceEntry, Document, NetworkEntry};
 use crate::policy::reader::At;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How many known names a complaint lists.
-const MOST_NAMED: usize = 20;
+pub(super) const MOST_NAMED: usize = 20;
 
 /// The networks that a policy names, and a complaint for each name that leads nowhere.
 pub(super) struct NamedNetworks<'d> {
     named: HashMap<&'d str, Box<[Network]>>,
     /// Those of the platform, where these are an owner's.
     platform: Option<&'d Self>,
+    /// The first names that are defined, once a complaint lists them.
+    known: OnceCell<String>,
 }
 
 impl<'d> NamedNetworks<'d> {
@@ -32,7 +35,7 @@ impl<'d> NamedNetworks<'d> {
             }
             named.insert(&*name.value, networks.iter().map(|network| network.value).collect());
         }
-        Self { named, platform: None }
+        Self { named, platform: None, known: OnceCell::new() }
     }
 
     /// Those of an owner's document, and the platform's.
@@ -40,9 +43,27 @@ impl<'d> NamedNetworks<'d> {
         Self { platform: Some(platform), ..Self::new(document, problems) }
     }
 
+    fn list_known(&self) -> String {
+        let platform = self.platform.iter().flat_map(|platform| platform.named.keys());
+        let mut known: Vec<_> = self.named.keys().chain(platform).copied().collect();
+        known.sort_unstable();
+        known.dedup();
+        let more = if known.len() > MOST_NAMED { ", ..." } else { "" };
+        known.truncate(MOST_NAMED);
+        known.join(", ") + more
+    }
+
     fn find(&self, name: &str) -> Option<&[Network]> {
         let own = self.named.get(name).map(|networks| &**networks);
         own.or_else(|| self.platform.and_then(|platform| platform.find(name)))
+    }
+
+    /// For how many networks an entry stands.
+    pub(super) fn count(&self, entry: &NetworkEntry) -> usize {
+        match entry {
+            NetworkEntry::Written(_) => 1,
+            NetworkEntry::Named(name) => self.find(name).map_or(1, <[Network]>::len),
+        }
     }
 
     pub(super) fn resolve(
@@ -62,21 +83,16 @@ impl<'d> NamedNetworks<'d> {
                 NetworkEntry::Named(name) => match self.find(name) {
                     Some(networks) => resolved.push((name.clone(), networks.into())),
                     None => {
-                        let platform = self.platform.iter().flat_map(|platform| platform.named.keys());
-                        let mut known: Vec<_> = self.named.keys().chain(platform).copied().collect();
-                        known.sort_unstable();
-                        known.dedup();
                         let problem = problems.error(
                             entry.place,
                             &path,
                             format!("the network `{name}` is not defined"),
                         );
+                        let known = self.known.get_or_init(|| self.list_known());
                         problem.help(if known.is_empty() {
                             format!("define it: `networks: {{ {name}: [203.0.113.0/24] }}`")
                         } else {
-                            let more = if known.len() > MOST_NAMED { ", ..." } else { "" };
-                            known.truncate(MOST_NAMED);
-                            format!("defined networks: {}{more}", known.join(", "))
+                            format!("defined networks: {known}")
                         });
                     }
                 },

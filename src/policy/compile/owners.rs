@@ -6,15 +6,18 @@
 
 use super::super::document::owners::{OwnerEntry, read_document};
 use super::super::{Files, OwnerOutcome, OwnerState, OwnerText, cases, node};
-use super::client_ip::NamedNetworks;
+use super::client_ip::{MOST_NAMED, NamedNetworks};
 use super::principals::{check_givers, refuse_unknown_accounts};
 use super::{
     compile_grant, compile_restriction, groups_known_to_grants, refuse_repeated_names, warn_of_pattern_groups,
 };
 use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
+use crate::policy::document::limits::{MAX_NETWORKS, refuse_slow_rules};
 use crate::policy::document::{Document, RestrictionEntry};
+use crate::policy::index::TenantIndex;
 use crate::policy::snapshot::{Grant, Owner, Restriction, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
+use crate::tenant::PatternSet;
 use crate::token::digest::sha256_hex;
 use std::ops::Range;
 
@@ -86,12 +89,14 @@ pub(in crate::policy) fn add_owners(
                 .help("name the directory that holds `policy.yaml` and `owners.d`");
             return (Vec::new(), Vec::new());
         };
-        let mut adder = Adder { snapshot, platform, networks: &networks, entry, number, now, test };
+        let bounds = super::set_of(&entry.tenants);
+        let mut adder =
+            Adder { snapshot, platform, networks: &networks, entry, bounds: &bounds, number, now, test };
         let (rules, outcome) = adder.choose(text);
         snapshot.owners.push(Owner {
             name: entry.name.value.clone(),
             file: outcome.file.as_str().into(),
-            tenants: super::patterns(&entry.tenants),
+            tenants: bounds,
             available: rules.is_some(),
         });
         accepted.extend(rules.map(|rules| (outcomes.len(), rules)));
@@ -130,6 +135,7 @@ struct Adder<'a> {
     platform: &'a Document,
     networks: &'a NamedNetworks<'a>,
     entry: &'a OwnerEntry,
+    bounds: &'a PatternSet,
     number: u32,
     now: u64,
     test: bool,
@@ -210,8 +216,12 @@ impl Adder<'_> {
         {
             let problems = if judged == Judged::New { &mut problems } else { &mut beyond };
             self.check_bounds(&document, problems);
+            refuse_slow_rules(&document, problems);
             // An account that the platform has taken away since is granted nothing.
             refuse_unknown_accounts(&document, self.platform, problems);
+        }
+        if self.refuse_many_networks(&document, &mut problems) {
+            return Judgement { diagnostics: problems.into_sorted(), ..Judgement::default() };
         }
         // Of a former version too: a restriction on a group that nobody gives any more would bind nobody.
         check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
@@ -247,24 +257,22 @@ impl Adder<'_> {
             snapshot.owners.push(Owner {
                 name: self.entry.name.value.clone(),
                 file: problems.file().into(),
-                tenants: super::patterns(&self.entry.tenants),
+                tenants: self.bounds.clone(),
                 available: true,
             });
         }
-        let others: Vec<bool> = snapshot.owners.iter().map(|owner| owner.available).collect();
-        for owner in &mut snapshot.owners {
-            owner.available = true;
-        }
+        let grants_of = TenantIndex::build(platform.0, grants.iter().map(Grant::indexed));
+        let restrictions_of = TenantIndex::build(platform.1, restrictions.iter().map(Restriction::indexed));
         snapshot.grants.extend(grants);
         snapshot.restrictions.extend(restrictions);
-        snapshot.index();
+        snapshot.grant_index.set_further(Some(grants_of));
+        snapshot.restriction_index.set_further(Some(restrictions_of));
         cases::run(snapshot, cases, self.now, problems);
+        snapshot.grant_index.set_further(None);
+        snapshot.restriction_index.set_further(None);
         let grants = snapshot.grants.split_off(platform.0);
         let restrictions = snapshot.restrictions.split_off(platform.1);
         snapshot.owners.truncate(platform.2);
-        for (owner, available) in snapshot.owners.iter_mut().zip(others) {
-            owner.available = available;
-        }
         Rules { grants, restrictions, revision }
     }
 
@@ -285,27 +293,23 @@ impl Adder<'_> {
         let grants = document.grants.iter().map(|grant| (&grant.path, &grant.tenants));
         let named = document.restrictions.iter().filter(|rule| !is_unnamed(rule));
         let bound = named.map(|rule| (&rule.path, &rule.tenants));
+        let tenants = self.entry.tenants.iter().map(|bound| format!("`{}`", bound.value.as_str()));
+        let mut given: Vec<String> = tenants.take(MOST_NAMED + 1).collect();
+        if given.len() > MOST_NAMED {
+            given.truncate(MOST_NAMED);
+            given.push("...".to_owned());
+        }
+        let given = given.join(", ");
         for (path, tenants) in grants.chain(bound) {
             for tenant in tenants {
-                let inside = self.entry.tenants.iter().any(|bound| bound.value.covers(&tenant.value));
-                if !inside {
-                    let bounds: Vec<_> = self
-                        .entry
-                        .tenants
-                        .iter()
-                        .map(|bound| format!("`{}`", bound.value.as_str()))
-                        .collect();
+                if !self.bounds.covers(&tenant.value) {
                     problems
                         .error(
                             tenant.place,
                             &Path::Root.key(path).key("tenants").item(tenant.number),
                             format!("`{}` is not within the owner's tenants", tenant.value.as_str()),
                         )
-                        .help(format!(
-                            "the platform gives `{}` {}",
-                            self.entry.name.value,
-                            bounds.join(", ")
-                        ));
+                        .help(format!("the platform gives `{}` {given}", self.entry.name.value));
                 }
             }
         }
@@ -347,6 +351,26 @@ impl Adder<'_> {
         }
     }
 
+    /// A name stands for any number of networks, and may be written any number of times.
+    fn refuse_many_networks(&self, document: &Document, problems: &mut Problems) -> bool {
+        let networks = NamedNetworks::of_owner(document, self.networks, &mut Problems::of(""));
+        let mut count = 0;
+        for rule in &document.restrictions {
+            count += rule.networks.iter().map(|entry| networks.count(&entry.value)).sum::<usize>();
+            if count > MAX_NETWORKS {
+                problems
+                    .error(
+                        rule.place,
+                        &Path::Root.key(&rule.path).key("networks"),
+                        format!("the restrictions up to this one name more than {MAX_NETWORKS} networks"),
+                    )
+                    .help("join restrictions of the same networks");
+                return true;
+            }
+        }
+        false
+    }
+
     fn check_references(&self, document: &Document, problems: &mut Problems) {
         refuse_repeated_names(document, problems);
         warn_of_pattern_groups(document, &self.snapshot.issuer_names, problems);
@@ -374,7 +398,8 @@ impl Adder<'_> {
             .map(|entry| {
                 let grant = compile_grant(entry, groups, self.now, problems);
                 let scopes = grant.scopes.intersection(self.entry.scopes);
-                Grant { owner: Some(self.number), scopes, ..grant }
+                let within_bounds = grant.tenants.iter().all(|tenant| self.bounds.covers(tenant));
+                Grant { owner: Some(self.number), within_bounds, scopes, ..grant }
             })
             .collect();
         let restrictions = document
@@ -387,6 +412,7 @@ impl Adder<'_> {
                 if is_unnamed(entry) {
                     rule.tenants = super::patterns(&self.entry.tenants);
                 }
+                rule.within_bounds = rule.tenants.iter().all(|tenant| self.bounds.covers(tenant));
                 rule
             })
             .collect();

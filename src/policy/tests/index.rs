@@ -22,11 +22,12 @@ proptest! {
     #[test]
     fn finds_what_a_scan_finds(
         rules in prop::collection::vec(
-            (prop::collection::vec("[ab]{0,3}\\*?[ab]{0,2}", 1..4), prop::collection::btree_set(0u32..40, 0..25)),
+            (prop::collection::vec("[ab]{0,4}\\*?[ab]{0,2}\\*?[ab]{0,1}\\*?", 1..4), prop::collection::btree_set(0u32..40, 0..25)),
             0..40,
         ),
         tenants in prop::collection::vec("[ab*]{1,6}", 1..8),
         groups in prop::collection::btree_set(0u32..40, 0..30),
+        split in any::<prop::sample::Index>(),
     ) {
         let rules: Vec<(Vec<TenantPattern>, Vec<GroupId>)> = rules
             .into_iter()
@@ -35,7 +36,14 @@ proptest! {
                 groups.into_iter().collect(),
             ))
             .collect();
-        let index = TenantIndex::build(rules.iter().map(|(tenants, groups)| (&**tenants, &**groups)));
+        let of = |rules: &[(Vec<TenantPattern>, Vec<GroupId>)], first| {
+            TenantIndex::build(first, rules.iter().map(|(tenants, groups)| (&**tenants, &**groups)))
+        };
+        let index = of(&rules, 0);
+        // The same in two parts.
+        let (platform, own) = rules.split_at(split.index(rules.len() + 1));
+        let mut in_parts = of(platform, 0);
+        in_parts.set_further(Some(of(own, platform.len())));
         let groups: Vec<GroupId> = groups.into_iter().collect();
         for tenant in &tenants {
             let scan: BTreeSet<u32> = (0..)
@@ -44,7 +52,8 @@ proptest! {
                 .filter(|(_, (_, own))| own.iter().any(|group| groups.contains(group)))
                 .map(|(number, _)| number)
                 .collect();
-            prop_assert_eq!(found(&index, tenant, &groups), scan, "{}", tenant);
+            prop_assert_eq!(&found(&index, tenant, &groups), &scan, "{}", tenant);
+            prop_assert_eq!(&found(&in_parts, tenant, &groups), &scan, "{}", tenant);
         }
         // Whether anything is said about them does not depend on who it is said to.
         let patterns = tenants.iter().filter_map(|text| TenantPattern::parse(text).ok());
