@@ -116,7 +116,8 @@ pub(crate) struct Live {
 
 impl Live {
     fn in_force(&self) -> InForce<'_> {
-        InForce { compiled: &self.compiled, keys: &self.keys, client_ip: self.client_ip.as_ref() }
+        let Self { compiled, keys, client_ip, owners, .. } = self;
+        InForce { compiled, keys, client_ip: client_ip.as_ref(), owners }
     }
 
     /// What is odd about the documents in force, those of owners included. A time that has passed since they were read

@@ -26,7 +26,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod store;
 
-pub use compile::{Compiled, Files, OwnerText};
+pub use compile::{Compiled, Files, OwnerText, Turn};
 use diagnostic::{Diagnostic, Problems};
 
 /// What became of a policy: something to decide with, or the reasons why not.
@@ -59,6 +59,8 @@ pub struct OwnerOutcome {
     pub content: Option<Vec<u8>>,
     /// Its tests, where they were not run.
     pub cases: Vec<cases::Case>,
+    /// Its newest version has not been looked at yet: those of others are judged first.
+    pub waits: bool,
 }
 
 /// Which version of an owner's document is used.
@@ -88,7 +90,14 @@ impl OwnerState {
 /// `file`: what diagnostics call the document. `text`: its content. `files`: reads what the policy names, and the
 /// documents of owners. `now`: Unix seconds.
 pub fn compile(file: &str, text: &[u8], files: &mut dyn Files, now: u64) -> Outcome {
-    build(file, text, files, now, true).0
+    compile_in_turn(file, text, files, now, &Turn::ALL)
+}
+
+/// The same for a policy that takes the place of another one.
+///
+/// `turn`: which documents of owners are judged now, and what is in force.
+pub fn compile_in_turn(file: &str, text: &[u8], files: &mut dyn Files, now: u64, turn: &Turn<'_>) -> Outcome {
+    build(file, text, files, now, true, turn).0
 }
 
 /// The same without running the tests, which are returned: for reports about each of them.
@@ -98,7 +107,7 @@ pub fn compile_untested(
     files: &mut dyn Files,
     now: u64,
 ) -> (Outcome, Vec<cases::Case>) {
-    build(file, text, files, now, false)
+    build(file, text, files, now, false, &Turn::ALL)
 }
 
 /// What is wrong with an owner's document by itself: its syntax and its shape. For when there is no platform's document
@@ -120,6 +129,7 @@ fn build(
     files: &mut dyn Files,
     now: u64,
     test: bool,
+    turn: &Turn<'_>,
 ) -> (Outcome, Vec<cases::Case>) {
     let mut problems = Problems::of(file);
     let mut cases = Vec::new();
@@ -127,7 +137,8 @@ fn build(
     let compiled = node::parse(text, &mut problems).and_then(|root| {
         let mut document = document::read(&root, &mut problems);
         cases = std::mem::take(&mut document.cases);
-        let digest = crate::token::digest::sha256_hex(root.to_json().to_string().as_bytes());
+        let json = root.to_json();
+        let digest = crate::token::digest::sha256_hex(json.to_string().as_bytes());
         let revision = digest.get(..16).unwrap_or(&digest).into();
         // Compiled even if something is wrong already: the problems of every stage are told together.
         let mut compiled = compile::compile(&document, revision, files, now, &mut problems)?;
@@ -137,8 +148,10 @@ fn build(
         }
         let mut documents = Vec::new();
         if !document.owners.is_empty() && !problems.any_error() {
+            let context = compile::Context::of(&json, &document);
             let snapshot = &mut compiled.snapshot;
-            (owners, documents) = compile::add_owners(snapshot, &document, files, now, test, &mut problems);
+            (owners, documents) =
+                compile::add_owners(snapshot, &document, &context, turn, files, now, test, &mut problems);
         }
         let rules = |one: compile::OwnerDocument| {
             let owner = owners.get(one.owner)?;

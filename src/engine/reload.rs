@@ -72,7 +72,11 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
         // A panic is not looked at again at once: it would be told twice a second.
         let mut settled = true;
         guarded(&strong, "the policy was read", || settled = reloader.look(&strong, settling));
-        let wait = if settled {
+        let wait = if reloader.documents_wait {
+            // What others ask for meanwhile is done first: keys, and what has changed on disk.
+            settling = later;
+            Duration::ZERO
+        } else if settled {
             settling = later;
             strong.options.reload_interval.max(LEAST_INTERVAL)
         } else {
@@ -157,6 +161,8 @@ pub(super) struct Reloader {
     judged: Option<Fingerprint>,
     /// The files are to be looked at without waiting.
     is_overdue: bool,
+    /// Documents of owners wait until others were judged.
+    documents_wait: bool,
     /// It was refused, and another one is in force.
     refused: bool,
     /// The keys of that other one, which follow their files all the same: what a policy's author did wrong must not
@@ -192,7 +198,8 @@ impl Reloader {
 
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
-        if !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
+        let waited = std::mem::take(&mut self.documents_wait);
+        if waited || !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
             let mut former = self.former_bundle(engine).clone();
             if let Some(kept) = &self.kept {
                 former.take_newer_owners(kept);
@@ -201,21 +208,28 @@ impl Reloader {
             let live = engine.live.load_full();
             let in_force = live.as_deref().map(Live::in_force);
             let mut loaded = store::load_after(path, unix_now(), &former, in_force, &BTreeSet::new());
-            thread::sleep(settling);
+            // What is as it was judged before has rested long enough.
+            let goes_on = waited && self.judged.as_ref() == Some(&loaded.1);
+            if !goes_on {
+                thread::sleep(settling);
+            }
             let changes = loaded.1.changes();
             if changes.platform {
+                self.documents_wait = waited;
                 return false;
             }
             if !changes.owners.is_empty() {
                 // One team's unfinished file does not keep the others waiting.
                 let again = store::load_after(path, unix_now(), &former, in_force, &changes.owners);
                 if !again.1.differs_only_in(&loaded.1, &changes.owners) {
+                    self.documents_wait = waited;
                     return false;
                 }
                 loaded = again;
             }
             let (outcome, fingerprint, bundle, wrong_keys) = loaded;
             self.judged = Some(fingerprint);
+            self.documents_wait = outcome.owners.iter().any(|owner| owner.waits);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
             self.judge(engine, outcome, bundle, &wrong_keys);

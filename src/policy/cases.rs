@@ -6,11 +6,12 @@
 
 use super::diagnostic::{Diagnostic, Path, Place, Problems, WarningKind};
 use super::sample::{Action, Sample, identity};
-use super::snapshot::{GrantOutcome, Held, ServiceAccount, Snapshot};
+use super::snapshot::{Grant, Held, ServiceAccount, Snapshot};
 use super::{document, node};
 use crate::client_ip::ClientIp;
-use crate::decision::{AccessRequest, Caller, Decision, decide, explain};
+use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::reason::Reason;
+use crate::tenant::MAX_TENANTS;
 use std::fmt::{self, Write as _};
 
 /// Failing tests of which it is told what decided.
@@ -154,7 +155,47 @@ pub fn run(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problem
         .collect()
 }
 
+/// Units of work that the tests of one owner's document may take: 200 ms of one core of the machine on which the unit was
+/// measured. It is counted and not timed, so that every worker judges alike.
+const MOST_WORK: u64 = 4_000_000;
+
+/// Runs an owner's tests as [`run`] does; where they would take more than their share of work, none of them, which is
+/// told as an error.
+pub(super) fn run_within_budget(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problems) {
+    // Compared with each tenant, one by one.
+    let inner = snapshot.grant_index.inner_patterns() + snapshot.restriction_index.inner_patterns();
+    let mut work = 0_u64;
+    for case in cases {
+        work = work.saturating_add(case.work(u64::try_from(inner).unwrap_or(u64::MAX)));
+        if work > MOST_WORK {
+            problems
+                .error(
+                    case.place,
+                    &Path::Root.key(&case.path),
+                    "with it the document's tests take more work than an owner's may",
+                )
+                .help("name fewer tenants and groups in each test, or leave out tests that say the same");
+            return;
+        }
+    }
+    run(snapshot, cases, now, problems);
+}
+
 impl Case {
+    /// How much it takes to decide it, in units of about 50 ns at most: a look-up of each tenant, and of each group where
+    /// that leads.
+    ///
+    /// `inner`: patterns of the policy that no look-up finds.
+    fn work(&self, inner: u64) -> u64 {
+        let tenants = self.tenant.split('|').take(MAX_TENANTS).count();
+        let groups = match &self.who {
+            Who::Groups(names) => names.len(),
+            Who::Claims(claims) => values_in(claims),
+        };
+        let [tenants, groups] = [tenants, groups].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
+        tenants.saturating_mul(groups.saturating_mul(16).saturating_add(inner).saturating_add(64))
+    }
+
     fn outcome(&self, snapshot: &Snapshot, now: u64) -> Outcome {
         let is_met = |times| self.expected.is_met_by(self.decided(snapshot, times));
         if is_met(Times::of_clock(self.now.unwrap_or(now))) {
@@ -246,8 +287,12 @@ impl Case {
 
     /// What was expected, what came, and which rule decided.
     fn complaint(&self, snapshot: &Snapshot, now: u64) -> String {
-        let trace = self.reach(snapshot, Times::of_clock(now), |request| explain(snapshot, request));
-        let decision = trace.as_ref().map_or_else(|reason| Decision::denied(*reason), |trace| trace.decision);
+        let found = self.reach(snapshot, Times::of_clock(now), |request| {
+            let decision = decide(snapshot, request);
+            let denied = matches!(decision.reason(), Reason::TenantForbidden | Reason::ScopeForbidden);
+            (decision, denied.then(|| nearest_grant(snapshot, request)).flatten())
+        });
+        let (decision, near) = found.unwrap_or_else(|reason| (Decision::denied(reason), None));
         let mut text = format!(
             "the test `{}` expects {}, but the decision is {} ({})",
             self.name,
@@ -273,22 +318,8 @@ impl Case {
                 restriction.line
             );
         }
-        if let (Ok(trace), Reason::TenantForbidden | Reason::ScopeForbidden) = (&trace, decision.reason()) {
-            let near = trace.tenants.iter().flat_map(|tenant| &tenant.grants);
-            let why = near.into_iter().find_map(|(grant, outcome)| match outcome {
-                GrantOutcome::Expired => Some((grant, "has expired")),
-                GrantOutcome::OtherScope => Some((grant, "is for other scopes")),
-                GrantOutcome::Allows | GrantOutcome::OtherGroups => None,
-            });
-            if let Some((grant, why)) = why {
-                _ = write!(
-                    text,
-                    ": the grant `{}` in {}:{} {why}",
-                    grant.name,
-                    file(grant.owner),
-                    grant.line
-                );
-            }
+        if let Some((grant, why)) = near {
+            _ = write!(text, ": the grant `{}` in {}:{} {why}", grant.name, file(grant.owner), grant.line);
         }
         text
     }
@@ -310,6 +341,38 @@ impl Case {
             }
         }
         "correct the rules or the test; `tenantauth explain` shows every rule that took part".to_owned()
+    }
+}
+
+/// The first grant that names one of the tenants and a group of the principal, and why it does not allow.
+fn nearest_grant<'s>(
+    snapshot: &'s Snapshot,
+    request: &AccessRequest<'_>,
+) -> Option<(&'s Grant, &'static str)> {
+    request.tenants.iter().find_map(|tenant| {
+        let mut rules = Vec::new();
+        snapshot.grant_index.each_rule(tenant, request.groups, &mut |rule| rules.push(rule));
+        rules.sort_unstable();
+        rules.into_iter().find_map(|rule| {
+            let grant = snapshot.grants.get(usize::try_from(rule).ok()?)?;
+            let why = if grant.has_expired(request.now) {
+                "has expired"
+            } else if !grant.scopes.contains(request.scope) {
+                "is for other scopes"
+            } else {
+                return None;
+            };
+            let is_meant = !grant.excepts(tenant) && snapshot.is_in_bounds(grant.owner, tenant);
+            is_meant.then_some((grant, why))
+        })
+    })
+}
+
+fn values_in(json: &serde_json::Value) -> usize {
+    match json {
+        serde_json::Value::Array(items) => items.iter().map(values_in).sum(),
+        serde_json::Value::Object(members) => members.values().map(values_in).sum(),
+        _ => 1,
     }
 }
 

@@ -21,7 +21,8 @@ use crate::token::jwks::KeyReport;
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
 use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers, refuse_several_bare};
-pub(super) use owners::{OwnerDocument, add_owners};
+pub use owners::Turn;
+pub(super) use owners::{Context, OwnerDocument, add_owners};
 use principals::{check_givers, compile_revoked, compile_service_accounts, refuse_unknown_accounts};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
@@ -76,6 +77,15 @@ pub struct OwnerText {
     pub current: Result<Vec<u8>, String>,
     /// The content that was used last.
     pub last_good: Option<Vec<u8>>,
+}
+
+impl OwnerText {
+    /// How many bytes are read to judge it, at most.
+    fn size(&self) -> usize {
+        let length = |content: &Vec<u8>| content.len();
+        let last = self.last_good.as_ref().filter(|last| self.current.as_ref() != Ok(*last));
+        self.current.as_ref().map_or(0, length).saturating_add(last.map_or(0, length))
+    }
 }
 
 const HELP_READ: &str = "check the path, and that nginx's worker user may read it";

@@ -301,6 +301,11 @@ impl Problems {
         &mut self.found[at]
     }
 
+    /// Whether what is added is kept no more, so that its help would be for nobody.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() >= MAX_KEPT
+    }
+
     /// Whether any of them refuses the document.
     pub fn any_error(&self) -> bool {
         self.omitted.errors > 0 || self.found.iter().any(Diagnostic::is_error)

@@ -24,11 +24,28 @@ pub struct GroupTable {
     ids: HashMap<Box<str>, GroupId>,
     /// In the order of the snapshot.
     issuers: Vec<IssuerGroups>,
-    aliases: HashSet<GroupId>,
+    aliases: HashMap<GroupId, Alias>,
     /// Every group of an issuer that stands for something, as the policy writes it.
     written: Vec<Box<str>>,
     /// Revoked groups, as the policy names them.
     revoked: HashSet<Box<str>>,
+}
+
+/// What an alias stands for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Alias {
+    /// The issuers that give its groups: the first, and whether there is another one.
+    issuer: Option<(usize, bool)>,
+    /// Some of its groups is not revoked.
+    any_left: bool,
+}
+
+impl Alias {
+    fn add(&mut self, issuer: usize, is_revoked: bool) {
+        let mixed = self.issuer.is_some_and(|(first, mixed)| mixed || first != issuer);
+        self.issuer = Some((self.issuer.map_or(issuer, |(first, _)| first), mixed));
+        self.any_left |= !is_revoked;
+    }
 }
 
 /// The groups of one issuer.
@@ -121,7 +138,7 @@ impl GroupTable {
             names: Vec::new(),
             ids: HashMap::new(),
             issuers: issuers.collect(),
-            aliases: HashSet::new(),
+            aliases: HashMap::new(),
             written: Vec::new(),
             revoked: revoked.map(Box::from).collect(),
         };
@@ -132,7 +149,7 @@ impl GroupTable {
         let mut aliased = Vec::new();
         for (name, members) in aliases {
             let id = table.intern(name);
-            table.aliases.insert(id);
+            table.aliases.insert(id, Alias::default());
             aliased.push((name, id, members));
         }
         for (name, id, members) in aliased {
@@ -146,8 +163,18 @@ impl GroupTable {
         }
         let revoked: Vec<Box<str>> = table.revoked.iter().cloned().collect();
         for name in revoked {
-            if table.id(&name).is_none_or(|id| !table.aliases.contains(&id)) {
+            if table.id(&name).is_none_or(|id| !table.aliases.contains_key(&id)) {
                 table.revoke_raw(&name);
+            }
+        }
+        for (number, issuer) in table.issuers.iter().enumerate() {
+            for (raw, ids) in &issuer.raw {
+                let is_revoked = issuer.revoked.contains(raw);
+                for id in ids {
+                    if let Some(alias) = table.aliases.get_mut(id) {
+                        alias.add(number, is_revoked);
+                    }
+                }
             }
         }
         table
@@ -235,7 +262,7 @@ impl GroupTable {
 
     /// Whether the name is an alias.
     pub fn is_alias(&self, name: &str) -> bool {
-        self.id(name).is_some_and(|id| self.aliases.contains(&id))
+        self.id(name).is_some_and(|id| self.aliases.contains_key(&id))
     }
 
     /// Whether a rule or an alias names the group.
@@ -420,32 +447,21 @@ impl GroupTable {
         if self.is_revoked(name) {
             return true;
         }
-        if self.is_alias(name) {
-            let mut members = self.members_of(name).peekable();
-            return members.peek().is_some() && members.all(|(issuer, raw)| issuer.revoked.contains(raw));
+        if let Some(alias) = self.alias(name) {
+            return alias.issuer.is_some() && !alias.any_left;
         }
         let given = self.giver(name).and_then(|(issuer, raw)| Some((self.issuers.get(issuer)?, raw)));
         given.is_some_and(|(issuer, raw)| issuer.revoked.contains(raw))
     }
 
-    /// The raw groups that an alias stands for. Looks through all of them: for people's questions, not for requests.
-    fn members_of(&self, alias: &str) -> impl Iterator<Item = (&IssuerGroups, &str)> {
-        let id = self.id(alias);
-        self.issuers.iter().flat_map(move |issuer| {
-            let of_alias = move |ids: &[GroupId]| id.is_some_and(|id| ids.contains(&id));
-            issuer.raw.iter().filter(move |(_, ids)| of_alias(ids)).map(move |(raw, _)| (issuer, &**raw))
-        })
+    fn alias(&self, name: &str) -> Option<Alias> {
+        self.aliases.get(&self.id(name)?).copied()
     }
 
     /// The issuer whose users alone can hold the group of this name.
     fn issuer_of(&self, name: &str) -> Option<usize> {
-        if self.is_alias(name) {
-            let mut issuers = self.members_of(name).map(|(issuer, _)| issuer);
-            let first = issuers.next()?;
-            return issuers
-                .all(|other| std::ptr::eq(other, first))
-                .then(|| self.issuers.iter().position(|issuer| std::ptr::eq(issuer, first)))
-                .flatten();
+        if let Some(alias) = self.alias(name) {
+            return alias.issuer.filter(|(_, mixed)| !mixed).map(|(issuer, _)| issuer);
         }
         let every = self.issuers.iter().position(|issuer| is_every(name, &issuer.name));
         every.or_else(|| self.giver(name).map(|(issuer, _)| issuer))

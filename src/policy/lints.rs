@@ -6,8 +6,9 @@ use super::document::{Document, GrantEntry};
 use super::reader::At;
 use super::snapshot::{EVERYONE, Grant, GroupId, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
-use crate::tenant::TenantPattern;
+use crate::tenant::{PatternSet, TenantPattern};
 use smallvec::SmallVec;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -34,9 +35,12 @@ pub(super) struct OwnerRules<'d> {
 /// What every document is held against.
 struct Whole<'s> {
     snapshot: &'s Snapshot,
-    granted: Granted<'s>,
+    granted: Granted,
     /// Grants by their number, with that of one which gives all of them.
     duplicates: HashMap<usize, usize>,
+    /// Whether any grant names a tenant of a pattern, which is asked again and again.
+    named: RefCell<HashMap<TenantPattern, bool>>,
+    platforms: RawGroups<'s>,
     now: u64,
 }
 
@@ -61,19 +65,25 @@ pub(super) fn lint(
         number < platform.grants.len() || before.is_some_and(|owner| owner.grants.contains(&number))
     };
     let duplicates = duplicates(snapshot, now, is_told);
-    let whole = Whole { snapshot, granted: Granted::of(snapshot, now), duplicates, now };
-    let platforms = raw_groups(platform, snapshot);
+    let whole = Whole {
+        snapshot,
+        granted: Granted::of(snapshot, now),
+        duplicates,
+        named: RefCell::default(),
+        platforms: RawGroups::of(platform, snapshot),
+        now,
+    };
     let mut problems = Problems::of(file);
     whole.hold(platform, 0, 0, &mut problems);
-    warn_of_names_among_guids(&platforms, None, snapshot, &mut problems);
+    warn_of_names_among_guids(&whole.platforms, None, snapshot, &mut problems);
     let of_owner = |owner: &OwnerRules<'_>| {
         let mut problems = Problems::of(owner.file);
         // What is wrong with it was told when its rules were compiled.
         if let Some(root) = super::node::parse(owner.text, &mut Problems::of("")) {
             let document = read_document(&root, &mut Problems::of(""));
             whole.hold(&document, owner.grants.start, owner.restrictions, &mut problems);
-            let own = raw_groups(&document, snapshot);
-            warn_of_names_among_guids(&platforms, Some(&own), snapshot, &mut problems);
+            let own = RawGroups::of(&document, snapshot);
+            warn_of_names_among_guids(&whole.platforms, Some(&own), snapshot, &mut problems);
         }
         problems.into_sorted()
     };
@@ -89,10 +99,20 @@ impl Whole<'_> {
         for (entry, grant) in document.grants.iter().zip(compiled) {
             warn_of_end(entry, self.now, problems);
             warn_of_writes_everywhere(entry, grant, problems);
-            warn_of_unreachable(entry, problems);
+            warn_of_unreachable(entry, grant, problems);
         }
-        warn_of_unmatched_restrictions(document, restrictions, self.snapshot, self.granted.scopes, problems);
-        warn_of_ungranted_tenants(document, &self.granted, self.snapshot, self.now, problems);
+        self.warn_of_unmatched_restrictions(document, restrictions, problems);
+        self.warn_of_ungranted_tenants(document, problems);
+    }
+
+    /// Whether any grant names a tenant that matches the pattern.
+    fn names_any_of(&self, pattern: &TenantPattern) -> bool {
+        if let Some(known) = self.named.borrow().get(pattern) {
+            return *known;
+        }
+        let names = self.snapshot.grant_index.names_any_tenant_of(pattern);
+        self.named.borrow_mut().insert(pattern.clone(), names);
+        names
     }
 
     fn warn_of_duplicates(&self, document: &Document, grants: usize, problems: &mut Problems) {
@@ -112,22 +132,81 @@ impl Whole<'_> {
     }
 }
 
-/// What is granted at all.
-struct Granted<'s> {
-    scopes: ScopeSet,
-    /// The tenants of grants that have not run out, where any has; and those of them that are patterns.
-    live: HashSet<&'s TenantPattern>,
-    wild: Vec<&'s TenantPattern>,
+impl Whole<'_> {
+    /// Tenants, written out, that a restriction names beside others, or that only grants name which have expired.
+    fn warn_of_ungranted_tenants(&self, document: &Document, problems: &mut Problems) {
+        let granted = |tenant: &TenantPattern| self.names_any_of(tenant);
+        let mut tell = |place, path: &Path<'_>, tenant: &TenantPattern| {
+            problems
+                .warning(
+                    WarningKind::UngrantedTenant,
+                    place,
+                    path,
+                    format!("the tenant `{tenant}` is granted to nobody"),
+                )
+                .help("check how it is written");
+        };
+        for entry in &document.restrictions {
+            // One that binds nothing at all is told as such.
+            if !entry.tenants.iter().any(|tenant| granted(&tenant.value)) {
+                continue;
+            }
+            // A pattern may be there for tenants to come.
+            let written_out = entry.tenants.iter().filter(|tenant| tenant.value.literal().is_some());
+            for tenant in written_out.filter(|tenant| !granted(&tenant.value)) {
+                let list = Path::Root.key(&entry.path);
+                tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
+            }
+        }
+        for entry in document.grants.iter().filter(|entry| has_expired(entry, self.now)) {
+            for tenant in &entry.tenants {
+                let Some(name) = tenant.value.literal() else { continue };
+                if !self.granted.live.matches(name) {
+                    let list = Path::Root.key(&entry.path);
+                    tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
+                }
+            }
+        }
+    }
+
+    /// Restrictions on tenants or scopes that nothing grants.
+    ///
+    /// `first`: where the document's restrictions begin among those of the snapshot.
+    fn warn_of_unmatched_restrictions(&self, document: &Document, first: usize, problems: &mut Problems) {
+        let restrictions = self.snapshot.restrictions.get(first..).unwrap_or_default();
+        for (entry, restriction) in document.restrictions.iter().zip(restrictions) {
+            let tenants_meet = restriction.tenants.iter().any(|pattern| self.names_any_of(pattern));
+            let scopes_meet = Scope::ALL.into_iter().any(|scope| {
+                self.granted.scopes.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL)
+            });
+            if !(tenants_meet && scopes_meet) {
+                let what = if tenants_meet { "scope" } else { "tenant" };
+                problems
+                    .warning(
+                        WarningKind::RestrictionUnmatched,
+                        entry.place,
+                        &Path::Root.key(&entry.path),
+                        format!("no grant names a {what} that this restriction binds: it applies to nothing"),
+                    )
+                    .help("check how it is written");
+            }
+        }
+    }
 }
 
-impl<'s> Granted<'s> {
-    fn of(snapshot: &'s Snapshot, now: u64) -> Self {
+/// What is granted at all.
+struct Granted {
+    scopes: ScopeSet,
+    /// The tenants of grants that have not run out, where any has.
+    live: PatternSet,
+}
+
+impl Granted {
+    fn of(snapshot: &Snapshot, now: u64) -> Self {
         let scopes = snapshot.grants.iter().fold(ScopeSet::EMPTY, |all, grant| all.union(grant.scopes));
         let any_expired = snapshot.grants.iter().any(|grant| grant.has_expired(now));
         let grants = snapshot.grants.iter().filter(|grant| any_expired && !grant.has_expired(now));
-        let live: HashSet<&TenantPattern> = grants.flat_map(|grant| &grant.tenants).collect();
-        let wild = live.iter().copied().filter(|pattern| pattern.literal().is_none()).collect();
-        Self { scopes, live, wild }
+        Self { scopes, live: PatternSet::new(grants.flat_map(|grant| &grant.tenants).cloned()) }
     }
 }
 
@@ -167,10 +246,8 @@ fn warn_of_writes_everywhere(entry: &GrantEntry, grant: &Grant, problems: &mut P
     }
 }
 
-fn warn_of_unreachable(entry: &GrantEntry, problems: &mut Problems) {
-    let excepted =
-        |tenant: &TenantPattern| entry.except_tenants.iter().any(|except| except.value.covers(tenant));
-    if entry.tenants.iter().all(|tenant| excepted(&tenant.value)) {
+fn warn_of_unreachable(entry: &GrantEntry, grant: &Grant, problems: &mut Problems) {
+    if grant.tenants.iter().all(|tenant| grant.except_tenants.covers(tenant)) {
         let (message, help) = if entry.tenants.is_empty() {
             ("it names no tenant: it grants nothing", "name tenants, or remove it")
         } else {
@@ -195,10 +272,7 @@ fn duplicates(snapshot: &Snapshot, now: u64, is_told: impl Fn(usize) -> bool) ->
     let live = || {
         let grants = snapshot.grants.iter().enumerate();
         // What grants nothing is told as such.
-        let reaches = |grant: &Grant| {
-            let excepted = |tenant| grant.except_tenants.iter().any(|except| except.covers(tenant));
-            !grant.tenants.iter().all(excepted)
-        };
+        let reaches = |grant: &Grant| !grant.tenants.iter().all(|tenant| grant.except_tenants.covers(tenant));
         grants.filter(move |(_, grant)| !grant.has_expired(now) && reaches(grant))
     };
     for (number, grant) in live() {
@@ -213,7 +287,7 @@ fn duplicates(snapshot: &Snapshot, now: u64, is_told: impl Fn(usize) -> bool) ->
     }
     let mut told: HashMap<usize, usize> = HashMap::new();
     let mut comparisons = 0;
-    for (number, grant) in live() {
+    for (number, grant) in live().filter(|(number, _)| is_told(*number)) {
         let (Some(tenant), Some(group)) = (grant.tenants.first(), grant.groups.first()) else { continue };
         let everyone = (*group != EVERYONE).then_some(EVERYONE);
         let candidates = std::iter::once(*group).chain(everyone).flat_map(|group| {
@@ -225,13 +299,23 @@ fn duplicates(snapshot: &Snapshot, now: u64, is_told: impl Fn(usize) -> bool) ->
         let mut wider = None;
         for candidate in candidates {
             comparisons += 1;
+            let lists = |grant: &Grant| grant.tenants.len().saturating_add(grant.except_tenants.len());
+            let pairs =
+                snapshot.grants.get(candidate).map_or(0, |other| lists(other).saturating_mul(lists(grant)));
+            if comparisons.saturating_add(pairs) > MAX_COMPARISONS {
+                return told;
+            }
             // Of two that say the same, the second one is told.
             let first_of_two = |other: &Grant| candidate > number && gives_all_of(grant, other);
             if let Some(other) = snapshot.grants.get(candidate)
                 && candidate != number
                 && (other.owner.is_none() || other.owner == grant.owner)
                 && !told.contains_key(&candidate)
-                && gives_all_of(other, grant)
+                && is_no_narrower(other, grant)
+                && {
+                    comparisons += pairs;
+                    gives_all_of(other, grant)
+                }
                 && !first_of_two(other)
             {
                 wider = Some(candidate);
@@ -241,100 +325,69 @@ fn duplicates(snapshot: &Snapshot, now: u64, is_told: impl Fn(usize) -> bool) ->
         if comparisons > MAX_COMPARISONS {
             break;
         }
-        if let Some(wider) = wider
-            && is_told(number)
-        {
+        if let Some(wider) = wider {
             told.insert(number, wider);
         }
     }
     told
 }
 
-/// Whether `wide` gives everybody, for as long, everything that `narrow` gives.
-fn gives_all_of(wide: &Grant, narrow: &Grant) -> bool {
+/// Whether `wide` is for everybody for whom `narrow` is, for its scopes and for as long.
+fn is_no_narrower(wide: &Grant, narrow: &Grant) -> bool {
     let groups = wide.groups.contains(&EVERYONE)
         || narrow.groups.iter().all(|group| wide.groups.binary_search(group).is_ok());
+    groups
+        && narrow.scopes.is_subset_of(wide.scopes)
+        && wide.expires.is_none_or(|end| narrow.expires.is_some_and(|own| own <= end))
+}
+
+/// Whether `wide` gives everybody, for as long, everything that `narrow` gives.
+fn gives_all_of(wide: &Grant, narrow: &Grant) -> bool {
     let covered = |tenant: &TenantPattern| wide.tenants.iter().any(|pattern| pattern.covers(tenant));
     // What the wider one excepts must not be reached by the narrower one.
     let kept = |except: &TenantPattern| {
         narrow.except_tenants.iter().any(|own| own.covers(except))
             || !narrow.tenants.iter().any(|tenant| tenant.overlaps(except))
     };
-    groups
-        && narrow.scopes.is_subset_of(wide.scopes)
-        && wide.expires.is_none_or(|end| narrow.expires.is_some_and(|own| own <= end))
-        && narrow.tenants.iter().all(covered)
-        && wide.except_tenants.iter().all(kept)
+    is_no_narrower(wide, narrow) && narrow.tenants.iter().all(covered) && wide.except_tenants.iter().all(kept)
 }
 
-/// Tenants, written out, that a restriction names beside others, or that only grants name which have expired.
-fn warn_of_ungranted_tenants(
-    document: &Document,
-    grants: &Granted<'_>,
-    snapshot: &Snapshot,
-    now: u64,
-    problems: &mut Problems,
-) {
-    let granted = |tenant: &TenantPattern| snapshot.grant_index.names_any_tenant_of(tenant);
-    let mut tell = |place, path: &Path<'_>, tenant: &TenantPattern| {
-        problems
-            .warning(
-                WarningKind::UngrantedTenant,
-                place,
-                path,
-                format!("the tenant `{tenant}` is granted to nobody"),
-            )
-            .help("check how it is written");
-    };
-    for entry in &document.restrictions {
-        // One that binds nothing at all is told as such.
-        if !entry.tenants.iter().any(|tenant| granted(&tenant.value)) {
-            continue;
-        }
-        // A pattern may be there for tenants to come.
-        let written_out = entry.tenants.iter().filter(|tenant| tenant.value.literal().is_some());
-        for tenant in written_out.filter(|tenant| !granted(&tenant.value)) {
-            let list = Path::Root.key(&entry.path);
-            tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
-        }
-    }
-    for entry in document.grants.iter().filter(|entry| has_expired(entry, now)) {
-        for tenant in &entry.tenants {
-            let Some(name) = tenant.value.literal() else { continue };
-            if !grants.live.contains(&tenant.value)
-                && !grants.wild.iter().any(|pattern| pattern.matches(name))
-            {
-                let list = Path::Root.key(&entry.path);
-                tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
-            }
-        }
-    }
+/// The groups of issuers that a document names.
+struct RawGroups<'d> {
+    /// Each with its path.
+    written: Vec<(&'d At<Box<str>>, String)>,
+    distinct: HashSet<&'d str>,
+    /// How many of `distinct` are GUIDs.
+    guids: usize,
 }
 
-/// The groups of issuers that a document names, each with its path.
-fn raw_groups<'d>(document: &'d Document, snapshot: &Snapshot) -> Vec<(&'d At<Box<str>>, String)> {
-    let section = Path::Root.key("group_names");
-    let mut raw = Vec::new();
-    for (name, members) in &document.group_names {
-        raw.extend(members.iter().map(|member| (member, section.key(&name.value).to_string())));
+impl<'d> RawGroups<'d> {
+    fn of(document: &'d Document, snapshot: &Snapshot) -> Self {
+        let section = Path::Root.key("group_names");
+        let mut written = Vec::new();
+        for (name, members) in &document.group_names {
+            written.extend(members.iter().map(|member| (member, section.key(&name.value).to_string())));
+        }
+        for entry in &document.grants {
+            let own = entry.groups.iter().filter(|group| {
+                !snapshot.groups.is_alias(&group.value)
+                    && !group.value.starts_with("service:")
+                    && !snapshot.groups.is_of_every_user(&group.value)
+            });
+            written.extend(own.map(|group| (group, entry.path.to_string())));
+        }
+        let distinct: HashSet<&str> = written.iter().map(|(group, _)| &*group.value).collect();
+        let guids = distinct.iter().filter(|group| is_guid(group)).count();
+        Self { written, distinct, guids }
     }
-    for entry in &document.grants {
-        let own = entry.groups.iter().filter(|group| {
-            !snapshot.groups.is_alias(&group.value)
-                && !group.value.starts_with("service:")
-                && !snapshot.groups.is_of_every_user(&group.value)
-        });
-        raw.extend(own.map(|group| (group, entry.path.to_string())));
-    }
-    raw
 }
 
 /// Where most groups are GUIDs, as Entra ID gives them, a name is one that somebody forgot to look up.
 ///
 /// `platforms`: the groups of the platform's document, by which an owner's are judged as well. `own`: those of an owner.
 fn warn_of_names_among_guids(
-    platforms: &[(&At<Box<str>>, String)],
-    own: Option<&[(&At<Box<str>>, String)]>,
+    platforms: &RawGroups<'_>,
+    own: Option<&RawGroups<'_>>,
     snapshot: &Snapshot,
     problems: &mut Problems,
 ) {
@@ -342,13 +395,17 @@ fn warn_of_names_among_guids(
     if snapshot.issuers.len() != 1 {
         return;
     }
-    let distinct: HashSet<&str> =
-        platforms.iter().chain(own.unwrap_or_default()).map(|(group, _)| &*group.value).collect();
-    let guids = distinct.iter().filter(|group| is_guid(group)).count();
-    if guids < MIN_GUIDS || guids * 2 <= distinct.len() {
+    let further =
+        own.iter().flat_map(|own| &own.distinct).filter(|group| !platforms.distinct.contains(*group));
+    let (mut distinct, mut guids) = (platforms.distinct.len(), platforms.guids);
+    for group in further {
+        distinct += 1;
+        guids += usize::from(is_guid(group));
+    }
+    if guids < MIN_GUIDS || guids * 2 <= distinct {
         return;
     }
-    let judged = own.unwrap_or(platforms);
+    let judged = &own.unwrap_or(platforms).written;
     for (group, path) in judged.iter().filter(|(group, _)| !is_guid(&group.value)) {
         problems
             .warning(
@@ -358,37 +415,6 @@ fn warn_of_names_among_guids(
                 format!("the issuer gives groups as GUIDs, and `{}` is none", group.value),
             )
             .help("look up the group's object id, and name it in `group_names`");
-    }
-}
-
-/// Restrictions on tenants or scopes that nothing grants.
-///
-/// `first`: where the document's restrictions begin among those of the snapshot.
-fn warn_of_unmatched_restrictions(
-    document: &Document,
-    first: usize,
-    snapshot: &Snapshot,
-    granted: ScopeSet,
-    problems: &mut Problems,
-) {
-    let restrictions = snapshot.restrictions.get(first..).unwrap_or_default();
-    for (entry, restriction) in document.restrictions.iter().zip(restrictions) {
-        let tenants_meet =
-            restriction.tenants.iter().any(|pattern| snapshot.grant_index.names_any_tenant_of(pattern));
-        let scopes_meet = Scope::ALL
-            .into_iter()
-            .any(|scope| granted.contains(scope) && restriction.scopes.cover(scope, BackendSet::ALL));
-        if !(tenants_meet && scopes_meet) {
-            let what = if tenants_meet { "scope" } else { "tenant" };
-            problems
-                .warning(
-                    WarningKind::RestrictionUnmatched,
-                    entry.place,
-                    &Path::Root.key(&entry.path),
-                    format!("no grant names a {what} that this restriction binds: it applies to nothing"),
-                )
-                .help("check how it is written");
-        }
     }
 }
 

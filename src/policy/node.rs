@@ -190,7 +190,7 @@ struct BareStar {
 }
 
 /// Each such `*` costs another reading of the document: at most this many bytes are read for them.
-const STARS_BUDGET: usize = 32 << 20;
+const STARS_BUDGET: usize = 4 << 20;
 /// Nor are more of them than this read past: whoever forgot the quotes forgot them everywhere.
 const MAX_STARS: usize = 50;
 
@@ -217,6 +217,7 @@ fn build(text: &str, stars: &[usize], problems: &mut Problems) -> Result<Option<
     let mut root = None;
     let mut flow = false;
     let mut documents = 0;
+    let mut words = Words { text, index: 0, rest: text };
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {
@@ -250,11 +251,11 @@ fn build(text: &str, stars: &[usize], problems: &mut Problems) -> Result<Option<
                 None
             }
             Event::Alias(_) => {
-                alias_error(&word_at(text, span.start.index()), at, &path_of(&open), problems);
+                alias_error(&words.at(span.start.index()), at, &path_of(&open), problems);
                 Some(Node { place: at, value: Value::Refused })
             }
             Event::Scalar(..) if stars.contains(&span.start.index()) => {
-                let word = word_at(text, span.start.index()).replacen('x', "*", 1);
+                let word = words.at(span.start.index()).replacen('x', "*", 1);
                 alias_error(&word, at, &path_of(&open), problems);
                 Some(Node { place: at, value: Value::Refused })
             }
@@ -410,6 +411,26 @@ fn syntax_error(text: &str, error: &ScanError, star: Option<usize>, path: &str, 
         }
         _ if error.info().contains("tab") => problem.help("indent with spaces"),
         _ => problem.help("look for a bracket, a quote or an indentation that does not fit, here or above"),
+    }
+}
+
+/// Finds the words of a text from its beginning to its end, going through it once: a document may consist of aliases.
+struct Words<'t> {
+    text: &'t str,
+    /// Where `rest` begins, in characters.
+    index: usize,
+    rest: &'t str,
+}
+
+impl Words<'_> {
+    /// The word that begins at this character.
+    fn at(&mut self, index: usize) -> String {
+        if index < self.index {
+            (self.index, self.rest) = (0, self.text);
+        }
+        let skipped = self.rest.char_indices().nth(index - self.index).map_or(self.rest.len(), |(at, _)| at);
+        (self.index, self.rest) = (index, self.rest.get(skipped..).unwrap_or_default());
+        word_at(self.rest, 0)
     }
 }
 

@@ -4,6 +4,9 @@
 use super::diagnostic::{Path, Place, Problems};
 use super::node::{Key, Node, Value};
 
+/// A word that is longer is not held against those that may have been meant.
+pub(super) const LONGEST_COMPARED: usize = 100;
+
 /// A value and where it was written.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct At<T> {
@@ -71,9 +74,12 @@ impl Problems {
             if known.contains(&&*key.name) {
                 continue;
             }
+            // Comparing takes the product of two lengths, and memory for it.
+            let is_told = !self.is_full() && key.name.len() <= LONGEST_COMPARED;
             let problem = self.error(key.place, &path.key(&key.name), format!("unknown key `{}`", key.name));
             let nearest = known
                 .iter()
+                .filter(|_| is_told)
                 .map(|candidate| (strsim::damerau_levenshtein(candidate, &key.name), candidate))
                 .min_by_key(|(distance, _)| *distance);
             match nearest {

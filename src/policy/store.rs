@@ -8,7 +8,10 @@ pub use bundle::Bundle;
 
 use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
-use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, compile, compile_untested};
+use super::{
+    Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, Turn, compile, compile_in_turn,
+    compile_untested,
+};
 use crate::client_ip::signature::KeyRing;
 use crate::client_ip::{CookieKeys, Source};
 use crate::token::algorithm::AlgorithmSet;
@@ -26,6 +29,11 @@ use std::sync::Arc;
 const O_NONBLOCK: i32 = 0o4000;
 /// No document or file named by one is read beyond this.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// How many bytes of owners' documents are judged before what was found is put in force.
+const MOST_AT_ONCE: usize = 1 << 20;
+/// The same where no policy is in force yet, for which requests wait: all documents, but where somebody overdoes it.
+const MOST_AT_FIRST: usize = 16 << 20;
 
 /// The largest document of an owner, in bytes.
 const MAX_OWNER_BYTES: u64 = 1 << 20;
@@ -144,11 +152,15 @@ fn owner_path(directory: &Path, name: &str) -> PathBuf {
 /// `path`: the document, or a directory that holds it as `policy.yaml`, and owners' documents in `owners.d`. `now`: Unix
 /// seconds. A file that cannot be read is a diagnostic like any other.
 pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
-    let (outcome, fingerprint, bundle, _) = load_after(path, now, &Bundle::EMPTY, None, &BTreeSet::new());
+    let (outcome, fingerprint, bundle, _) =
+        load_with(path, &Bundle::EMPTY, None, &BTreeSet::new(), |name, text, files| {
+            compile(name, text, files, now)
+        });
     (outcome, fingerprint, bundle)
 }
 
-/// The same, where there was a policy before.
+/// The same, where there was a policy before. Of the owners' documents that have changed not more are judged than take
+/// about a second; the others wait ([`OwnerOutcome::waits`]) until this is called again.
 ///
 /// `former`: what it was made of; a document of an owner that is refused is replaced by that in it. `in_force`: what
 /// decides now, whose keys stand in for a file that cannot be used. `unsettled`: documents of owners that are changing
@@ -161,7 +173,15 @@ pub fn load_after(
     in_force: Option<InForce<'_>>,
     unsettled: &BTreeSet<PathBuf>,
 ) -> (Outcome, Fingerprint, Bundle, Vec<Diagnostic>) {
-    load_with(path, former, in_force, unsettled, |name, text, files| compile(name, text, files, now))
+    let turn = match in_force {
+        Some(InForce { compiled, owners, .. }) => {
+            Turn { in_force: Some((&compiled.snapshot, owners)), most_bytes: MOST_AT_ONCE }
+        }
+        None => Turn { in_force: None, most_bytes: MOST_AT_FIRST },
+    };
+    load_with(path, former, in_force, unsettled, |name, text, files| {
+        compile_in_turn(name, text, files, now, &turn)
+    })
 }
 
 /// The policy that decides now, made of the bundle before, with the keys of today.
@@ -173,6 +193,8 @@ pub struct InForce<'f> {
     pub keys: &'f [Option<Arc<KeySet>>],
     /// The source of client addresses with its keys.
     pub client_ip: Option<&'f Source>,
+    /// What became of the documents of owners.
+    pub owners: &'f [OwnerOutcome],
 }
 
 /// Reads a policy and everything it names, as [`load`] does, without running its tests, which are returned.
@@ -220,7 +242,7 @@ fn load_with(
         let Some(content) = owner.content.take() else { continue };
         let path = owner_path(&base, &owner.name);
         // What is not on disk any more is as old as it was.
-        let is_kept = owner.state != OwnerState::Current || unsettled.contains(&path);
+        let is_kept = owner.state != OwnerState::Current || owner.waits || unsettled.contains(&path);
         let kept_since = former.read_at(&path).filter(|_| is_kept);
         bundle.add(path, &content, kept_since.unwrap_or_else(uptime));
     }

@@ -6,6 +6,7 @@ mod errors;
 mod groups;
 mod index;
 mod owners;
+mod turns;
 mod warnings;
 
 use super::diagnostic::Severity;

@@ -15,10 +15,11 @@ use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
 use crate::policy::document::limits::{MAX_NETWORKS, refuse_slow_rules};
 use crate::policy::document::{Document, RestrictionEntry};
 use crate::policy::index::TenantIndex;
-use crate::policy::snapshot::{Grant, Owner, Restriction, Snapshot};
+use crate::policy::snapshot::{Grant, GroupId, GroupTable, Owner, Restriction, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::PatternSet;
-use crate::token::digest::sha256_hex;
+use crate::token::digest::{Sha256, sha256_hex};
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// The rules of one owner.
@@ -62,13 +63,149 @@ struct Judgement {
     cases: Vec<cases::Case>,
 }
 
+/// Which documents are judged now, and what stands for the others until their turn comes: what many owners bring at once
+/// must not keep anybody's change waiting.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'t> {
+    /// The policy in force, and what became of the owners' documents in it. What it has of an owner is taken over where
+    /// nothing has changed on which that depends.
+    pub in_force: Option<(&'t Snapshot, &'t [OwnerOutcome])>,
+    /// The most bytes of documents that are judged, the smallest first. One is judged whatever its size; one of more than a
+    /// quarter of this alone.
+    pub most_bytes: usize,
+}
+
+impl Turn<'_> {
+    /// All documents, each judged by itself.
+    pub const ALL: Self = Self { in_force: None, most_bytes: usize::MAX };
+}
+
+/// The parts of the platform's document on which the rules of owners depend: not what is revoked, granted or restricted.
+pub(in crate::policy) struct Context {
+    networks: String,
+    others: String,
+}
+
+impl Context {
+    /// `json`: the platform's document.
+    pub(in crate::policy) fn of(json: &serde_json::Value, platform: &Document) -> Self {
+        let part = |key: &str| json.get(key).map(ToString::to_string).unwrap_or_default();
+        let mut known: Vec<&str> = groups_known_to_grants(platform).into_iter().collect();
+        known.sort_unstable();
+        let parts = ["issuers", "group_names", "service_accounts", "client_ip"].map(part);
+        Self { networks: part("networks"), others: format!("{parts:?}{known:?}") }
+    }
+
+    /// Of what the meaning of an owner's rules depends.
+    fn of_rules(&self, entry: &OwnerEntry) -> Sha256 {
+        let tenants: Vec<&str> = entry.tenants.iter().map(|tenant| tenant.value.as_str()).collect();
+        Sha256::of(format!("{}{tenants:?}{}", self.networks, names(entry.scopes)).as_bytes())
+    }
+
+    /// What is judged: a version in this context, and where that is refused, the one that was good before.
+    fn of_judgement(
+        &self,
+        entry: &OwnerEntry,
+        newest: &Result<Vec<u8>, String>,
+        last: Option<&[u8]>,
+    ) -> Sha256 {
+        let newest = match newest {
+            Ok(content) => format!("{:?}", Sha256::of(content)),
+            Err(error) => error.clone(),
+        };
+        let last = last.map(Sha256::of);
+        Sha256::of(format!("{:?}{}{newest}{last:?}", self.of_rules(entry), self.others).as_bytes())
+    }
+}
+
+/// What the policy in force has of the owners.
+struct Former<'f> {
+    snapshot: &'f Snapshot,
+    outcomes: &'f [OwnerOutcome],
+    by_name: HashMap<&'f str, usize>,
+    /// Where the rules of each owner stand among those of the snapshot.
+    grants: Vec<Range<usize>>,
+    restrictions: Vec<Range<usize>>,
+}
+
+impl<'f> Former<'f> {
+    fn new((snapshot, outcomes): (&'f Snapshot, &'f [OwnerOutcome])) -> Self {
+        let by_name = snapshot.owners.iter().zip(outcomes).map(|(owner, _)| &*owner.name).zip(0..).collect();
+        let count = snapshot.owners.len();
+        Self {
+            snapshot,
+            outcomes,
+            by_name,
+            grants: ranges(count, snapshot.grants.iter().map(|rule| rule.owner)),
+            restrictions: ranges(count, snapshot.restrictions.iter().map(|rule| rule.owner)),
+        }
+    }
+
+    fn of(&self, name: &str) -> Option<(usize, &'f Owner, &'f OwnerOutcome)> {
+        let at = *self.by_name.get(name)?;
+        Some((at, self.snapshot.owners.get(at)?, self.outcomes.get(at)?))
+    }
+
+    /// The rules of an owner for another snapshot, in which groups have other numbers. `number`: the owner's there.
+    fn rules(&self, at: usize, number: u32, groups: &mut GroupTable) -> Option<Rules> {
+        let outcome = self.outcomes.get(at)?;
+        let mut renumbered = |own: &[GroupId]| -> Box<[GroupId]> {
+            let mut ids: Vec<GroupId> =
+                own.iter().map(|id| groups.of_rule(self.snapshot.groups.name(*id))).collect();
+            ids.sort_unstable();
+            ids.into()
+        };
+        let grants = self.snapshot.grants.get(self.grants.get(at)?.clone())?;
+        let grants = grants
+            .iter()
+            .map(|rule| Grant { groups: renumbered(&rule.groups), owner: Some(number), ..rule.clone() })
+            .collect();
+        let restrictions = self.snapshot.restrictions.get(self.restrictions.get(at)?.clone())?;
+        let restrictions = restrictions
+            .iter()
+            .map(|rule| Restriction {
+                groups: renumbered(&rule.groups),
+                except_groups: renumbered(&rule.except_groups),
+                owner: Some(number),
+                ..rule.clone()
+            })
+            .collect();
+        Some(Rules { grants, restrictions, revision: outcome.revision.clone()? })
+    }
+}
+
+/// Where the rules of each owner stand: one owner's behind another's, the platform's before all.
+fn ranges(owners: usize, rules: impl Iterator<Item = Option<u32>>) -> Vec<Range<usize>> {
+    let mut ranges = vec![0..0; owners];
+    for (position, owner) in rules.enumerate() {
+        let owner = owner.and_then(|owner| usize::try_from(owner).ok());
+        if let Some(range) = owner.and_then(|owner| ranges.get_mut(owner)) {
+            *range = if range.end == 0 { position..position + 1 } else { range.start..position + 1 };
+        }
+    }
+    ranges
+}
+
+/// What became of one owner's document.
+struct Chosen {
+    rules: Option<Rules>,
+    outcome: OwnerOutcome,
+    /// [`Owner::judged`].
+    judged: Option<Sha256>,
+    /// It was judged right now, in its newest version.
+    is_new: bool,
+}
+
 /// Adds the owners' rules to a snapshot of the platform's.
 ///
-/// `test`: whether the tests in new documents are run. Returns what became of each owner, in the document's order, and
-/// the documents that are in force in their newest version.
+/// `context`: of the platform's document. `test`: whether the tests in new documents are run. Returns what became of each
+/// owner, in the document's order, and the documents that are in force in their newest version and were judged now.
+#[expect(clippy::too_many_arguments, reason = "what compiling takes, and what this stage adds")]
 pub(in crate::policy) fn add_owners(
     snapshot: &mut Snapshot,
     platform: &Document,
+    context: &Context,
+    turn: &Turn<'_>,
     files: &mut dyn Files,
     now: u64,
     test: bool,
@@ -76,9 +213,8 @@ pub(in crate::policy) fn add_owners(
 ) -> (Vec<OwnerOutcome>, Vec<OwnerDocument>) {
     // What is wrong with these was told when the platform's rules were compiled.
     let networks = NamedNetworks::new(platform, &mut Problems::of(""));
-    let mut accepted = Vec::new();
-    let mut outcomes = Vec::new();
-    for (number, entry) in (0..).zip(&platform.owners) {
+    let mut texts = Vec::new();
+    for entry in &platform.owners {
         let Some(text) = files.owner(&entry.name.value) else {
             problems
                 .error(
@@ -89,35 +225,66 @@ pub(in crate::policy) fn add_owners(
                 .help("name the directory that holds `policy.yaml` and `owners.d`");
             return (Vec::new(), Vec::new());
         };
-        let bounds = super::set_of(&entry.tenants);
-        let mut adder =
-            Adder { snapshot, platform, networks: &networks, entry, bounds: &bounds, number, now, test };
-        let (rules, outcome) = adder.choose(text);
-        snapshot.owners.push(Owner {
-            name: entry.name.value.clone(),
-            file: outcome.file.as_str().into(),
-            tenants: bounds,
-            available: rules.is_some(),
-        });
-        accepted.extend(rules.map(|rules| (outcomes.len(), rules)));
-        outcomes.push(outcome);
+        texts.push(text);
     }
+    let owner = |(entry, text): (&OwnerEntry, &OwnerText)| Owner {
+        name: entry.name.value.clone(),
+        file: text.file.as_str().into(),
+        tenants: super::set_of(&entry.tenants),
+        available: false,
+        judged: None,
+        context: context.of_rules(entry),
+    };
+    snapshot.owners = platform.owners.iter().zip(&texts).map(owner).collect();
+    let former = turn.in_force.map(Former::new);
+    let mut chosen: Vec<(u32, Chosen)> = Vec::new();
+    let mut queue = Vec::new();
+    for ((number, entry), text) in (0..).zip(&platform.owners).zip(texts) {
+        let bounds = super::set_of(&entry.tenants);
+        let adder = Adder { platform, context, networks: &networks, entry, bounds, number, now, test };
+        match former.as_ref().and_then(|former| adder.take_over(&text, former, &mut snapshot.groups)) {
+            Some(known) => chosen.push((number, known)),
+            None => queue.push((text.size(), number, adder, text)),
+        }
+    }
+    let is_large = |size: usize| size > turn.most_bytes / 4;
+    let total = queue.iter().fold(0_usize, |all, (size, ..)| all.saturating_add(*size));
+    let is_crowded =
+        queue.len() > 1 && (total > turn.most_bytes || queue.iter().any(|(size, ..)| is_large(*size)));
+    if is_crowded {
+        queue.sort_by_key(|(size, number, ..)| (*size, *number));
+    }
+    let mut bytes = 0_usize;
+    for (position, (size, number, adder, text)) in queue.into_iter().enumerate() {
+        bytes = bytes.saturating_add(size);
+        let waits = position > 0 && (bytes > turn.most_bytes || is_large(size));
+        let found =
+            if waits { adder.wait(snapshot, text, former.as_ref()) } else { adder.choose(snapshot, text) };
+        chosen.push((number, found));
+    }
+    chosen.sort_by_key(|(number, _)| *number);
     let mut revisions = snapshot.revision.to_string();
     let mut documents = Vec::new();
-    for (owner, rules) in accepted {
-        revisions.push_str(&rules.revision);
-        if let Some(outcome) = outcomes.get(owner)
-            && outcome.state == OwnerState::Current
-        {
-            let first = snapshot.grants.len();
-            documents.push(OwnerDocument {
-                owner,
-                grants: first..first + rules.grants.len(),
-                restrictions: snapshot.restrictions.len(),
-            });
+    let mut outcomes = Vec::new();
+    for (owner, (_, Chosen { rules, outcome, judged, is_new })) in chosen.into_iter().enumerate() {
+        if let Some(known) = snapshot.owners.get_mut(owner) {
+            known.available = rules.is_some();
+            known.judged = judged;
         }
-        snapshot.grants.extend(rules.grants);
-        snapshot.restrictions.extend(rules.restrictions);
+        if let Some(rules) = rules {
+            revisions.push_str(&rules.revision);
+            if is_new && outcome.state == OwnerState::Current {
+                let first = snapshot.grants.len();
+                documents.push(OwnerDocument {
+                    owner,
+                    grants: first..first + rules.grants.len(),
+                    restrictions: snapshot.restrictions.len(),
+                });
+            }
+            snapshot.grants.extend(rules.grants);
+            snapshot.restrictions.extend(rules.restrictions);
+        }
+        outcomes.push(outcome);
     }
     for outcome in &outcomes {
         // Not whether a version is the newest: the same rules are the same revision in every worker, also in one that
@@ -131,34 +298,100 @@ pub(in crate::policy) fn add_owners(
 }
 
 struct Adder<'a> {
-    snapshot: &'a mut Snapshot,
     platform: &'a Document,
+    context: &'a Context,
     networks: &'a NamedNetworks<'a>,
     entry: &'a OwnerEntry,
-    bounds: &'a PatternSet,
+    bounds: PatternSet,
     number: u32,
     now: u64,
     test: bool,
 }
 
 impl Adder<'_> {
-    /// The newest version that is good.
-    fn choose(&mut self, text: OwnerText) -> (Option<Rules>, OwnerOutcome) {
-        let OwnerText { file, current, last_good } = text;
-        let mut outcome = OwnerOutcome {
+    fn outcome(&self, file: &str) -> OwnerOutcome {
+        OwnerOutcome {
             name: self.entry.name.value.clone(),
-            file: file.clone(),
+            file: file.to_owned(),
             contact: self.entry.contact.clone(),
             cases: Vec::new(),
             state: OwnerState::Current,
             revision: None,
             diagnostics: Vec::new(),
             content: None,
+            waits: false,
+        }
+    }
+
+    /// What the policy in force has of the owner, where nothing has changed on which that depends.
+    fn take_over(&self, text: &OwnerText, former: &Former<'_>, groups: &mut GroupTable) -> Option<Chosen> {
+        let (at, owner, outcome) = former.of(&self.entry.name.value)?;
+        let last = text.last_good.as_deref().filter(|_| outcome.state != OwnerState::Current);
+        let judged = self.context.of_judgement(self.entry, &text.current, last);
+        if owner.judged != Some(judged) {
+            return None;
+        }
+        let content = match outcome.state {
+            OwnerState::Current => text.current.clone().ok(),
+            OwnerState::LastGood => text.last_good.clone(),
+            OwnerState::Unavailable => None,
         };
-        match current {
+        let rules = former.rules(at, self.number, groups).filter(|_| owner.available);
+        if owner.available != rules.is_some() || rules.is_some() != content.is_some() {
+            return None;
+        }
+        let outcome =
+            OwnerOutcome { contact: self.entry.contact.clone(), content, waits: false, ..outcome.clone() };
+        Some(Chosen { rules, outcome, judged: Some(judged), is_new: false })
+    }
+
+    /// What stands for a document whose turn comes later: what is in force, or the version that was good before.
+    fn wait(&self, snapshot: &mut Snapshot, text: OwnerText, former: Option<&Former<'_>>) -> Chosen {
+        let OwnerText { file, last_good, .. } = text;
+        let context = self.context.of_rules(self.entry);
+        let in_force = former.and_then(|former| {
+            let (at, owner, outcome) = former.of(&self.entry.name.value)?;
+            let rules = former.rules(at, self.number, &mut snapshot.groups).filter(|_| owner.available)?;
+            (owner.context == context).then_some((rules, owner, outcome))
+        });
+        if let (Some((rules, owner, outcome)), Some(content)) = (in_force, &last_good) {
+            let outcome = OwnerOutcome {
+                contact: self.entry.contact.clone(),
+                content: Some(content.clone()),
+                waits: true,
+                ..outcome.clone()
+            };
+            return Chosen { rules: Some(rules), outcome, judged: owner.judged, is_new: false };
+        }
+        let mut outcome = OwnerOutcome { waits: true, state: OwnerState::LastGood, ..self.outcome(&file) };
+        // Where nothing is in force yet, nobody has to wait for this either.
+        let kept = last_good.filter(|_| former.is_some()).and_then(|content| {
+            Some((self.judge(snapshot, &file, &content, Judged::Before).rules?, content))
+        });
+        let Some((rules, content)) = kept else {
+            let mut problems = Problems::of(&file);
+            problems
+                .error(Place { line: 1, column: 1 }, &Path::Root, "it waits for its turn to be read")
+                .help("documents are read from the smallest to the largest");
+            outcome.state = OwnerState::Unavailable;
+            outcome.diagnostics = problems.into_sorted();
+            return Chosen { rules: None, outcome, judged: None, is_new: false };
+        };
+        outcome.revision = Some(rules.revision.clone());
+        outcome.content = Some(content);
+        Chosen { rules: Some(rules), outcome, judged: None, is_new: false }
+    }
+
+    /// The newest version that is good.
+    fn choose(&self, snapshot: &mut Snapshot, text: OwnerText) -> Chosen {
+        let OwnerText { file, current, last_good } = text;
+        let mut outcome = self.outcome(&file);
+        let judged = |last: Option<&[u8]>| Some(self.context.of_judgement(self.entry, &current, last));
+        match &current {
             Ok(content) => {
-                let judged = if last_good.as_ref() == Some(&content) { Judged::Before } else { Judged::New };
-                let Judgement { rules, diagnostics, beyond, cases } = self.judge(&file, &content, judged);
+                let version = if last_good.as_ref() == Some(content) { Judged::Before } else { Judged::New };
+                let Judgement { rules, diagnostics, beyond, cases } =
+                    self.judge(snapshot, &file, content, version);
                 outcome.diagnostics = diagnostics;
                 outcome.cases = cases;
                 if let Some(rules) = rules {
@@ -168,9 +401,11 @@ impl Adder<'_> {
                         outcome.diagnostics.extend(beyond);
                         outcome.diagnostics.sort_by_key(|problem| problem.place);
                     }
+                    let is_current = outcome.state == OwnerState::Current;
                     outcome.revision = Some(rules.revision.clone());
-                    outcome.content = Some(content);
-                    return (Some(rules), outcome);
+                    outcome.content = Some(content.clone());
+                    let judged = judged(last_good.as_deref().filter(|_| !is_current));
+                    return Chosen { rules: Some(rules), outcome, judged, is_new: true };
                 }
             }
             Err(error) => {
@@ -191,22 +426,20 @@ impl Adder<'_> {
             }
         }
         outcome.state = OwnerState::LastGood;
-        let kept =
-            last_good.and_then(|content| Some((self.judge(&file, &content, Judged::Before).rules?, content)));
-        match kept {
-            Some((rules, content)) => {
-                outcome.revision = Some(rules.revision.clone());
-                outcome.content = Some(content);
-                (Some(rules), outcome)
-            }
-            None => {
-                outcome.state = OwnerState::Unavailable;
-                (None, outcome)
-            }
-        }
+        let judged = judged(last_good.as_deref());
+        let kept = last_good.and_then(|content| {
+            Some((self.judge(snapshot, &file, &content, Judged::Before).rules?, content))
+        });
+        let Some((rules, content)) = kept else {
+            outcome.state = OwnerState::Unavailable;
+            return Chosen { rules: None, outcome, judged, is_new: true };
+        };
+        outcome.revision = Some(rules.revision.clone());
+        outcome.content = Some(content);
+        Chosen { rules: Some(rules), outcome, judged, is_new: true }
     }
 
-    fn judge(&mut self, file: &str, content: &[u8], judged: Judged) -> Judgement {
+    fn judge(&self, snapshot: &mut Snapshot, file: &str, content: &[u8], judged: Judged) -> Judgement {
         let mut problems = Problems::of(file);
         let mut beyond = Problems::of(file);
         let Some(root) = node::parse(content, &mut problems) else {
@@ -224,16 +457,16 @@ impl Adder<'_> {
             return Judgement { diagnostics: problems.into_sorted(), ..Judgement::default() };
         }
         // Of a former version too: a restriction on a group that nobody gives any more would bind nobody.
-        check_givers(&document, &self.snapshot.issuer_names, &self.snapshot.groups, &mut problems);
-        self.check_references(&document, &mut problems);
-        let mut rules = self.compile(&document, &mut problems);
+        check_givers(&document, &snapshot.issuer_names, &snapshot.groups, &mut problems);
+        check_references(snapshot, &document, &mut problems);
+        let mut rules = self.compile(snapshot, &document, &mut problems);
         rules.revision = {
             let digest = sha256_hex(root.to_json().to_string().as_bytes());
             digest.get(..16).unwrap_or(&digest).into()
         };
         let mut cases = std::mem::take(&mut document.cases);
         if self.test && judged == Judged::New && !problems.any_error() && !cases.is_empty() {
-            rules = self.run(rules, &cases, &mut problems);
+            rules = self.run(snapshot, rules, &cases, &mut problems);
         }
         if self.test {
             cases.clear();
@@ -248,31 +481,26 @@ impl Adder<'_> {
     }
 
     /// Runs an owner's tests on the platform's rules and its own: what other owners do cannot make them fail.
-    fn run(&mut self, rules: Rules, cases: &[cases::Case], problems: &mut Problems) -> Rules {
+    fn run(
+        &self,
+        snapshot: &mut Snapshot,
+        rules: Rules,
+        cases: &[cases::Case],
+        problems: &mut Problems,
+    ) -> Rules {
         let Rules { grants, restrictions, revision } = rules;
-        let snapshot = &mut *self.snapshot;
-        let platform = (snapshot.grants.len(), snapshot.restrictions.len(), snapshot.owners.len());
-        // Its number among the owners is what its rules say.
-        while snapshot.owners.len() <= usize::try_from(self.number).unwrap_or(usize::MAX) {
-            snapshot.owners.push(Owner {
-                name: self.entry.name.value.clone(),
-                file: problems.file().into(),
-                tenants: self.bounds.clone(),
-                available: true,
-            });
-        }
+        let platform = (snapshot.grants.len(), snapshot.restrictions.len());
         let grants_of = TenantIndex::build(platform.0, grants.iter().map(Grant::indexed));
         let restrictions_of = TenantIndex::build(platform.1, restrictions.iter().map(Restriction::indexed));
         snapshot.grants.extend(grants);
         snapshot.restrictions.extend(restrictions);
         snapshot.grant_index.set_further(Some(grants_of));
         snapshot.restriction_index.set_further(Some(restrictions_of));
-        cases::run(snapshot, cases, self.now, problems);
+        cases::run_within_budget(snapshot, cases, self.now, problems);
         snapshot.grant_index.set_further(None);
         snapshot.restriction_index.set_further(None);
         let grants = snapshot.grants.split_off(platform.0);
         let restrictions = snapshot.restrictions.split_off(platform.1);
-        snapshot.owners.truncate(platform.2);
         Rules { grants, restrictions, revision }
     }
 
@@ -371,27 +599,11 @@ impl Adder<'_> {
         false
     }
 
-    fn check_references(&self, document: &Document, problems: &mut Problems) {
-        refuse_repeated_names(document, problems);
-        warn_of_pattern_groups(document, &self.snapshot.issuer_names, problems);
-        if let Some(first) = document.restrictions.first()
-            && self.snapshot.client_ip.is_none()
-        {
-            problems
-                .error(
-                    first.place,
-                    &Path::Root.key(&first.path),
-                    "the platform says nowhere where a user's address comes from",
-                )
-                .help("the platform's document needs `client_ip`");
-        }
-    }
-
-    fn compile(&mut self, document: &Document, problems: &mut Problems) -> Rules {
+    fn compile(&self, snapshot: &mut Snapshot, document: &Document, problems: &mut Problems) -> Rules {
         let networks = NamedNetworks::of_owner(document, self.networks, problems);
         let mut known = groups_known_to_grants(self.platform);
         known.extend(groups_known_to_grants(document));
-        let groups = &mut self.snapshot.groups;
+        let groups = &mut snapshot.groups;
         let grants = document
             .grants
             .iter()
@@ -417,6 +629,22 @@ impl Adder<'_> {
             })
             .collect();
         Rules { grants, restrictions, revision: Box::default() }
+    }
+}
+
+fn check_references(snapshot: &Snapshot, document: &Document, problems: &mut Problems) {
+    refuse_repeated_names(document, problems);
+    warn_of_pattern_groups(document, &snapshot.issuer_names, problems);
+    if let Some(first) = document.restrictions.first()
+        && snapshot.client_ip.is_none()
+    {
+        problems
+            .error(
+                first.place,
+                &Path::Root.key(&first.path),
+                "the platform says nowhere where a user's address comes from",
+            )
+            .help("the platform's document needs `client_ip`");
     }
 }
 

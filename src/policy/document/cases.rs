@@ -6,7 +6,7 @@ use crate::client_ip::ClientIp;
 use crate::policy::cases::{Case, Expected, Who};
 use crate::policy::diagnostic::{Path, Problems};
 use crate::policy::node::{Node, Value};
-use crate::policy::reader::{At, Fields};
+use crate::policy::reader::{At, Fields, LONGEST_COMPARED};
 use crate::policy::sample::{Action, is_method};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
@@ -213,8 +213,10 @@ fn read_expected(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Optio
         name => Reason::from_name(name).map(Expected::Reason),
     };
     if expected.is_none() {
+        let is_told = !problems.is_full() && text.value.len() <= LONGEST_COMPARED;
         let nearest = Reason::ALL
             .iter()
+            .filter(|_| is_told)
             .map(|reason| (strsim::damerau_levenshtein(reason.name(), text.value), reason))
             .min_by_key(|(distance, _)| *distance);
         let problem =

@@ -9,17 +9,18 @@ use crate::scope::{BackendSet, Scope};
 use crate::tenant::{TenantList, TenantPattern};
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::time::Instant;
 
 /// A directory of owners' documents in memory: the newest version, and the one that was used last.
 #[derive(Clone, Default)]
-struct Directory(HashMap<String, (Option<String>, Option<String>)>);
+pub(super) struct Directory(pub(super) HashMap<String, (Option<String>, Option<String>)>);
 
 impl Directory {
-    fn with(owner: &str, newest: &str) -> Self {
+    pub(super) fn with(owner: &str, newest: &str) -> Self {
         Self::default().and(owner, Some(newest), None)
     }
 
-    fn and(mut self, owner: &str, newest: Option<&str>, last: Option<&str>) -> Self {
+    pub(super) fn and(mut self, owner: &str, newest: Option<&str>, last: Option<&str>) -> Self {
         self.0.insert(owner.to_owned(), (newest.map(str::to_owned), last.map(str::to_owned)));
         self
     }
@@ -40,7 +41,7 @@ impl Files for Directory {
     }
 }
 
-const PLATFORM: &str = r##"
+pub(super) const PLATFORM: &str = r##"
 networks: { office: [10.0.0.0/8] }
 client_ip: { source: remote_addr }
 group_names: { sre: raw-sre }
@@ -61,7 +62,13 @@ fn under(platform: &str, directory: &Directory) -> (Compiled, Vec<OwnerOutcome>)
 }
 
 /// What the policy says to a query of logs by somebody in these raw groups.
-fn reason(compiled: &Compiled, groups: &[&str], tenant: &str, scope: Scope, client: &str) -> Reason {
+pub(super) fn reason(
+    compiled: &Compiled,
+    groups: &[&str],
+    tenant: &str,
+    scope: Scope,
+    client: &str,
+) -> Reason {
     let snapshot = &compiled.snapshot;
     let groups = snapshot.groups.of_user(0, groups.iter().copied());
     let request = AccessRequest {
@@ -76,11 +83,11 @@ fn reason(compiled: &Compiled, groups: &[&str], tenant: &str, scope: Scope, clie
     decide(snapshot, &request).reason()
 }
 
-fn read(compiled: &Compiled, groups: &[&str], tenant: &str) -> Reason {
+pub(super) fn read(compiled: &Compiled, groups: &[&str], tenant: &str) -> Reason {
     reason(compiled, groups, tenant, Scope::LogsRead, "192.0.2.1")
 }
 
-fn errors(outcome: &OwnerOutcome) -> Vec<String> {
+pub(super) fn errors(outcome: &OwnerOutcome) -> Vec<String> {
     let errors = outcome.diagnostics.iter().filter(|problem| problem.is_error());
     errors.map(ToString::to_string).collect()
 }
@@ -100,7 +107,7 @@ fn is_accepted(document: &str) {
 }
 
 /// Lines of a list, each a rule.
-fn lines(section: &str, count: usize, line: impl Fn(usize) -> String) -> String {
+pub(super) fn lines(section: &str, count: usize, line: impl Fn(usize) -> String) -> String {
     let rules = (0..count).map(|number| format!("- {{ {} }}\n", line(number)));
     format!("{section}:\n{}", rules.collect::<String>())
 }
@@ -176,6 +183,75 @@ fn what_would_make_decisions_slow_is_refused() {
     let of = |n| format!("tenants: [team-a-{n}], networks: [all]");
     let named = format!("networks: {{ all: [{many}] }}\n{}", lines("restrictions", 60, of));
     assert!(refusal(&named).contains("the restrictions up to this one name more than 250000 networks"));
+}
+
+/// What tests may take is counted, so that every worker judges alike.
+#[test]
+fn tests_take_no_more_than_their_share() {
+    let tenants = (0..100).map(|n| format!("team-a-{n}")).collect::<Vec<_>>().join("|");
+    let document = |count: usize| {
+        let test =
+            |n| format!("name: n{n}, groups: [a], tenant: '{tenants}', scope: logs:read, expect: allow");
+        format!("grants: [{{ groups: [a], tenants: [\"team-a-*\"] }}]\n{}", lines("tests", count, test))
+    };
+    is_accepted(&document(500));
+    assert_eq!(
+        refusal(&document(501)),
+        "503:3: tests[500]: with it the document's tests take more work than an owner's may\n  \
+         help: name fewer tenants and groups in each test, or leave out tests that say the same"
+    );
+    // One tenant each is never too much, and groups count.
+    let small =
+        |n| format!("name: n{n}, groups: [a, b], tenant: team-a-{n}, scope: logs:read, expect: allow");
+    let all =
+        format!("grants: [{{ groups: [a], tenants: [\"team-a-*\"] }}]\n{}", lines("tests", 9999, small));
+    is_accepted(&all);
+    let groups = (0..2500).map(|n| format!("g{n}")).collect::<Vec<_>>().join(", ");
+    for who in [format!("groups: [{groups}]"), format!("claims: {{ groups: [{groups}] }}")] {
+        let test = |_| format!("{who}, tenant: '{tenants}', scope: logs:read, expect: deny");
+        let refused = refusal(&format!("{}grants: []\n", lines("tests", 3, test)));
+        assert!(refused.contains("tests[0]: with it the document's tests take more work"), "{refused}");
+    }
+}
+
+/// Documents on which something took the square of their length: in this build each would take minutes.
+#[test]
+fn no_document_takes_more_than_its_length() {
+    let many = |count: usize, item: &str| vec![item; count].join(",");
+    let numbered =
+        |count: usize, item: &str| (0..count).map(|n| format!("{item}{n}")).collect::<Vec<_>>().join(",");
+    let (groups, tenants) = (numbered(30_000, "g"), numbered(20_000, "team-a-"));
+    let bad = [
+        format!("networks: &a [{}]\n", many(100_000, "*a")),
+        format!("restrictions: [{{ groups: [{groups}], except_groups: [{groups}], networks: [office] }}]\n"),
+        format!(
+            "networks: {{ {} }}\nrestrictions: [{{ networks: [{}] }}]\n",
+            (0..5000).map(|n| format!("n{n}: [10.0.0.0/8]")).collect::<Vec<_>>().join(", "),
+            many(50_000, "zzz")
+        ),
+        format!("{}: 1\n", "k".repeat(500_000)),
+        lines("tests", 5000, |n| {
+            format!("groups: [a], tenant: t, scope: logs:read, expect: {}", "x".repeat(20 + n % 9))
+        }),
+    ];
+    for document in &bad {
+        let started = Instant::now();
+        let (_, owners) = both(&Directory::with("team-a", document));
+        assert_eq!(owners[0].state, OwnerState::Unavailable);
+        assert!(started.elapsed().as_secs() < 30, "{:?} for {document:.100}", started.elapsed());
+    }
+    let good = [
+        format!("grants: [{{ groups: [a], tenants: [{tenants}], except_tenants: [{tenants}, x] }}]\n"),
+        lines("restrictions", 4000, |n| {
+            format!("groups: [a], tenants: ['team-a-*{}', team-a-{n}], networks: [office]", n % 16)
+        }) + "grants: [{ groups: [a], tenants: [team-a] }]\n",
+    ];
+    for document in &good {
+        let started = Instant::now();
+        let (_, owners) = both(&Directory::with("team-a", document));
+        assert!(started.elapsed().as_secs() < 30, "{:?} for {document:.100}", started.elapsed());
+        _ = owners;
+    }
 }
 
 /// Rules that were good before there were these bounds stay in force until they change.
