@@ -12,6 +12,7 @@ mod request;
 mod rewrite;
 mod sharing;
 mod state;
+mod status;
 
 pub use keys::Shared;
 pub use request::{Incoming, Needs, Request, Server, Verdict, is_allowed_again, undecided};
@@ -34,6 +35,7 @@ use headers::HeaderNames;
 use keys::Exchange;
 use reload::Task;
 pub use state::last_good;
+pub use status::of_no_engine;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -390,129 +392,6 @@ impl Engine {
                 .collect();
         }
         gauges
-    }
-
-    /// The state as JSON, for `status()`. Holds no secret.
-    pub fn status(&self) -> serde_json::Value {
-        let live = self.live();
-        let live = live.as_deref();
-        let last = lock(&self.last_reload);
-        serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "serving": live.is_some(),
-            "policy": self.options.policy.display().to_string(),
-            "revision": live.map(|live| &*live.compiled.snapshot.revision),
-            "loaded_at": live.and_then(|live| timestamp(live.loaded_at)),
-            "last_reload_successful": last.successful,
-            "problems": last.problems,
-            "policy_source": live.map(|_| match last.fallen_back {
-                None => "policy",
-                Some(Legacy::SharedDict) => "shared_dict",
-                Some(Legacy::StateDir) => "state_dir",
-            }),
-            "issuers": live.map_or_else(Vec::new, |live| {
-                self.issuers(live).map(|issuer| issuer.status(unix_now())).collect()
-            }),
-            "owners": live.map_or_else(Vec::new, |live| {
-                live.owners
-                    .iter()
-                    .map(|owner| serde_json::json!({
-                        "name": owner.name,
-                        "contact": owner.contact,
-                        // While the platform's document is refused, what owners write is not looked at: theirs is
-                        // kept like everything else.
-                        "state": match owner.state {
-                            OwnerState::Current if !last.successful && !last.only_keys => {
-                                OwnerState::LastGood.name()
-                            }
-                            state => state.name(),
-                        },
-                        "revision": owner.revision,
-                        "problems": owner
-                            .diagnostics
-                            .iter()
-                            .filter(|problem| problem.is_error())
-                            .map(Diagnostic::one_line)
-                            .collect::<Vec<_>>(),
-                    }))
-                    .collect()
-            }),
-            "mode": live.map(|live| {
-                if live.compiled.snapshot.is_shadow(unix_now()) { "shadow" } else { "enforce" }
-            }),
-            "shadow_until": live.and_then(|live| timestamp(live.compiled.snapshot.shadow_until?)),
-            "warnings": live.map_or_else(Vec::new, |live| {
-                live.warnings(unix_now()).map(|warning| warning.one_line()).collect()
-            }),
-            "token_cache_entries": lock(&self.worker).tokens.len(),
-        })
-    }
-}
-
-impl Engine {
-    /// What is known of the keys of each issuer of the policy in force.
-    fn issuers<'l>(&'l self, live: &'l Live) -> impl Iterator<Item = IssuerState<'l>> {
-        let exchange = lock(&self.exchange);
-        let snapshot = &live.compiled.snapshot;
-        snapshot.issuers.iter().zip(&snapshot.issuer_names).enumerate().map(move |(at, (rules, name))| {
-            let endpoint = live.compiled.endpoints.get(at).and_then(Option::as_ref);
-            let remote = endpoint.and_then(|endpoint| {
-                let id = keys::id_of(endpoint);
-                exchange.remotes().find(|remote| remote.id == id)
-            });
-            let held = remote.and_then(|remote| remote.held.as_deref());
-            IssuerState {
-                name,
-                issuer: &rules.issuer,
-                source: match (endpoint, live.compiled.key_files.get(at)) {
-                    (Some(endpoint), _) if endpoint.jwks_url.is_none() => "discovery",
-                    (Some(_), _) => "jwks_url",
-                    (None, Some(Some(_))) => "jwks_file",
-                    _ => "jwks",
-                },
-                is_fetched: endpoint.is_some(),
-                keys: live.keys.get(at).and_then(Option::as_ref).map_or(0, |keys| keys.len()),
-                last_success: match endpoint {
-                    Some(_) => held.map(|held| held.fetched_at),
-                    None => Some(live.keys_read_at),
-                },
-                next_refresh: held.map(|held| held.refresh_at),
-                failure: remote.and_then(|remote| remote.failure.clone()),
-            }
-        })
-    }
-}
-
-/// What is known of the keys of one issuer.
-struct IssuerState<'l> {
-    name: &'l str,
-    issuer: &'l str,
-    /// The key of the policy that says where they are; `discovery` without one.
-    source: &'static str,
-    is_fetched: bool,
-    keys: usize,
-    /// Unix seconds.
-    last_success: Option<u64>,
-    /// Unix seconds.
-    next_refresh: Option<u64>,
-    failure: Option<keys::Failure>,
-}
-
-impl IssuerState<'_> {
-    fn status(&self, now: u64) -> serde_json::Value {
-        serde_json::json!({
-            "name": self.name,
-            "issuer": self.issuer,
-            "source": self.source,
-            "keys": self.keys,
-            "last_success": self.last_success.and_then(timestamp),
-            "age_seconds": self.last_success.map(|time| now.saturating_sub(time)),
-            "next_refresh": self.next_refresh.and_then(timestamp),
-            "last_error": self.failure.as_ref().map(|failure| serde_json::json!({
-                "time": timestamp(failure.at),
-                "error": failure.error,
-            })),
-        })
     }
 }
 

@@ -10,7 +10,7 @@ mod shared_dict;
 use crate::connection::Connection;
 use crate::engine::{
     Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Rewrite, Server, Shared, is_allowed_again,
-    undecided, unix_now,
+    of_no_engine, undecided, unix_now,
 };
 use crate::metrics::exposition;
 use crate::reason::Reason;
@@ -20,7 +20,7 @@ use decide::{Outcome, decide, number_of, rewrite_of, server};
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The embedded Lua code, by the names under which its parts import each other.
@@ -44,8 +44,9 @@ const INIT: &str = include_str!("../lua/tenantauth/init.lua");
 static ENGINE: OnceLock<(Arc<Engine>, String)> = OnceLock::new();
 static TIMERS_STARTED: AtomicBool = AtomicBool::new(false);
 static WARNED: AtomicBool = AtomicBool::new(false);
-/// init_worker was called and failed: its mistake must not be answered by deciding with some other policy.
-static INIT_FAILED: AtomicBool = AtomicBool::new(false);
+/// Why init_worker failed, where it was called and did: its mistake must not be answered by deciding with some other
+/// policy.
+static INIT_PROBLEM: Mutex<Option<String>> = Mutex::new(None);
 
 /// What `require "tenantauth"` gives.
 ///
@@ -58,6 +59,10 @@ pub fn module(lua: &Lua) -> Result<Table> {
         chunks.set(name, lua.load(source).set_name(format!("=tenantauth/{name}.lua")).into_function()?)?;
     }
     lua.load(INIT).set_name("=tenantauth/init.lua").call((native, chunks))
+}
+
+fn init_problem() -> MutexGuard<'static, Option<String>> {
+    INIT_PROBLEM.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn engine() -> Option<&'static Arc<Engine>> {
@@ -97,13 +102,13 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
         lua.create_function(|_, ()| Ok(!TIMERS_STARTED.swap(true, Ordering::Relaxed)))?,
     )?;
     native.set(
-        "set_init_failed",
-        lua.create_function(|_, failed: bool| {
-            INIT_FAILED.store(failed, Ordering::Relaxed);
+        "set_init_problem",
+        lua.create_function(|_, problem: Option<String>| {
+            *init_problem() = problem;
             Ok(())
         })?,
     )?;
-    native.set("init_failed", lua.create_function(|_, ()| Ok(INIT_FAILED.load(Ordering::Relaxed)))?)?;
+    native.set("has_init_failed", lua.create_function(|_, ()| Ok(init_problem().is_some()))?)?;
     native.set("claim_warning", lua.create_function(|_, ()| Ok(!WARNED.swap(true, Ordering::Relaxed)))?)?;
     native.set(
         "readiness",
@@ -346,7 +351,7 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
         "status",
         lua.create_function(|_, workers: String| {
             let mut status =
-                engine().map_or_else(|| serde_json::json!({"serving": false}), |engine| engine.status());
+                engine().map_or_else(|| of_no_engine(init_problem().as_deref()), |engine| engine.status());
             let workers: Vec<_> = workers
                 .lines()
                 .map(|line| {

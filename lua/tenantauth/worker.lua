@@ -8,6 +8,7 @@ local ngx = ngx
 local ngx_log = ngx.log
 local ngx_sleep = ngx.sleep
 local timer_every = ngx.timer.every
+local pcall = pcall
 
 local LEVELS = { error = ngx.ERR, warn = ngx.WARN, notice = ngx.NOTICE }
 local DEFAULT_POLICY = "/etc/tenantauth/policy.yaml"
@@ -113,13 +114,14 @@ function _M.workers()
 end
 
 
--- Cached tokens and uptime in seconds of a worker that workers() told.
+-- Cached tokens and uptime in seconds of a worker that workers() lists; -1 for the uptime of one that has no engine.
 function _M.facts(pid)
     local dict = _M.dict
     if not dict then
-        return native.cache_entries(), ngx.time() - started
+        return native.cache_entries(), started > 0 and ngx.time() - started or -1
     end
-    return dict:get("entries:" .. pid) or 0, ngx.time() - (dict:get("started:" .. pid) or ngx.time())
+    local since = dict:get("started:" .. pid)
+    return dict:get("entries:" .. pid) or 0, since and ngx.time() - since or -1
 end
 
 
@@ -225,23 +227,31 @@ local INIT_OPTIONS = {
 }
 
 
-function _M.init(options)
-    native.set_init_failed(true)
-    options = options_of.check(1, "init_worker", options, INIT_OPTIONS)
+local function init(options)
+    -- 3: `pcall` and _M.init stand between here and the configuration.
+    options = options_of.check(3, "init_worker", options, INIT_OPTIONS)
     if ngx.get_phase() ~= "init_worker" then
-        options_of.fail(1, "init_worker", "must be called in the init_worker phase, not in " .. ngx.get_phase())
+        options_of.fail(3, "init_worker", "must be called in the init_worker phase, not in " .. ngx.get_phase())
     end
     -- The cache loader and manager processes of nginx serve no requests.
     if ngx.worker.id() == nil then
-        native.set_init_failed(false)
         return
     end
     local ok, problem = start(options.policy or DEFAULT_POLICY, options.shared_dict or DEFAULT_DICT,
         options.reload_interval or 2, options.state_dir)
     if not ok then
-        options_of.fail(1, "init_worker", problem)
+        options_of.fail(3, "init_worker", problem)
     end
-    native.set_init_failed(false)
+end
+
+
+function _M.init(options)
+    local ok, problem = pcall(init, options)
+    -- Kept for status(), and so that no other policy takes the place of the one that was named.
+    native.set_init_problem(not ok and tostring(problem) or nil)
+    if not ok then
+        error(problem, 0)
+    end
 end
 
 
@@ -255,7 +265,7 @@ function _M.ensure()
         if dict_name then
             attach_dict(dict_name)
             attached = true
-        elseif native.init_failed() then
+        elseif native.has_init_failed() then
             -- Somebody named a policy, wrongly. It is not replaced by the default one.
             return
         else

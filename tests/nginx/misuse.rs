@@ -80,6 +80,15 @@ fn init_worker_names_the_option_that_is_wrong() {
         assert!(log.lines().any(told), "{options}:\n{log}");
         assert_denied(&site.send(query(&["group1"], "tenant1")), "policy_unavailable");
         assert!(site.upstream.take().is_empty(), "{options}");
+        // The status page says why, and no worker has been up since 1970.
+        let answer = site.status();
+        let status: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+        assert_eq!((answer.status, &status["serving"]), (503, &false.into()), "{status}");
+        let problems = status["problems"].as_array().unwrap();
+        assert!(problems.iter().any(|problem| problem.as_str().unwrap().contains(name)), "{status}");
+        for worker in status["workers"].as_array().unwrap() {
+            assert!(worker["uptime_seconds"].is_null(), "{status}");
+        }
     }
 }
 
