@@ -12,6 +12,7 @@
 mod support;
 
 mod archive;
+mod attack_fallbacks;
 mod audit;
 mod audit_load;
 mod bare;

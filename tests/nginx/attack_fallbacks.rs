@@ -1,0 +1,90 @@
+//! What an attacker tries on the ways around a decision: bodies behind a denial, requests that come by once more, what a
+//! request leaves in logs.
+
+use crate::support::site::Site;
+use crate::support::tokens::token;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+/// Sends the bytes over a connection of their own, and returns what comes until nothing more does.
+fn exchange(port: u16, parts: &[&[u8]]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    for part in parts {
+        stream.write_all(part).unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+fn statuses(answers: &str) -> Vec<&str> {
+    answers
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, found)| &answers[at + found.len()..at + found.len() + 3])
+        .collect()
+}
+
+/// A good request in the body of a denied one is no request.
+#[test]
+fn a_denied_request_ends_with_its_body() {
+    let site = Site::start();
+    let token = token(&["group1"]);
+    let inner = format!(
+        "GET /loki/api/v1/labels HTTP/1.1\r\nHost: a\r\nX-Scope-OrgID: tenant1\r\nX-Id-Token: {token}\r\n\r\n"
+    );
+    let length = format!("Content-Length: {}\r\n", inner.len());
+    let chunked = format!("{:x}\r\n{inner}\r\n0\r\n\r\n", inner.len());
+    for (framing, body) in [(&*length, &*inner), ("Transfer-Encoding: chunked\r\n", &chunked)] {
+        for method in ["POST", "GET", "HEAD"] {
+            let head = format!(
+                "{method} /loki/api/v1/query HTTP/1.1\r\nHost: a\r\nX-Scope-OrgID: tenant1\r\n{framing}\r\n"
+            );
+            let whole = format!("{head}{body}");
+            for parts in [vec![whole.as_bytes()], vec![head.as_bytes(), body.as_bytes()]] {
+                let answers = exchange(site.port(""), &parts);
+                assert_eq!(statuses(&answers), ["403"], "{method} {framing}: {answers}");
+            }
+        }
+    }
+    assert!(site.upstream.take().is_empty());
+}
+
+/// nginx runs such a location once the answer is sent, as HTTP/0.9.
+#[test]
+fn nothing_goes_upstream_behind_an_answer() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        error_page 400 = @page;
+        location / { post_action @after; proxy_pass http://@UPSTREAM@; }
+        location = /loki/api/v1/labels { post_action @after; return 204; }
+        location @page { rewrite_by_lua_block { } post_action @after; return 204; }
+        location @after { @GUARD@ proxy_pass http://@UPSTREAM:after@; }
+    "#;
+    for guard in ["", r#"rewrite_by_lua_block { require("tenantauth").enforce { again = true } }"#] {
+        let site = Site::builder().server(&server.replace("@GUARD@", guard)).start();
+        site.expect_errors();
+        let token = token(&["group1"]);
+        let get = |path: &str, more: &str| {
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: a\r\nX-Scope-OrgID: tenant1|tenant1\r\nX-Id-Token: {token}\r\n\
+                 X-Loki-Forged: 1\r\n{more}\r\n"
+            )
+        };
+        for (bytes, expected) in [
+            (get("/loki/api/v1/query", ""), "200"),
+            (get("/ready", ""), "403"),
+            (get("/loki/api/v1/labels", ""), "204"),
+            (get("/loki/api/v1/query", "Host: b\r\nX-Grafana-User: ada\r\n"), "204"),
+        ] {
+            let answers = exchange(site.port(""), &[bytes.as_bytes()]);
+            assert_eq!(statuses(&answers), [expected], "{answers}");
+        }
+        assert_eq!(site.upstream.take().len(), 1);
+        let seen = site.upstream_of("after").take();
+        assert!(seen.is_empty(), "{}", seen[0].head);
+    }
+}
