@@ -283,7 +283,8 @@ end
 
 -- A request that reaches `enforce` in a way in which it cannot be decided. Returns how it is denied, if it is.
 local function refuse(server, why)
-    ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", ngx_var.uri or "", "`")
+    -- Decoded: what nobody decided may hold line feeds.
+    ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", (ngx_var.uri or ""):gsub("%c", "?"), "`")
     local code, record, passes = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
     -- A first decision keeps its record, and so does the main request of a subrequest, which shares its variables.

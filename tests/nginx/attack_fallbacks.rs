@@ -1,6 +1,8 @@
 //! What an attacker tries on the ways around a decision: bodies behind a denial, requests that come by once more, what a
 //! request leaves in logs.
 
+use crate::checks::assert_denied;
+use crate::support::client::Request;
 use crate::support::site::Site;
 use crate::support::tokens::token;
 use std::io::{Read, Write};
@@ -86,5 +88,27 @@ fn nothing_goes_upstream_behind_an_answer() {
         assert_eq!(site.upstream.take().len(), 1);
         let seen = site.upstream_of("after").take();
         assert!(seen.is_empty(), "{}", seen[0].head);
+    }
+}
+
+/// What a request that nobody decided says in its path stays on one line.
+#[test]
+fn nobody_writes_lines_of_the_error_log() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        client_max_body_size 1;
+        error_page 413 @fallback;
+        location / { proxy_pass http://@UPSTREAM@; }
+        location @fallback { @GUARD@ proxy_pass http://@UPSTREAM@; }
+    "#;
+    for guard in ["", r#"rewrite_by_lua_block { require("tenantauth").enforce { again = true } }"#] {
+        let site = Site::builder().server(&server.replace("@GUARD@", guard)).start();
+        site.expect_errors();
+        let request =
+            Request::new("POST", "/%0a2026/01/01%2000:00:00%20[notice]%20forged%1b[31m").body("large");
+        assert_denied(&site.send(request), "internal_error");
+        let log = site.wait_for_log("location of");
+        assert!(!log.lines().any(|line| line.starts_with("2026/01/01 00:00:00")), "{log}");
+        assert!(!log.contains('\u{1b}'), "{log}");
     }
 }
