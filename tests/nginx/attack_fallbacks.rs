@@ -2,11 +2,11 @@
 //! request leaves in logs.
 
 use crate::checks::assert_denied;
-use crate::support::client::Request;
-use crate::support::site::Site;
+use crate::support::client::{Client, Request};
+use crate::support::site::{LOKI, POLICY, Site};
 use crate::support::tokens::token;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -91,6 +91,40 @@ fn nothing_goes_upstream_behind_an_answer() {
     }
 }
 
+/// One server for two backends, and a fallback to one of them: what is a write of metrics to the first is a write of logs
+/// to the second.
+#[test]
+fn what_one_backend_was_allowed_does_not_pass_to_another() {
+    let server = r#"
+        error_page 502 = @standby;
+        proxy_intercept_errors on;
+        location /loki/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+            proxy_pass http://@UPSTREAM@;
+        }
+        location /api/prom/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "mimir" } }
+            proxy_pass http://@UPSTREAM@;
+        }
+        location @standby {
+            rewrite_by_lua_block { require("tenantauth").enforce { again = true } }
+            proxy_pass http://@UPSTREAM:loki@;
+            proxy_set_header X-Echo-Status "";
+        }
+    "#;
+    let policy = POLICY.to_owned()
+        + "  - { name: metrics, groups: [agents], tenants: [tenant1], scopes: [\"metrics:write\"] }\n";
+    let site = Site::builder().policy(&policy).server(server).start();
+    site.expect_errors();
+    let request =
+        |path: &str| Request::new("POST", path).tenant("tenant1").token(&token(&["agents"])).body("{}");
+    assert_denied(&site.send(request("/loki/api/v1/push")), "scope_forbidden");
+    let answer = site.send(request("/api/prom/push").header("X-Echo-Status", "502"));
+    let seen = site.upstream_of("loki").take();
+    assert!(seen.is_empty(), "who may write no logs writes some:\n{}", seen[0].head);
+    assert_denied(&answer, "internal_error");
+}
+
 /// What a request that nobody decided says in its path stays on one line.
 #[test]
 fn nobody_writes_lines_of_the_error_log() {
@@ -111,4 +145,49 @@ fn nobody_writes_lines_of_the_error_log() {
         assert!(!log.lines().any(|line| line.starts_with("2026/01/01 00:00:00")), "{log}");
         assert!(!log.contains('\u{1b}'), "{log}");
     }
+}
+
+/// Whatever a backend answers, and however many were asked.
+#[test]
+fn every_status_is_json_and_none_is_lost() {
+    let site = Site::builder().server(&LOKI.replace("@UPSTREAM@", "127.0.0.1:@PORT:odd@")).start();
+    site.expect_errors();
+    let listener = TcpListener::bind(("127.0.0.1", site.port("odd"))).unwrap();
+    let odd = ["001", "099", "000", "009", "100", "999"];
+    thread::spawn(move || {
+        for (stream, status) in listener.incoming().flatten().zip(odd) {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.1 {status} Odd\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let query = || Request::get("/loki/api/v1/query").tenant("tenant1").token(&token(&["group1"]));
+    for _ in odd {
+        let mut client = Client::connect(site.port(""));
+        client.send(&query().header("Connection", "close").bytes());
+        client.answer();
+    }
+    let records = site.audit(odd.len());
+    assert_eq!(records[5]["status"], 999);
+}
+
+/// A fallback adds the servers that it asks to those that were asked before.
+#[test]
+fn the_statuses_of_many_servers_are_all_recorded() {
+    let server = r#"
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+        access_log @DIR@/audit.jsonl tenantauth_audit;
+        error_page 502 = @standby; proxy_intercept_errors on;
+        location / { proxy_pass http://@UPSTREAM@; }
+        location @standby {
+            rewrite_by_lua_block { require("tenantauth").enforce { again = true } }
+            proxy_pass http://dead;
+        }
+    "#;
+    let servers: String = (1..=4).map(|port| format!("server 127.0.0.1:{port};")).collect();
+    let site = Site::builder().server(server).http(&format!("upstream dead {{ {servers} }}")).start();
+    site.expect_errors();
+    let request = Request::get("/loki/api/v1/query").tenant("tenant1").token(&token(&["group1"]));
+    assert_eq!(site.send(request.header("X-Echo-Status", "502")).status, 502);
+    assert_eq!(site.audit(1)[0]["upstream_status"], serde_json::json!([502, 502, 502, 502, 502]));
 }
