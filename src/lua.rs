@@ -212,6 +212,11 @@ type DecideArguments =
 /// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set, lines to remove.
 type DecideAnswer = (i64, u64, usize, BString, Option<String>, u8, BString, Vec<u16>);
 
+/// The backends of a list with commas.
+fn backends_of(names: &str) -> BackendSet {
+    names.split(',').filter_map(Backend::from_name).collect()
+}
+
 fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     native
         .set("is_backend", lua.create_function(|_, name: String| Ok(Backend::from_name(&name).is_some()))?)?;
@@ -219,10 +224,7 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
         "server",
         lua.create_function(
             |_, (backends, path_prefix, client_is_remote_addr, forwarded): (String, String, bool, String)| {
-                let backends = backends
-                    .split(',')
-                    .filter_map(Backend::from_name)
-                    .fold(BackendSet::EMPTY, |all, backend| all.union(BackendSet::of(backend)));
+                let backends = backends_of(&backends);
                 let forward_headers = forwarded
                     .split(',')
                     .filter(|name| !name.is_empty())
@@ -277,8 +279,16 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     native.set(
         "is_allowed_again",
         lua.create_function(
-            |_, (record, method, request_uri, uri): (LuaString, LuaString, LuaString, LuaString)| {
+            |_,
+             (backends, record, method, request_uri, uri): (
+                String,
+                LuaString,
+                LuaString,
+                LuaString,
+                LuaString,
+            )| {
                 Ok(is_allowed_again(
+                    backends_of(&backends),
                     &record.as_bytes(),
                     &method.as_bytes(),
                     &request_uri.as_bytes(),

@@ -161,15 +161,29 @@ fn raw<'a>(
 /// another: the path that came, or a clean one of the same scope.
 ///
 /// - `backends`, `scope`: of the route that was decided. The method is the one that was decided, too.
+/// - `others`: further backends that may get it. To them its path must be unknown: what one backend reads is a write to
+///   another, or bound by another restriction.
 /// - `request_uri`, `uri`: nginx's `$request_uri`, and `$uri` as it is now.
 #[cold]
-pub fn is_same(backends: BackendSet, scope: Scope, method: &[u8], request_uri: &[u8], uri: &[u8]) -> bool {
+pub fn is_same(
+    backends: BackendSet,
+    others: BackendSet,
+    scope: Scope,
+    method: &[u8],
+    request_uri: &[u8],
+    uri: &[u8],
+) -> bool {
+    let is_of_others =
+        |path: &RoutePath<'_>| !matches!(verdict(others, method, path.as_str()), Verdict::Unknown);
     let raw = request_uri.split(|byte| *byte == b'?').next().unwrap_or_default();
-    if RoutePath::parse(raw).is_ok_and(|path| path.decoded().as_bytes() == uri) {
-        return true;
+    if let Ok(path) = RoutePath::parse(raw)
+        && path.decoded().as_bytes() == uri
+    {
+        return !is_of_others(&path);
     }
-    let verdict = undecoded(uri).map(|path| verdict(backends, method, path.as_str()));
-    matches!(verdict, Some(Verdict::Known(route)) if route.scope == scope && !route.tail)
+    let Some(path) = undecoded(uri) else { return false };
+    let found = verdict(backends, method, path.as_str());
+    matches!(found, Verdict::Known(route) if route.scope == scope && !route.tail) && !is_of_others(&path)
 }
 
 /// The request's path, and where there is a prefix, that path below it.

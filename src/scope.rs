@@ -231,6 +231,12 @@ impl BackendSet {
         Self(self.0 | other.0)
     }
 
+    /// The backends of this set that are not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether the two sets share a backend.
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -130,8 +130,7 @@ local ENFORCE_OPTIONS = {
 
 -- No engine knows this number: what it is asked to decide with it is an internal error.
 local UNKNOWN = 0xffffffff
--- In place of the server that options would describe: of `again`, and of what is no options.
-local AGAIN = { number = UNKNOWN, json = false, prefix = "", again = true }
+-- In place of the server that options would describe, where they are none.
 local NONE = { number = UNKNOWN, json = false, prefix = "" }
 
 
@@ -140,11 +139,16 @@ local function new_server(options)
     if type(backends) == "string" then
         backends = { backends }
     end
+    local json = #backends == 1 and backends[1] == "mimir"
+    backends = table.concat(backends, ",")
+    if options.again then
+        return { number = UNKNOWN, json = json, prefix = "", again = true, backends = backends }
+    end
     local prefix = (options.path_prefix or ""):gsub("/+$", "")
     return {
-        number = native.server(table.concat(backends, ","), prefix, options.client_ip == "remote_addr",
+        number = native.server(backends, prefix, options.client_ip == "remote_addr",
             table.concat(options.forward_headers or {}, ",")),
-        json = #backends == 1 and backends[1] == "mimir",
+        json = json,
         prefix = prefix,
     }
 end
@@ -160,14 +164,11 @@ end
 
 local function uncommon_server_of(options)
     options_of.check(LEVEL + 2, "enforce", options, ENFORCE_OPTIONS)
-    if options.again then
-        if next(options, next(options)) ~= nil then
-            options_of.fail(LEVEL + 2, "enforce", "option `again` excludes every other one")
-        end
-        return AGAIN
+    if options.again and (options.path_prefix or options.client_ip or options.forward_headers) then
+        options_of.fail(LEVEL + 2, "enforce", "option `again` excludes every other one but `backend`")
     end
     local key = joined(options.backend) .. "\0" .. (options.path_prefix or "") .. "\0" .. (options.client_ip or "")
-        .. "\0" .. joined(options.forward_headers)
+        .. "\0" .. joined(options.forward_headers) .. "\0" .. tostring(options.again)
     local server = servers[key]
     if not server then
         server = new_server(options)
@@ -384,23 +385,23 @@ end
 
 
 -- `again`: lets a request go on that was allowed, if what goes upstream now still is what was allowed.
-local function pass_again(record)
+local function pass_again(server, record)
     if not record then
-        return refuse(AGAIN, "a request that was never decided cannot pass `again`")
+        return refuse(server, "a request that was never decided cannot pass `again`")
     end
     if is_watched(record) then
         return
     end
-    if native.is_allowed_again(record, get_method(), ngx_var.request_uri or "", ngx_var.uri or "") then
+    if native.is_allowed_again(server.backends, record, get_method(), ngx_var.request_uri or "", ngx_var.uri or "") then
         return
     end
     local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
     if reason then
-        return AGAIN, reason
+        return server, reason
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed as another one and came again, as `", get_method(), " ",
         ngx_var.uri, "`: fall back to a named location, which keeps method and path")
-    return AGAIN, "internal_error"
+    return server, "internal_error"
 end
 
 
@@ -454,7 +455,7 @@ local function run(options)
     if internal or phase == "access" then
         local earlier = earlier_record()
         if server.again then
-            return pass_again(earlier)
+            return pass_again(server, earlier)
         end
         if earlier then
             return refuse_decided(server, earlier)
@@ -479,7 +480,7 @@ local function run(options)
     -- Called twice in one block: what the first call allowed has lost its token since, and the second denies it.
     local earlier = earlier_record()
     if server.again then
-        return pass_again(earlier)
+        return pass_again(server, earlier)
     end
     if earlier then
         return refuse_decided(server, earlier)

@@ -352,10 +352,17 @@ pub fn undecided(
 /// Whether a request that nginx redirected after its decision still is what was allowed: by its record, this method was,
 /// and the path that came, or one of the same scope for the same backend.
 ///
+/// - `may_go_to`: the backends to which the location that asks may send it.
 /// - `record`: the members of its audit record.
 /// - `method`, `request_uri`, `uri`: as they are now.
 #[cold]
-pub fn is_allowed_again(record: &[u8], method: &[u8], request_uri: &[u8], uri: &[u8]) -> bool {
+pub fn is_allowed_again(
+    may_go_to: BackendSet,
+    record: &[u8],
+    method: &[u8],
+    request_uri: &[u8],
+    uri: &[u8],
+) -> bool {
     let text = [b"{", record, b"}"].concat();
     let Ok(record) = serde_json::from_slice::<serde_json::Value>(&text) else { return false };
     let member = |key| record.get(key).and_then(serde_json::Value::as_str);
@@ -363,10 +370,12 @@ pub fn is_allowed_again(record: &[u8], method: &[u8], request_uri: &[u8], uri: &
     let (Some(scope), Some(backend)) = (member("scope").and_then(Scope::from_name), member("backend")) else {
         return false;
     };
+    // Where several know the path, the restrictions for each of them were looked at.
     let backends = Backend::from_name(backend).map_or(BackendSet::ALL, BackendSet::of);
     granted
+        && backends.intersects(may_go_to)
         && member("method").is_some_and(|decided| decided.as_bytes() == method)
-        && route::is_same(backends, scope, method, request_uri, uri)
+        && route::is_same(backends, may_go_to.without(backends), scope, method, request_uri, uri)
 }
 
 /// The cookie that may carry the client's address. It never goes upstream, whatever the source is.

@@ -24,7 +24,7 @@ fn enforce_names_the_option_that_is_wrong() {
         ("(\"loki\")", "table"),
         ("{ again = false }", "again"),
         ("{ again = 1 }", "again"),
-        ("{ again = true, backend = \"loki\" }", "again"),
+        ("{ again = true, path_prefix = \"/pre\" }", "again"),
     ];
     let server = |(number, (options, _)): (usize, &(&str, &str))| {
         format!(

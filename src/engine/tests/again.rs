@@ -1,6 +1,7 @@
 //! What a request may become after it was allowed.
 
 use super::super::is_allowed_again;
+use crate::scope::{Backend, BackendSet};
 
 /// The members of a record, as far as they are looked at. The subject is hostile text as JSON escapes it.
 fn record(decision: &str, reason: &str, backend: &str, scope: &str, method: &str) -> String {
@@ -15,7 +16,13 @@ fn only_what_was_allowed_passes_again() {
     let granted = |backend, scope| record("allow", "granted", backend, scope, "GET");
     let query = "/loki/api/v1/query?query=x";
     let passes = |record: &str, method: &str, request_uri: &str, uri: &str| {
-        is_allowed_again(record.as_bytes(), method.as_bytes(), request_uri.as_bytes(), uri.as_bytes())
+        is_allowed_again(
+            BackendSet::ALL,
+            record.as_bytes(),
+            method.as_bytes(),
+            request_uri.as_bytes(),
+            uri.as_bytes(),
+        )
     };
     let reads = granted("loki", "logs:read");
     for (request_uri, uri) in [
@@ -63,4 +70,25 @@ fn only_what_was_allowed_passes_again() {
     {
         assert!(!passes(broken, "GET", query, "/loki/api/v1/query"), "{broken}");
     }
+}
+
+#[test]
+fn an_allow_for_one_backend_is_none_for_another() {
+    let writes = record("allow", "granted", "mimir", "metrics:write", "POST");
+    let rules = record("allow", "granted", "mimir", "rules:read", "GET");
+    let passes = |backends: &[Backend], record: &str, method: &str, path: &str| {
+        let may_go_to = backends.iter().copied().collect();
+        is_allowed_again(may_go_to, record.as_bytes(), method.as_bytes(), path.as_bytes(), path.as_bytes())
+    };
+    let (mimir, loki) = ([Backend::Mimir], [Backend::Loki]);
+    // Loki takes logs there.
+    assert!(!passes(&Backend::ALL, &writes, "POST", "/api/prom/push"));
+    assert!(!passes(&loki, &writes, "POST", "/api/prom/push"));
+    assert!(passes(&mimir, &writes, "POST", "/api/prom/push"));
+    // The same scope, but restrictions of Loki's were not looked at.
+    assert!(!passes(&Backend::ALL, &rules, "GET", "/api/prom/rules"));
+    assert!(passes(&mimir, &rules, "GET", "/api/prom/rules"));
+    // No other backend knows it.
+    assert!(passes(&Backend::ALL, &writes, "POST", "/api/v1/push"));
+    assert!(!passes(&loki, &writes, "POST", "/api/v1/push"));
 }
