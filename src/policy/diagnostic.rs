@@ -231,7 +231,7 @@ const MAX_KEPT: usize = 1000;
 impl Problems {
     /// An empty collection for the document read from `file`.
     pub fn of(file: &str) -> Self {
-        Self { file: file.into(), found: Vec::new(), omitted: Omitted::default() }
+        Self { file: on_one_line(file.to_owned()).into(), found: Vec::new(), omitted: Omitted::default() }
     }
 
     /// What diagnostics call the document.

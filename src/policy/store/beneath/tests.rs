@@ -269,3 +269,21 @@ fn a_file_that_is_longer_than_it_says_is_read_to_the_bound() {
     assert!(content(status.try_clone().unwrap(), 16).is_err());
     assert_eq!(status.stream_position().unwrap(), 17);
 }
+
+/// Links and names of files are their makers' texts: none of them begins a line of the error log.
+#[test]
+fn what_lies_in_the_directory_is_told_on_one_line() {
+    let forged = "x\n2026 [emerg] forged\u{1b}[31m";
+    let scratch = directory();
+    fs::write(scratch.path(forged), "x").unwrap();
+    symlink(format!("../../{forged}"), scratch.path("policy/owners.d/team-a.yaml")).unwrap();
+    fs::write(scratch.path("policy/owners.d").join(forged), "x").unwrap();
+    let platform = "version: 1\nissuers: [{issuer: https://a.example, audiences: [g], jwks_url: https://a.example/k}]\n\
+                    owners: {team-a: {tenants: [a]}}\n";
+    fs::write(scratch.path("policy/policy.yaml"), platform).unwrap();
+    let (outcome, ..) = super::super::load(&scratch.path("policy"), 0);
+    let said = outcome.owners.iter().flat_map(|owner| &owner.diagnostics).chain(&outcome.diagnostics);
+    let said: Vec<String> = said.map(crate::policy::diagnostic::Diagnostic::one_line).collect();
+    assert_eq!(said.iter().filter(|text| text.contains("forged")).count(), 2, "{said:#?}");
+    assert!(!said.iter().any(|text| text.contains(char::is_control)), "{said:#?}");
+}
