@@ -35,12 +35,12 @@ fn program() -> &'static Path {
 }
 
 /// Grafana with a data source that uses a service token, in front of the site's main server.
-struct Proxy {
-    port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     _process: Process,
 }
 
-fn proxy(site: &Site, port: u16) -> Proxy {
+pub(crate) fn proxy(site: &Site, port: u16) -> Proxy {
     let mut command = Command::new(program());
     command.arg(format!("127.0.0.1:{port}")).arg(format!("127.0.0.1:{}", site.port("")));
     command.arg(format!("Bearer {}", service_token('g'))).arg(token(&["group1"]));
@@ -50,7 +50,7 @@ fn proxy(site: &Site, port: u16) -> Proxy {
 }
 
 /// [`POLICY`] with an account that may read what a user of `group1` may, and these further keys of the account.
-fn policy(keys: &str) -> String {
+pub(crate) fn policy(keys: &str) -> String {
     let grants = "grants:\n  - { groups: ['service:grafana'], tenants: [tenant1] }";
     let sum = sha256(&service_token('g'));
     let account = format!("{{ name: grafana, token_sha256: [{sum}], networks: [127.0.0.0/8]{keys} }}");

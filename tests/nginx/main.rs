@@ -13,6 +13,7 @@ mod support;
 
 mod archive;
 mod attack_fallbacks;
+mod attack_headers;
 mod audit;
 mod audit_load;
 mod bare;
