@@ -19,6 +19,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 const SETTLING: Duration = Duration::from_millis(500);
 const FIRST_SETTLING: Duration = Duration::from_millis(50);
 
+/// Of a request with more than 3000 cookies Go's `net/http` reads none, the stamp neither (since Go 1.24.8 and 1.25.2,
+/// CVE-2025-58186). No browser sends as many as this.
+const MAX_COOKIES: usize = 1000;
+
 /// What stamps the requests of one configuration.
 pub struct Stamper {
     cookie: Box<str>,
@@ -78,25 +82,28 @@ impl Stamper {
         signing.message.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// The value of the stamp.
+    fn value(&self, lines: &[u8], address: &[u8], now: u64) -> Result<String, &'static str> {
+        if lines.iter().filter(|byte| matches!(byte, b';' | b'\n')).count() >= MAX_COOKIES {
+            return Err("there are more cookies than Grafana reads");
+        }
+        let client = ClientIp::parse(address).map_err(|_: Reason| "the client has no address")?;
+        let Some(signing) = &self.signing else { return Ok(client.to_string()) };
+        let ring = signing.ring.load();
+        let ring = ring.as_deref().ok_or("there are no usable keys")?;
+        Ok(signature::sign(ring, &self.cookie, client, now.saturating_add(self.ttl)))
+    }
+
     /// The one Cookie line of the request as it goes to Grafana.
     ///
     /// `lines`: all its Cookie lines, joined by `\n`. `address`: `$remote_addr`. `now`: Unix seconds.
     ///
     /// # Errors
-    /// [`NotStamped`] where the address is none (a unix socket) or there are no keys; the cookies of the stamp's
+    /// [`NotStamped`] where the address is none (a unix socket), there are no keys, or there are more cookies than
+    /// Grafana reads; the cookies of the stamp's
     /// name are removed all the same.
     pub fn stamp(&self, lines: &[u8], address: &[u8], now: u64) -> Result<Vec<u8>, NotStamped> {
-        let value =
-            ClientIp::parse(address).map_err(|_: Reason| "the client has no address").and_then(|client| {
-                match &self.signing {
-                    None => Ok(client.to_string()),
-                    Some(signing) => {
-                        let ring = signing.ring.load();
-                        let ring = ring.as_deref().ok_or("there are no usable keys")?;
-                        Ok(signature::sign(ring, &self.cookie, client, now.saturating_add(self.ttl)))
-                    }
-                }
-            });
+        let value = self.value(lines, address, now);
         value.map(|value| cookie::stamp(lines, &self.cookie, &value)).map_err(|problem| NotStamped {
             cookies: match cookie::remove(lines, &self.cookie) {
                 cookie::Remaining::Nothing => None,

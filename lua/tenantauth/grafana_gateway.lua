@@ -5,7 +5,8 @@ local native, import = ...
 
 local options_of = import("options")
 local header_lines = import("request").cookie_and_connection_lines
-local set_connection = import("hop_by_hop").set_connection
+local hop_by_hop = import("hop_by_hop")
+local set_connection, decline_upgrade = hop_by_hop.set_connection, hop_by_hop.decline_upgrade
 local denial = import("denial")
 local base = require "resty.core.base"
 
@@ -112,11 +113,16 @@ local function run(options)
     end
     -- Go's reverse proxies, as Grafana's is one, remove the headers that their client lists there: those too that Grafana
     -- has set since.
+    local upgrade = ngx_var.http_upgrade
+    local is_websocket = upgrade ~= nil and upgrade:lower() == "websocket"
+    -- Whatever else is offered would go through a tunnel in which nothing is stamped.
+    if upgrade and not is_websocket then
+        decline_upgrade(r)
+    end
     if connection then
         local upgrades, names_others = native.connection_of(connection)
-        if not set_connection(r, upgrades and "upgrade" or "") and names_others then
-            return fail("$http_connection was evaluated before `stamp_client_ip` and keeps names that Grafana would act upon",
-                nil)
+        if not set_connection(r, upgrades and is_websocket and "upgrade" or "") and names_others then
+            return "$http_connection was evaluated before `stamp_client_ip` and keeps names that Grafana would act upon"
         end
     end
     local waited = 0

@@ -301,3 +301,64 @@ fn over_http_2_the_same_is_taken_out() {
         assert_eq!(seen.values("X-Scope-OrgID"), ["tenant1"]);
     }
 }
+
+/// The Grafana Gateway as its example has it, before this address, with further servers.
+fn grafana_gateway(address: &str, server: &str) -> Site {
+    let http = format!(
+        r#"
+        map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
+        server {{
+            listen 127.0.0.1:@PORT:gateway@;
+            large_client_header_buffers 8 32k;
+            location / {{
+                rewrite_by_lua_block {{
+                    require("tenantauth").stamp_client_ip {{ keys_file = "@DIR@/client-ip.keys" }}
+                }}
+                proxy_http_version 1.1;
+                proxy_set_header Upgrade $http_upgrade;
+                proxy_set_header Connection $connection_upgrade;
+                proxy_pass http://{address};
+            }}
+        }}"#
+    );
+    Site::builder().http(&http).server(server).start()
+}
+
+/// What stands before Grafana may know `h2c` (Caddy can be told to): all that follows in the tunnel is stamped by nobody,
+/// and its `Connection` names what it likes.
+#[test]
+fn the_grafana_gateway_opens_no_tunnel_but_a_websocket() {
+    let (port, received) = switching();
+    let site = grafana_gateway(&format!("127.0.0.1:{port}"), "");
+    for offer in ["h2c", "websocket, h2c", "TLS/1.0"] {
+        let first =
+            Request::get("/").header("Connection", "Upgrade, HTTP2-Settings").header("Upgrade", offer);
+        let second =
+            Request::get("/").cookie("Client_Ip=192.0.2.1").header("Connection", "X-Id-Token, Cookie");
+        follow(site.port("gateway"), &first.bytes(), &second.bytes());
+        let seen: Vec<_> = received.try_iter().collect();
+        assert!(!seen.iter().any(|text| text.contains("192.0.2.1")), "{offer}: {seen:#?}");
+    }
+}
+
+/// Go reads no cookie at all where there are more than 3000 (since 1.24.8 and 1.25.2): who logs in to Grafana by a header
+/// has the gateway's cookie dropped, which shows a person behind a service token.
+#[test]
+fn no_number_of_cookies_hides_the_stamp_from_grafana() {
+    let port = free_port();
+    let server = "large_client_header_buffers 8 32k; location / { proxy_pass http://@UPSTREAM@; }";
+    let site = grafana_gateway(&format!("127.0.0.1:{port}"), server);
+    let _grafana = proxy(&site, port);
+    // Each refusal is logged.
+    site.expect_errors();
+    for count in [0, 1, 2999, 3000, 5000] {
+        let answer = Request::get("/").cookie("a;".repeat(count) + "b=1").send(site.port("gateway"));
+        let seen = site.upstream.take();
+        // Refused, or stamped.
+        assert!(answer.status == 200 || count > 180, "{count}: {answer:?}");
+        let stamped =
+            |seen: &crate::support::upstream::Seen| seen.values("Cookie").join(";").contains("Client_Ip=v1.");
+        assert!(seen.iter().all(stamped), "{count} cookies:\n{}", seen[0].head);
+        assert_eq!(seen.len(), usize::from(answer.status == 200), "{count}");
+    }
+}

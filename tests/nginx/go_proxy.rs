@@ -44,6 +44,8 @@ pub(crate) fn proxy(site: &Site, port: u16) -> Proxy {
     let mut command = Command::new(program());
     command.arg(format!("127.0.0.1:{port}")).arg(format!("127.0.0.1:{}", site.port("")));
     command.arg(format!("Bearer {}", service_token('g'))).arg(token(&["group1"]));
+    // As in a program whose go.mod names Go 1.25 or later, as Grafana's does.
+    command.env("GODEBUG", "httpcookiemaxnum=3000");
     let process = Process::start(&site.workspace, "go_proxy", &mut command);
     wait_for("proxy that accepts connections", 15, || TcpStream::connect(("127.0.0.1", port)).ok());
     Proxy { port, _process: process }
