@@ -31,7 +31,7 @@ const fn promise(
 }
 
 /// All rows, in the order of the contract.
-pub(crate) const PROMISES: [Promise; 15] = [
+pub(crate) const PROMISES: [Promise; 21] = [
     promise("enforce", "enforce / plain nginx, no access log", 1.15, "1.15", ""),
     promise("audited", "enforce with audit log / plain nginx with combined log", 1.15, "1.15", ""),
     promise("auth-lua", "enforce / auth.lua, lua-resty-jwt that only parses", 0.25, "1/4", ""),
@@ -74,6 +74,30 @@ pub(crate) const PROMISES: [Promise; 15] = [
         "",
     ),
     promise("decision-owners", "the same of 500 owners, 8 questions in turns", 2.0, "2.0", ""),
+    promise(
+        "worst-one",
+        "decision under the worst that an owner may write / under 10 rules of its kinds, 1 tenant",
+        2.0,
+        "2.0",
+        "",
+    ),
+    promise("worst-many", "the same for 100 tenants", 2.0, "2.0", ""),
+    Promise {
+        id: "worst-document",
+        what: "CPU time of judging the worst document of an owner",
+        at_most: None,
+        target: "-",
+        unit: "ms",
+    },
+    promise(
+        "worst-change",
+        "an owner's change in force while 100 others bring the worst documents",
+        5.0,
+        "5 s",
+        "s",
+    ),
+    promise("worst-revocation", "a revocation in force meanwhile", 5.0, "5 s", "s"),
+    promise("worst-pause", "what the event loop did at once meanwhile", 10.0, "10 ms", "ms"),
     promise("pause", "longest pause of the event loop while that policy is reloaded", 10.0, "10 ms", "ms"),
     Promise {
         id: "pause-idle",

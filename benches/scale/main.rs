@@ -17,6 +17,7 @@ mod policy;
 mod support;
 mod users;
 mod worker;
+mod worst;
 
 use chart::Curve;
 use common::promises::{Outcome, Report};
@@ -86,8 +87,6 @@ fn time(compiled: &Compiled, questions: &[Question], rounds: usize) -> f64 {
 
 /// Decisions under each size against the smallest, in turns, and what compiling each took in milliseconds.
 fn decisions() -> (Vec<(Size, Spread, Spread)>, Vec<f64>) {
-    // Its keys are made once, and not while a policy is timed.
-    support::tokens::key();
     let mut load = Vec::new();
     let policies: Vec<(Size, Compiled, Vec<Question>)> = Size::ALL
         .into_iter()
@@ -120,6 +119,14 @@ fn main() {
     }
     let report = Report::begin("scale");
     println!("{}", machine());
+    // Its keys are made once, and not while a policy is timed.
+    support::tokens::key();
+    let mut outcomes = worst::decisions();
+    outcomes.push(worst::judging());
+    outcomes.extend(worst::changes());
+    if std::env::var_os("PARTS").is_some_and(|parts| parts == "worst") {
+        return report.end(&outcomes);
+    }
     let (decisions, load) = decisions();
     let grants = |size: Size| size.grants as f64;
 
@@ -187,12 +194,13 @@ fn main() {
     let added = memory.last().expect("sizes").1 - memory[0].1;
     let (_, ratio, _) = decisions.last().expect("sizes");
     let (pause, idle, told) = gaps.last().expect("sizes");
-    report.end(&[
+    outcomes.extend([
         Outcome::measured("decision-owners", *ratio, ""),
         Outcome::measured("pause", *pause, &**told),
         Outcome::measured("pause-idle", *idle, ""),
         Outcome::measured("memory", Spread::exactly(added), ""),
     ]);
+    report.end(&outcomes);
 
     let sizes: Vec<f64> = Size::ALL.map(grants).to_vec();
     let curve = |title, x, y, points, target| Curve { title, x, y, points, target };

@@ -93,7 +93,13 @@ impl Size {
 
     /// Replaces the platform's document, and so the whole policy.
     pub(crate) fn write_platform(self, workspace: &Workspace, number: usize) {
-        workspace.write("policy/policy.yaml", self.platform(number).replace("@DIR@", workspace.text()));
+        self.write_platform_with(workspace, number, "");
+    }
+
+    /// The same with `more` behind the owners.
+    pub(crate) fn write_platform_with(self, workspace: &Workspace, number: usize, more: &str) {
+        let text = self.platform(number) + more;
+        workspace.write("policy/policy.yaml", text.replace("@DIR@", workspace.text()));
     }
 
     /// Compiles the policy from its texts.

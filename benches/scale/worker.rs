@@ -89,9 +89,16 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts it, and waits until the policy is in force.
     pub(crate) fn start(size: Size) -> Self {
+        Self::start_with(size, "", |_| {})
+    }
+
+    /// The same with further owners. `bounds`: their lines in the platform's document. `write`: writes their documents.
+    pub(crate) fn start_with(size: Size, bounds: &str, write: impl FnOnce(&Workspace)) -> Self {
         let workspace = Workspace::new();
         install(&workspace);
         size.write(&workspace);
+        write(&workspace);
+        size.write_platform_with(&workspace, 0, bounds);
         workspace.write("backend.json", "{}");
         let [port, admin] = [(); 2].map(|()| free_port());
         let configuration = CONFIGURATION
@@ -131,11 +138,66 @@ impl Worker {
 
     /// The longest gap of the timer since the last question, and the most that the event loop's thread did itself
     /// between two calls, in milliseconds.
-    fn gap(&self) -> Gap {
+    pub(crate) fn gap(&self) -> Gap {
         let text = Request::get("/gap").send(self.admin).text();
         let (gap, busy) = text.split_once(' ').expect("two numbers");
         let number = |text: &str| text.parse().expect("a number");
         Gap { gap: number(gap), busy: number(busy) }
+    }
+
+    /// The directory of the policy, and what else is the worker's.
+    pub(crate) fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
+    /// Gives a group to an owner's tenant, and revokes one. Returns how long each took until requests showed it.
+    pub(crate) fn change_and_revoke(&self, number: usize, bounds: &str) -> (Duration, Duration) {
+        let (granted, revoked) = (format!("new-{number}"), format!("old-{number}"));
+        let status = |group: &str| {
+            let token = key().token(&claims_with(&[group], json!({"exp": crate::support::now() + 3600})));
+            let request = Request::get(format!("{PATH}?{QUERY}")).tenant("team-0-1").token(&token);
+            request.cookie(COOKIE_KEY.pair("10.0.0.9")).send(self.port).status
+        };
+        let grant = |group: &str| {
+            format!("  - {{ groups: [{group}], tenants: [team-0-1], scopes: [\"logs:read\"] }}\n")
+        };
+        // What is granted next time is there for the revocation of that time.
+        let old: String = (0..=number + 1).map(|n| grant(&format!("old-{n}"))).collect();
+        let document = self.size.owner(0) + &old + &grant(&granted);
+        let started = Instant::now();
+        self.workspace.write("policy/owners.d/team-0.yaml", document);
+        wait_for("the change", 300, || (status(&granted) == 200).then_some(()));
+        let change = started.elapsed();
+        assert_eq!(status(&revoked), 200);
+        let started = Instant::now();
+        let groups: Vec<String> = (0..=number).map(|n| format!("old-{n}")).collect();
+        let revocation = format!("{bounds}revoked: {{ groups: [{}] }}\n", groups.join(", "));
+        self.size.write_platform_with(&self.workspace, 0, &revocation);
+        wait_for("the revocation", 300, || (status(&revoked) == 403).then_some(()));
+        (change, started.elapsed())
+    }
+
+    /// Waits until so many owners have large documents in force.
+    pub(crate) fn wait_for_owners(&self, count: usize, seconds: u64) {
+        wait_for("all owners", seconds, || {
+            let status = Request::get("/status").send(self.admin);
+            let status: Value = serde_json::from_slice(&status.body).ok()?;
+            let mut first = None;
+            let heavy = status["owners"].as_array()?.iter().filter(|owner| {
+                let is_heavy = owner["name"].as_str().is_some_and(|name| name.starts_with("heavy-"));
+                first = first.take().or_else(|| owner["problems"].as_array()?.first().cloned());
+                is_heavy && owner["state"] == "current" && owner["revision"] != self.empty()
+            });
+            let done = heavy.count();
+            assert!(first.is_none(), "{first:?}");
+            (done == count).then_some(())
+        });
+    }
+
+    /// The revision of a document that gives nothing.
+    fn empty(&self) -> String {
+        use aws_lc_rs::digest::{SHA256, digest};
+        digest(&SHA256, b"{}").as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// From nginx's start to a policy in force.

@@ -355,7 +355,7 @@ impl Reloader {
         if self.bundle != bundle {
             self.keep(engine, &bundle);
         }
-        lock(&engine.sharing).offer(&bundle);
+        engine.offer(&bundle);
         self.bundle = bundle;
     }
 

@@ -31,15 +31,6 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    /// Something else is in force.
-    pub(super) fn offer(&mut self, bundle: &Bundle) {
-        let id = bundle.id();
-        if self.id.as_ref() != Some(&id) || self.pending.is_some() {
-            self.pending = Some(bundle.to_bytes());
-        }
-        self.id = Some(id);
-    }
-
     /// What another worker left was looked at. Unless it is newer, others are to have what this worker holds.
     ///
     /// `own`: what this worker holds, where that is newer.
@@ -54,6 +45,22 @@ impl Sharing {
 }
 
 impl Engine {
+    /// Something else is in force. Large policies take a while to be written down, during which the event loop must not
+    /// wait for the lock.
+    pub(super) fn offer(&self, bundle: &Bundle) {
+        let id = bundle.id();
+        let is_known = {
+            let sharing = lock(&self.sharing);
+            sharing.id.as_ref() == Some(&id) && sharing.pending.is_none()
+        };
+        let bytes = (!is_known).then(|| bundle.to_bytes());
+        let mut sharing = lock(&self.sharing);
+        sharing.id = Some(id);
+        if bytes.is_some() {
+            sharing.pending = bytes;
+        }
+    }
+
     /// Leaves what the policy in force was made of for other workers, and has the thread look at what they left. To be
     /// called again and again; reads no file. Whatever this worker has not looked at is not replaced, so that the
     /// newest stays.

@@ -29,6 +29,8 @@ struct Exact {
     tenants: Box<[(usize, usize)]>,
     names: Box<str>,
     entries: Box<[Entry]>,
+    /// The rules of those tenants of which [`by_rule`] says so, by position.
+    by_rule: HashMap<usize, ByRule>,
 }
 
 impl Exact {
@@ -37,6 +39,7 @@ impl Exact {
     fn build(mut rules: Vec<(&str, usize)>, of_rules: &[(u32, &[GroupId])]) -> Self {
         rules.sort_unstable();
         let (mut tenants, mut names, mut entries) = (Vec::new(), String::new(), Vec::new());
+        let mut rules_of = HashMap::new();
         for of_tenant in rules.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((tenant, _)) = of_tenant.first() else { continue };
             tenants.push((names.len(), entries.len()));
@@ -44,9 +47,14 @@ impl Exact {
             let own = of_tenant.iter().filter_map(|(_, position)| of_rules.get(*position));
             let own = own
                 .flat_map(|(rule, groups)| groups.iter().map(|group| Entry { group: *group, rule: *rule }));
-            entries.extend(sorted(own.collect()));
+            let own = sorted(own.collect());
+            if let Some(rules) = by_rule(&own) {
+                rules_of.insert(tenants.len() - 1, rules);
+            }
+            entries.extend(own);
         }
         let mut exact = Self {
+            by_rule: rules_of,
             table: HashTable::with_capacity(tenants.len()),
             tenants: tenants.into(),
             names: names.into(),
@@ -92,9 +100,19 @@ impl Exact {
         rest.take_while(|name| name.starts_with(pattern.prefix())).any(|name| pattern.matches(name))
     }
 
-    fn get(&self, tenant: &str) -> Option<&[Entry]> {
-        let found = self.table.find(self.hasher.hash_one(tenant), |other| self.name(*other) == tenant)?;
-        Some(self.at(*found).1)
+    fn position(&self, tenant: &str) -> Option<usize> {
+        self.table.find(self.hasher.hash_one(tenant), |other| self.name(*other) == tenant).copied()
+    }
+
+    fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
+        let Some(position) = self.position(tenant) else { return };
+        let entries = self.at(position).1;
+        if entries.len() > FEW
+            && let Some(rules) = self.by_rule.get(&position)
+        {
+            return each_of_rules(rules, groups, found);
+        }
+        each_of_groups(entries, groups, found);
     }
 }
 
@@ -117,9 +135,9 @@ struct Node {
     /// That with the longest prefix with which this one begins.
     parent: Option<usize>,
     /// Of the pattern that ends in its only `*`.
-    trailing: Option<Box<[Entry]>>,
+    trailing: Option<Naming>,
     /// Of each that does not.
-    inner: Box<[(TenantPattern, Box<[Entry]>)]>,
+    inner: Box<[(TenantPattern, Naming)]>,
 }
 
 impl Wild {
@@ -144,7 +162,7 @@ impl Wild {
             };
             let mut inner = Vec::new();
             for (_, pattern, entries) in of_prefix {
-                let entries = sorted(std::mem::take(entries));
+                let entries = Naming::of(std::mem::take(entries));
                 match pattern.trailing() {
                     Some(_) => node.trailing = Some(entries),
                     None => inner.push((pattern.clone(), entries)),
@@ -214,12 +232,12 @@ impl Wild {
     fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
         let mut next = self.last(tenant);
         while let Some(node) = next.and_then(|node| self.nodes.get(node)) {
-            if let Some(entries) = &node.trailing {
-                each_of_groups(entries, groups, found);
+            if let Some(naming) = &node.trailing {
+                naming.each_rule(groups, found);
             }
-            for (pattern, entries) in &node.inner {
+            for (pattern, naming) in &node.inner {
                 if pattern.matches(tenant) {
-                    each_of_groups(entries, groups, found);
+                    naming.each_rule(groups, found);
                 }
             }
             next = node.parent;
@@ -294,9 +312,7 @@ impl TenantIndex {
     ///
     /// `groups`: sorted, without duplicates.
     pub(crate) fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
-        if let Some(entries) = self.exact.get(tenant) {
-            each_of_groups(entries, groups, found);
-        }
+        self.exact.each_rule(tenant, groups, found);
         self.wild.each_rule(tenant, groups, found);
         if let Some(further) = &self.further {
             further.each_rule(tenant, groups, found);
@@ -313,11 +329,55 @@ impl TenantIndex {
     /// before its end.
     pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {
         let exact = match pattern.literal() {
-            Some(tenant) => self.exact.get(tenant).is_some(),
+            Some(tenant) => self.exact.position(tenant).is_some(),
             None => self.exact.any_matches(pattern),
         };
         exact || self.wild.meets(pattern)
     }
+}
+
+/// The rules that name one pattern.
+#[derive(Debug)]
+enum Naming {
+    ByGroup(Box<[Entry]>),
+    ByRule(ByRule),
+}
+
+impl Naming {
+    fn of(entries: Vec<Entry>) -> Self {
+        let entries = sorted(entries);
+        by_rule(&entries).map_or(Self::ByGroup(entries), Self::ByRule)
+    }
+
+    fn each_rule(&self, groups: &[GroupId], found: &mut impl FnMut(u32)) {
+        match self {
+            Self::ByGroup(entries) => each_of_groups(entries, groups, found),
+            Self::ByRule(rules) => each_of_rules(rules, groups, found),
+        }
+    }
+}
+
+/// Rules, each with its groups, sorted.
+type ByRule = Box<[(u32, Box<[GroupId]>)]>;
+
+/// Up to this many entries are looked at one by one.
+const FEW: usize = 16;
+
+/// More rules than this are always looked for by group.
+const MANY_RULES: usize = 512;
+
+/// The same by rule, where rules are for many groups each: looked for by group, each would be found again and again.
+fn by_rule(entries: &[Entry]) -> Option<ByRule> {
+    let mut by_rule: Vec<(u32, GroupId)> = entries.iter().map(|entry| (entry.rule, entry.group)).collect();
+    by_rule.sort_unstable();
+    let rules = by_rule.chunk_by(|one, other| one.0 == other.0);
+    let count = rules.clone().count();
+    let of = |of_rule: &[(u32, GroupId)]| {
+        let groups = of_rule.iter().map(|(_, group)| *group).collect();
+        of_rule.first().map(|(rule, _)| (*rule, groups))
+    };
+    (entries.len() > FEW && count <= MANY_RULES && entries.len() >= 2 * count)
+        .then(|| rules.filter_map(of).collect())
 }
 
 fn sorted(mut entries: Vec<Entry>) -> Box<[Entry]> {
@@ -328,7 +388,7 @@ fn sorted(mut entries: Vec<Entry>) -> Box<[Entry]> {
 
 fn each_of_groups(entries: &[Entry], groups: &[GroupId], found: &mut impl FnMut(u32)) {
     // Few rules, or fewer than groups: look at each. Many: look for each of the principal's groups.
-    if entries.len() <= 16 || entries.len() < groups.len() {
+    if entries.len() <= FEW || entries.len() < groups.len() {
         for entry in entries {
             if groups.binary_search(&entry.group).is_ok() {
                 found(entry.rule);
@@ -342,6 +402,16 @@ fn each_of_groups(entries: &[Entry], groups: &[GroupId], found: &mut impl FnMut(
         rest = rest.get(from..).unwrap_or_default();
         for entry in rest.iter().take_while(|entry| entry.group == *group) {
             found(entry.rule);
+        }
+    }
+}
+
+#[cold]
+fn each_of_rules(rules: &ByRule, groups: &[GroupId], found: &mut impl FnMut(u32)) {
+    for (rule, own) in rules {
+        let (few, many) = if own.len() <= groups.len() { (&**own, groups) } else { (groups, &**own) };
+        if few.iter().any(|group| many.binary_search(group).is_ok()) {
+            found(*rule);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What an owner's document may make every decision pay, whoever asks for its tenants: a request is decided on the event
 //! loop, in the time of a small policy.
 //!
+//! The bounds are about what ten rules take: twice as many rules, twice the time.
+//!
 //! Tenants and patterns that end in their only `*` are found by an index, however many there are. What no index finds is
 //! bounded: patterns with a `*` elsewhere, patterns one within another, and rules that name the same tenant and group.
 
@@ -11,11 +13,11 @@ use crate::tenant::TenantPattern;
 use std::collections::{HashMap, HashSet};
 
 /// The most patterns of a document with a `*` before their end: each is compared with every tenant that begins like it.
-const MAX_INNER: usize = 16;
+const MAX_INNER: usize = 8;
 /// The most patterns that end in their only `*` and that one tenant matches.
-const MAX_NESTED: usize = 16;
+const MAX_NESTED: usize = 8;
 /// The most times that grants name one tenant and one group, and the most times that restrictions do.
-const MAX_MEETING: usize = 32;
+const MAX_MEETING: usize = 20;
 /// The most pairs of a group and a pattern that one tenant matches.
 const MAX_PATTERN_PAIRS: usize = 1000;
 /// The most networks that the restrictions of a document hold together, once their names are resolved.
