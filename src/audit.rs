@@ -14,6 +14,7 @@ use crate::policy::snapshot::{QueryAudit, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::TenantList;
+use crate::text::is_hidden;
 use crate::token::claims::Identity;
 use budget::{Cuts, Key};
 pub use budget::{LIMIT_VARIABLE, limit_problem};
@@ -472,10 +473,7 @@ fn push_escaped(out: &mut Text, bytes: &[u8]) {
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
-            // Line separators beyond ASCII would split the line for some readers.
-            '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
-                push_escape(out, character);
-            }
+            hidden if is_hidden(hidden) => push_escape(out, hidden),
             other => out.push(other),
         }
     }

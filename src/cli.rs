@@ -21,6 +21,7 @@ use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Fingerprint};
 use crate::policy::{Outcome, OwnerOutcome, OwnerState};
 use crate::scope::Backend;
+use crate::text::{one_line, words};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -107,7 +108,7 @@ impl Answer {
     }
 
     fn failed(failure: &Failure) -> Self {
-        Self { status: Status::Failed, out: String::new(), err: format!("error: {}\n", failure.0) }
+        Self { status: Status::Failed, out: String::new(), err: format!("error: {}\n", one_line(&failure.0)) }
     }
 
     /// A reader that has seen enough (`| head`) is no failure; output that is lost for another reason is.
@@ -217,7 +218,7 @@ fn lines<'d>(problems: impl IntoIterator<Item = &'d Diagnostic>) -> String {
 /// Where a rule stands, for people: file and line, and whose document that is unless it is the platform's.
 fn place_of(owner: Option<&str>, file: &str, line: u32) -> String {
     let whose = owner.map_or_else(String::new, |owner| format!("owner {owner}, "));
-    format!("{whose}{}:{line}", plain(file))
+    format!("{whose}{}:{line}", one_line(file))
 }
 
 /// Rows under their headings, in columns of equal width; the last one is as long as it is. A cell longer than
@@ -249,33 +250,11 @@ fn columns<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String 
 /// The first few of a list for people, and how many more there are; the JSON form has them all.
 fn first_few(all: &[String], at_most: usize) -> String {
     let shown = all.get(..at_most).unwrap_or(all);
-    let mut text = shown.iter().map(|one| plain(one)).collect::<Vec<_>>().join(", ");
+    let mut text = shown.iter().map(|one| one_line(one)).collect::<Vec<_>>().join(", ");
     if let Some(more @ 1..) = all.len().checked_sub(at_most) {
         _ = write!(text, " and {more} more");
     }
     text
-}
-
-/// The system's words in this program's style.
-fn words(error: &io::Error) -> String {
-    error.to_string().to_lowercase()
-}
-
-/// Text from a token or a request, made fit for a terminal: one line, nothing that moves the cursor.
-fn plain(text: &str) -> String {
-    // The marks that reverse the direction of what follows would let a group's name rewrite the line.
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if hidden(c) {
-            out.extend(c.escape_default())
-        } else {
-            out.push(c)
-        }
-        out
-    })
 }
 
 /// Parses a backend's name, for clap.
@@ -294,6 +273,12 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn a_failure_stays_on_its_line() {
+        let answer = Answer::failed(&Failure("cannot read `a\n\u{1b}[2Jb\u{202e}`".to_owned()));
+        assert_eq!(answer.err, "error: cannot read `a\\n\\u{1b}[2Jb\\u{202e}`\n");
+    }
+
     /// A width in a format string ends at 65535.
     #[test]
     fn a_long_cell_moves_its_own_line_only() {
@@ -309,11 +294,5 @@ mod tests {
         let list = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
         assert_eq!(first_few(&list(3), 3), "0, 1, 2");
         assert_eq!(first_few(&list(5), 3), "0, 1, 2 and 2 more");
-    }
-
-    #[test]
-    fn plain_text_stays_on_its_line() {
-        assert_eq!(plain("ada@example.org: größe"), "ada@example.org: größe");
-        assert_eq!(plain("a\n\u{1b}[2Jb\u{202e}c"), "a\\n\\u{1b}[2Jb\\u{202e}c");
     }
 }

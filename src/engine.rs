@@ -322,8 +322,9 @@ impl Engine {
         self.live.load()
     }
 
-    /// Keeps a message until the worker logs it.
+    /// Keeps a message until the worker logs it, on one line.
     fn tell(&self, level: Level, message: String) {
+        let message = crate::text::one_line(&message);
         let mut messages = lock(&self.messages);
         if messages.len() == MAX_MESSAGES {
             messages.pop_front();

@@ -22,6 +22,7 @@ pub(crate) mod replay;
 pub mod route;
 pub mod scope;
 pub mod tenant;
+pub(crate) mod text;
 pub mod token;
 
 #[cfg(feature = "allocator")]

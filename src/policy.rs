@@ -138,8 +138,7 @@ fn build(
         let mut document = document::read(&root, &mut problems);
         cases = std::mem::take(&mut document.cases);
         let json = root.to_json();
-        let digest = crate::token::digest::sha256_hex(json.to_string().as_bytes());
-        let revision = digest.get(..16).unwrap_or(&digest).into();
+        let revision = revision_of(&json.to_string());
         // Compiled even if something is wrong already: the problems of every stage are told together.
         let mut compiled = compile::compile(&document, revision, files, now, &mut problems)?;
         if test {
@@ -171,6 +170,13 @@ fn build(
         (!problems.any_error()).then_some(compiled)
     });
     (Outcome { compiled, diagnostics: problems.into_sorted(), owners }, cases)
+}
+
+/// The name of a version of rules: the first 16 hexadecimal digits of the SHA-256 of what they are made of.
+fn revision_of(content: &str) -> Box<str> {
+    let mut digest = crate::token::digest::sha256_hex(content.as_bytes());
+    digest.truncate(16);
+    digest.into()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::check::Entry;
 use super::reach::{demands, end, from_where, scopes_text};
 use super::{
-    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, lines, load, place_of, plain,
+    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, lines, load, one_line, place_of,
     refused, refused_owners, timestamp,
 };
 use crate::access::Bound;
@@ -115,11 +115,11 @@ impl Access {
             (None, group) => {
                 let group = group.as_deref().unwrap_or_default();
                 if !reach::is_known(snapshot, group) {
-                    _ = writeln!(err, "note: nothing in the policy names the group `{}`", plain(group));
+                    _ = writeln!(err, "note: nothing in the policy names the group `{}`", one_line(group));
                 }
                 if reach::is_revoked(snapshot, group) {
                     let what = "it grants nothing and excepts nobody, and restrictions on it still bind";
-                    _ = writeln!(err, "note: the policy revokes the group `{}`: {what}", plain(group));
+                    _ = writeln!(err, "note: the policy revokes the group `{}`: {what}", one_line(group));
                 }
                 reach::of_group(snapshot, group, now)
             }
@@ -179,7 +179,7 @@ fn human(report: &Report<'_>, rows: &[Row]) -> String {
         _ = writeln!(out, "tenant  {tenant}");
     }
     if let Some(group) = &report.group {
-        _ = writeln!(out, "group   {}", plain(group));
+        _ = writeln!(out, "group   {}", one_line(group));
     }
     for Unavailable { owner, tenants } in &report.unavailable {
         _ = writeln!(
@@ -213,18 +213,18 @@ fn cells(row: &Row, of_tenant: bool) -> [String; 5] {
     } else if row.group == "*" {
         "everyone".to_owned()
     } else if row.raw_groups.is_empty() {
-        plain(&row.group)
+        one_line(&row.group)
     } else {
-        plain(&format!("{} ({})", row.group, first_few(&row.raw_groups, MAX_LISTED)))
+        one_line(&format!("{} ({})", row.group, first_few(&row.raw_groups, MAX_LISTED)))
     };
     let mut from = from_where(&row.reach);
     if !row.from_in_parts.is_empty() {
         _ = write!(from, " [for some of them also {}]", demands(&row.from_in_parts));
     }
     let grant = |grant: &Source| {
-        format!("{} ({})", plain(&grant.name), place_of(grant.owner.as_deref(), &grant.file, grant.line))
+        format!("{} ({})", one_line(&grant.name), place_of(grant.owner.as_deref(), &grant.file, grant.line))
     };
     let grants: Vec<_> = row.grants.iter().map(grant).collect();
     let until = end(&row.reach).unwrap_or_else(|| "always".to_owned());
-    [first, scopes_text(&row.scopes), plain(&from), until, first_few(&grants, MAX_LISTED)]
+    [first, scopes_text(&row.scopes), one_line(&from), until, first_few(&grants, MAX_LISTED)]
 }

@@ -2,7 +2,7 @@
 
 use super::reach::{end, from_where, scopes_text};
 use super::{
-    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, load, place_of, plain, refused,
+    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, load, one_line, place_of, refused,
     refused_owners, timestamp,
 };
 use crate::access::cells::Entangled;
@@ -348,16 +348,16 @@ impl RuleChanged {
         };
         [
             self.change.to_owned(),
-            plain(&format!(
+            one_line(&format!(
                 "{} {} ({})",
                 self.rule,
                 self.name,
                 place_of(self.owner.as_deref(), &self.file, self.line)
             )),
-            plain(&format!("{groups}{}", but(&except))),
+            one_line(&format!("{groups}{}", but(&except))),
             format!("{}{}", first_few(&self.tenants, MAX_LISTED), but(&self.except_tenants)),
             scopes_text(&self.scopes),
-            plain(&from),
+            one_line(&from),
             match (self.rule, &self.until) {
                 ("grant", Some(until)) => until.clone(),
                 ("grant", None) => "always".to_owned(),
@@ -404,13 +404,13 @@ fn human(report: &Report, lines: &[Line], labels: &Labels) -> String {
     }
     if !report.settings.is_empty() {
         _ = writeln!(out, "\nalso different: {}", report.settings.join(", "));
-        let text = |side: &Option<String>| side.as_deref().map_or_else(|| "-".to_owned(), plain);
+        let text = |side: &Option<String>| side.as_deref().map_or_else(|| "-".to_owned(), one_line);
         let rows: Vec<_> = report
             .details
             .iter()
             .map(|detail| {
                 let words = [Some(detail.section), detail.name.as_deref(), detail.what];
-                let what: Vec<_> = words.into_iter().flatten().map(plain).collect();
+                let what: Vec<_> = words.into_iter().flatten().map(one_line).collect();
                 let change = match (&detail.old, &detail.new) {
                     (None, _) => "gained",
                     (_, None) => "lost",
@@ -451,10 +451,10 @@ fn row(changed: &Changed, line: &Line) -> [String; 6] {
     };
     [
         changed.change.to_owned(),
-        plain(&changed.label),
+        one_line(&changed.label),
         tenant,
         scopes_text(&changed.scopes),
-        plain(&from),
+        one_line(&from),
         until,
     ]
 }

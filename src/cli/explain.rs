@@ -6,7 +6,8 @@ mod report;
 
 use super::check::Entry;
 use super::{
-    Answer, Failure, Format, Status, backend_parser, json, lines, load, refused, refused_owners, timestamp,
+    Answer, Failure, Format, Status, backend_parser, json, lines, load, one_line, refused, refused_owners,
+    timestamp,
 };
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
@@ -107,7 +108,7 @@ impl Explain {
         let token = self.token.as_deref().map(principal::read).transpose()?;
         let mut err = String::new();
         if let Some(Err(why)) = token.as_deref().map(|header| principal::fetch_keys(compiled, header)) {
-            _ = writeln!(err, "error: {why}");
+            _ = writeln!(err, "error: {}", one_line(&why));
         }
         let principal = self.principal(compiled, token.as_deref(), now)?;
         let mut explanation = self.judge(compiled, action, &principal, now);

@@ -1,6 +1,6 @@
 //! `tenantauth keys`: what each issuer publishes now, and which of it would verify a token.
 
-use super::{Answer, Failure, Format, Status, columns, json, load, plain, refused};
+use super::{Answer, Failure, Format, Status, columns, json, load, one_line, refused};
 use crate::engine::unix_now;
 use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
@@ -83,7 +83,7 @@ impl Keys {
         let without = report.issuers.iter().filter(|issuer| issuer.usable == 0);
         let err = without.fold(String::new(), |mut err, issuer| {
             let why = issuer.error.as_deref().unwrap_or("it publishes no usable key");
-            _ = writeln!(err, "error: issuer `{}`: {why}", plain(&issuer.name));
+            _ = writeln!(err, "error: issuer `{}`: {}", one_line(&issuer.name), one_line(why));
             err
         });
         let status = if err.is_empty() { Status::Ok } else { Status::Failed };
@@ -189,21 +189,23 @@ impl Key {
     }
 
     fn row(&self) -> [String; 6] {
-        let shown = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), plain);
+        let shown = |text: &Option<String>| text.as_deref().map_or("-".to_owned(), one_line);
         [
             shown(&self.kid),
             shown(&self.kind),
             shown(&self.size),
             shown(&self.usage),
             shown(&self.algorithm),
-            self.refused.as_deref().map_or("accepted".to_owned(), |why| format!("refused: {}", plain(why))),
+            self.refused
+                .as_deref()
+                .map_or("accepted".to_owned(), |why| format!("refused: {}", one_line(why))),
         ]
     }
 }
 
 impl Published {
     fn human(&self) -> String {
-        let mut out = format!("{}  {}\n", plain(&self.name), plain(&self.issuer));
+        let mut out = format!("{}  {}\n", one_line(&self.name), one_line(&self.issuer));
         let from = match (self.source, &self.location) {
             ("discovery", _) => "by OpenID discovery".to_owned(),
             ("jwks_url", Some(url)) => format!("from {url}"),

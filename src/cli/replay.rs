@@ -3,7 +3,7 @@
 mod print;
 mod progress;
 
-use super::{Answer, Failure, Format, Status, lines, load, plain, refused, refused_owners, words};
+use super::{Answer, Failure, Format, Status, lines, load, one_line, refused, refused_owners, words};
 use crate::engine::unix_now;
 use crate::policy::OwnerState;
 use crate::replay::record::{MAX_LINE, Next, Record, next};
@@ -169,7 +169,7 @@ fn replay(
         findings.summary.corrupt += 1;
         if findings.summary.corrupt <= MAX_CORRUPT_SHOWN {
             // Writing to a string does not fail.
-            _ = writeln!(err, "line {number}: {}", plain(&problem));
+            _ = writeln!(err, "line {number}: {}", one_line(&problem));
         }
     }
     out.flush().map_err(Stopped::Output)?;

@@ -57,8 +57,7 @@ pub enum Remaining {
 
 /// Whether a text can be a cookie's name: a token of RFC 9110, so that Go keeps it.
 pub fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !text.is_empty() && text.bytes().all(crate::text::is_token_byte)
 }
 
 /// Whether `lines` is more than one Cookie line.

@@ -5,8 +5,9 @@ use super::reload::Task;
 use super::{Engine, Level, Live, lock};
 use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
+use crate::text::one_line_of;
 use crate::token::algorithm::AlgorithmSet;
-use crate::token::jwks::{InvalidJwks, KeyReport, told};
+use crate::token::jwks::{InvalidJwks, KeyReport, MAX_SHOWN};
 use crate::token::keys::KeySet;
 use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
@@ -119,7 +120,7 @@ impl Fetched {
         let (document, set, reports) = match judged {
             Ok(judged) => judged,
             Err(error) => {
-                let error = told(&error.to_string());
+                let error = one_line_of(&error.to_string(), MAX_SHOWN);
                 let kept = self.documents.get(id).map(|document| document.keep_until());
                 let again = lock(&engine.exchange).note_fetched(id, Err(error.clone()));
                 if !again {
@@ -142,10 +143,7 @@ impl Fetched {
             for report in &reports {
                 if let Some(why) = &report.refused {
                     let kid = report.kid.as_deref().unwrap_or_default().escape_debug();
-                    engine.tell(
-                        Level::Warn,
-                        format!("issuer `{name}`: the key `{kid}` is not used: {}", told(why)),
-                    );
+                    engine.tell(Level::Warn, format!("issuer `{name}`: the key `{kid}` is not used: {why}"));
                 }
             }
         }

@@ -329,7 +329,7 @@ fn tunes_a_backend(name: &[u8]) -> bool {
 
 /// Whether HTTP allows this byte in a header's name, in lower case (RFC 9110, section 5.6.2).
 fn is_in_names(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    crate::text::is_token_byte(byte) && !byte.is_ascii_uppercase()
 }
 
 /// Looks only at the beginning: Grafana sends an access token with nearly every request.

@@ -25,7 +25,8 @@ pub use shared::Shared;
 use super::reload::Task;
 use super::{Engine, Level, lock};
 use crate::fetch::Endpoint;
-use crate::token::jwks::told;
+use crate::text::one_line_of;
+use crate::token::jwks::MAX_SHOWN;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -137,7 +138,7 @@ impl Exchange {
     /// word.
     pub(super) fn note_fetched(&mut self, id: &str, outcome: Result<Arc<Document>, String>) -> bool {
         let Some(remote) = self.remote(id) else { return false };
-        let outcome = outcome.map_err(|error| told(&error));
+        let outcome = outcome.map_err(|error| one_line_of(&error, MAX_SHOWN));
         let result = if outcome.is_ok() { "success" } else { "failure" };
         let sample = crate::metrics::jwks_refreshes(&remote.name, result);
         let again = match (&outcome, &remote.failure) {

@@ -1,5 +1,6 @@
 //! What failed, in words for an operator.
 
+use crate::text::{self, words};
 use rustls::CertificateError;
 use std::io::{self, ErrorKind};
 use ureq::Timeout;
@@ -9,15 +10,7 @@ const MAX_QUOTED: usize = 200;
 
 /// Somebody else's text in backticks: one line, and not too long.
 pub(super) fn quoted(text: &str) -> String {
-    let mut quoted = String::from("`");
-    for character in text.chars().take(MAX_QUOTED) {
-        quoted.extend(character.escape_debug());
-    }
-    quoted.push('`');
-    if text.chars().nth(MAX_QUOTED).is_some() {
-        quoted.push_str(" ...");
-    }
-    quoted
+    text::quoted(text, MAX_QUOTED)
 }
 
 /// Why a request failed.
@@ -30,10 +23,10 @@ pub(super) fn of(error: ureq::Error) -> String {
         ureq::Error::LargeResponseHeader(..) => "the answer's headers are too large".to_owned(),
         ureq::Error::ConnectProxyFailed(why) => format!("the proxy refuses: {}", quoted(&why)),
         ureq::Error::InvalidProxyUrl => "the proxy of the environment is not a URL".to_owned(),
-        ureq::Error::Protocol(why) => format!("the answer is not HTTP: {}", lower(&why)),
+        ureq::Error::Protocol(why) => format!("the answer is not HTTP: {}", words(&why)),
         ureq::Error::Rustls(error) => of_tls(&error),
         ureq::Error::Io(error) => of_io(&error),
-        other => lower(&other),
+        other => words(&other),
     }
 }
 
@@ -51,12 +44,12 @@ fn of_io(error: &io::Error) -> String {
         | ErrorKind::HostUnreachable
         | ErrorKind::NetworkUnreachable) => kind.to_string(),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => "no answer in time".to_owned(),
-        _ => lower(error),
+        _ => words(error),
     }
 }
 
 fn of_tls(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(why) = error else { return format!("TLS: {}", lower(error)) };
+    let rustls::Error::InvalidCertificate(why) = error else { return format!("TLS: {}", words(error)) };
     match why {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             "the server's certificate has expired".to_owned()
@@ -71,10 +64,6 @@ fn of_tls(error: &rustls::Error) -> String {
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the server's certificate is not from an authority that is trusted".to_owned()
         }
-        _ => format!("the server's certificate is refused: {}", lower(error)),
+        _ => format!("the server's certificate is refused: {}", words(error)),
     }
-}
-
-fn lower(error: &impl ToString) -> String {
-    error.to_string().to_lowercase()
 }

@@ -91,7 +91,7 @@ pub(super) fn audit(bytes: &[u8]) -> bool {
     render(&mut line, &record, &mut clock, |query| keyed_hash(b"key", query));
     let line = String::from_utf8(line.as_bytes().to_vec()).expect("a record is UTF-8");
 
-    assert!(!line.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')));
+    assert!(!line.contains(crate::text::is_hidden));
     let whole = as_written(&line);
     assert!(whole.len() <= max_bytes, "{} bytes of {max_bytes}", whole.len());
     let value: Value =

@@ -19,7 +19,7 @@ pub(super) fn policy(bytes: &[u8]) -> bool {
         assert!(problem.place.column >= 1, "{problem}");
         let told = problem.to_string();
         assert!(told.lines().count() == 1 + usize::from(problem.help.is_some()), "{told:?}");
-        assert!(!told.contains(|c: char| c.is_control() && c != '\n'), "{told:?}");
+        assert!(!told.contains(|c: char| crate::text::is_hidden(c) && c != '\n'), "{told:?}");
         assert!(!problem.message.is_empty() && !problem.message.ends_with('.'), "{told}");
     }
     assert_eq!(

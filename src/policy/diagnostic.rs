@@ -1,5 +1,6 @@
 //! Problems of a policy, told with their place: `file:line:column: path: message`, and a help line.
 
+use crate::text::one_line;
 use std::fmt;
 use std::sync::Arc;
 
@@ -131,7 +132,7 @@ impl Diagnostic {
 
     /// Adds the help line.
     pub fn help(&mut self, help: impl Into<String>) {
-        self.help = Some(on_one_line(help.into()));
+        self.help = Some(one_line(&help.into()));
     }
 
     /// The diagnostic on one line, for logs.
@@ -142,7 +143,7 @@ impl Diagnostic {
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.place.line, self.place.column)?;
+        write!(f, "{}:{}:{}: ", one_line(&self.file), self.place.line, self.place.column)?;
         if matches!(self.severity, Severity::Warning(_)) {
             f.write_str("warning: ")?;
         }
@@ -155,22 +156,6 @@ impl fmt::Display for Diagnostic {
         }
         Ok(())
     }
-}
-
-/// What was written may hold line breaks and worse; a diagnostic is one line a part.
-fn on_one_line(text: String) -> String {
-    let breaks = |character: char| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
-    if !text.contains(breaks) {
-        return text;
-    }
-    text.chars().fold(String::with_capacity(text.len() + 8), |mut line, character| {
-        if breaks(character) {
-            line.extend(character.escape_default());
-        } else {
-            line.push(character);
-        }
-        line
-    })
 }
 
 /// The way from the document's root to a node, printed as `grants[2].scopes[0]`.
@@ -231,7 +216,7 @@ const MAX_KEPT: usize = 1000;
 impl Problems {
     /// An empty collection for the document read from `file`.
     pub fn of(file: &str) -> Self {
-        Self { file: on_one_line(file.to_owned()).into(), found: Vec::new(), omitted: Omitted::default() }
+        Self { file: one_line(file).into(), found: Vec::new(), omitted: Omitted::default() }
     }
 
     /// What diagnostics call the document.
@@ -275,8 +260,8 @@ impl Problems {
             severity,
             file: Arc::clone(&self.file),
             place,
-            path: on_one_line(path.to_string()),
-            message: on_one_line(message),
+            path: one_line(&path.to_string()),
+            message: one_line(&message),
             help: None,
         })
     }
@@ -372,6 +357,18 @@ mod tests {
         assert_eq!(errors.len(), 1);
         assert_eq!(errors[0].to_string(), "p.yaml:7:2: it is wrong\n  help: correct it");
         assert_eq!(found[1000].to_string(), "p.yaml:999:1: warning: and 4 more warnings");
+    }
+
+    #[test]
+    fn what_was_written_neither_ends_nor_reorders_a_line() {
+        let mut problems = Problems::of("owners.d/a\nb\u{202e}.yaml");
+        let key = Path::Root.key("k\u{2028}");
+        problems
+            .error(Place { line: 1, column: 2 }, &key, "`a\u{202e}b\u{200b}` is wrong")
+            .help("not\u{2067}");
+        let found = problems.into_sorted();
+        let shown = "owners.d/a\\nb\\u{202e}.yaml:1:2: k\\u{2028}: `a\\u{202e}b\\u{200b}` is wrong";
+        assert_eq!(found[0].one_line(), format!("{shown}; help: not\\u{{2067}}"));
     }
 
     #[test]

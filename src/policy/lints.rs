@@ -7,6 +7,7 @@ use super::reader::At;
 use super::snapshot::{EVERYONE, Grant, GroupId, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::{PatternSet, TenantPattern};
+use crate::text::is_guid;
 use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -418,15 +419,4 @@ fn warn_of_names_among_guids(
             )
             .help("look up the group's object id, and name it in `group_names`");
     }
-}
-
-/// RFC 9562 section 4: 8-4-4-4-12 hexadecimal digits.
-fn is_guid(text: &str) -> bool {
-    let lengths = [8, 4, 4, 4, 12];
-    let mut parts = text.split('-');
-    lengths.iter().all(|length| {
-        parts
-            .next()
-            .is_some_and(|part| part.len() == *length && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    }) && parts.next().is_none()
 }

@@ -3,6 +3,7 @@
 use super::algorithm::AlgorithmSet;
 use super::json::{Json, Object};
 use crate::reason::Reason;
+use crate::text::is_guid;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -262,15 +263,6 @@ fn is_of_tenant(claims: &Object<'_>, issuer: &str) -> bool {
         }
         _ => true,
     }
-}
-
-/// Whether it is written as `00000000-0000-0000-0000-000000000000`.
-fn is_guid(text: &str) -> bool {
-    let mut lengths = text
-        .split('-')
-        .map(|part| if part.bytes().all(|byte| byte.is_ascii_hexdigit()) { part.len() } else { 0 });
-    let expected = [8, 4, 4, 4, 12].map(Some).into_iter().chain([None]);
-    text.len() == 36 && expected.into_iter().all(|length| lengths.next() == length)
 }
 
 fn text<'b>(claims: &'b Object<'_>, name: &str) -> Result<Option<&'b str>, Reason> {

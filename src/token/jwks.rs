@@ -5,6 +5,7 @@
 use super::algorithm::{Algorithm, AlgorithmSet, Curve, Needs};
 use super::json::{Json, Object};
 use super::keys::{Key, KeySet};
+use crate::text::one_line_of;
 pub use error::InvalidJwks;
 use error::UnusableKey;
 
@@ -20,6 +21,8 @@ pub const MAX_JWKS_LEN: usize = 1 << 20;
 pub const MAX_KEYS: usize = 100;
 /// The longest `kid` of a key, in bytes.
 pub const MAX_KID_LEN: usize = 256;
+/// The longest reason with a provider's words in it that is shown, in characters: it stands in logs and in shared memory.
+pub(crate) const MAX_SHOWN: usize = 500;
 /// RSA moduli below this many bits are refused (RFC 7518 section 3.3) ...
 const MIN_RSA_BITS: usize = 2048;
 /// ... and above this many, which would make verifying slow.
@@ -72,33 +75,12 @@ impl KeySet {
             let mut report = describe(jwk);
             match read {
                 Ok(key) => keys.push(key),
-                Err(why) => report.refused = Some(told(&why.to_string())),
+                Err(why) => report.refused = Some(one_line_of(&why.to_string(), MAX_SHOWN)),
             }
             reports.push(report);
         }
         Ok((Self::new(keys), reports))
     }
-}
-
-/// What a provider may have written, on one line and not too long: it stands in logs and in the shared memory.
-pub(crate) fn told(text: &str) -> String {
-    const MOST: usize = 500;
-    let mut line = String::new();
-    let mut length = 0;
-    for letter in text.chars() {
-        // What is escaped counts as it is written.
-        let escaped = letter.is_control().then(|| letter.escape_default());
-        length += escaped.as_ref().map_or(1, ExactSizeIterator::len);
-        if length > MOST {
-            line.push_str("...");
-            break;
-        }
-        match escaped {
-            Some(escaped) => line.extend(escaped),
-            None => line.push(letter),
-        }
-    }
-    line
 }
 
 fn kid_of<'a, 'b>(jwk: &'b Json<'a>) -> Option<&'b Json<'a>> {

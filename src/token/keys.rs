@@ -3,6 +3,7 @@
 use super::algorithm::Algorithm;
 use super::digest::sha256;
 use crate::reason::Reason;
+use crate::text::is_guid;
 use aws_lc_rs::signature::ParsedPublicKey;
 use std::fmt;
 
@@ -115,12 +116,4 @@ impl Key {
         let Some(own) = self.issuer.as_deref() else { return true };
         own.split('/').filter(|part| is_guid(part)).all(|guid| issuer.split('/').any(|part| part == guid))
     }
-}
-
-fn is_guid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
 }

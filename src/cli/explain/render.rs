@@ -1,6 +1,6 @@
 //! The explanation for people: what was asked, rule by rule what was found, and at the end the decision.
 
-use super::super::{MAX_LISTED, first_few, place_of, plain};
+use super::super::{MAX_LISTED, first_few, one_line, place_of};
 use super::report::{
     AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, RuleName, TenantRules, Who,
 };
@@ -29,7 +29,7 @@ pub(super) fn human(found: &Explanation) -> String {
         account_networks(&mut out, account, found);
     }
     let refused = found.tenants.refused.map_or_else(String::new, |reason| format!(": refused ({reason})"));
-    _ = writeln!(out, "tenants  {}{refused}", plain(&found.tenants.header));
+    _ = writeln!(out, "tenants  {}{refused}", one_line(&found.tenants.header));
     for tenant in &found.tenants.rules {
         rules(&mut out, tenant, found);
     }
@@ -64,7 +64,7 @@ fn who(out: &mut String, who: &Who) {
             ("token id", known.token_id.as_ref()),
         ] {
             if let Some(value) = value {
-                _ = writeln!(out, "         {label}: {}", plain(value));
+                _ = writeln!(out, "         {label}: {}", one_line(value));
             }
         }
     }
@@ -96,7 +96,7 @@ fn what(out: &mut String, found: &Explanation) {
     let asked = &found.request;
     out.push_str("what     ");
     if let (Some(method), Some(path)) = (&asked.method, &asked.path) {
-        _ = write!(out, "{method} {}: ", plain(path));
+        _ = write!(out, "{method} {}: ", one_line(path));
     }
     match (asked.scope, &asked.backends) {
         (Some(scope), Some(backends)) => _ = writeln!(out, "{scope} on {}", backends.join(", ")),
@@ -117,7 +117,7 @@ fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
         _ = writeln!(
             out,
             "    {} ({}): {}",
-            plain(&grant.name),
+            one_line(&grant.name),
             place_of(grant.owner.as_deref(), &grant.file, grant.line),
             grant_outcome(grant, explanation)
         );
@@ -134,7 +134,7 @@ fn rules(out: &mut String, found: &TenantRules, explanation: &Explanation) {
         let outcome = restriction_outcome(restriction, explanation);
         let shadow = if restriction.shadow { " [shadow: recorded, denies nothing]" } else { "" };
         let place = place_of(restriction.owner.as_deref(), &restriction.file, restriction.line);
-        _ = writeln!(out, "    {} ({place}): {outcome}{shadow}", plain(&restriction.name));
+        _ = writeln!(out, "    {} ({place}): {outcome}{shadow}", one_line(&restriction.name));
     }
 }
 
@@ -181,14 +181,14 @@ fn restriction_outcome(restriction: &RestrictionSeen, explanation: &Explanation)
 fn network(network: &NetworkSeen) -> String {
     match network.networks.as_slice() {
         [only] if *only == network.name => only.clone(),
-        all => format!("{} ({})", plain(&network.name), all.join(" ")),
+        all => format!("{} ({})", one_line(&network.name), all.join(" ")),
     }
 }
 
 fn decision(out: &mut String, Explanation { applied: found, .. }: &Explanation) {
     _ = writeln!(out, "\ndecision: {} ({})", found.decision, found.reason);
     let rule = |rule: &RuleName| {
-        format!("{} ({})", plain(&rule.name), place_of(rule.owner.as_deref(), &rule.file, rule.line))
+        format!("{} ({})", one_line(&rule.name), place_of(rule.owner.as_deref(), &rule.file, rule.line))
     };
     if let Some(grant) = &found.grant {
         _ = writeln!(out, "  by grant {}", rule(grant));
@@ -217,7 +217,7 @@ fn everything(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
     } else {
-        names.iter().map(|name| plain(name)).collect::<Vec<_>>().join(", ")
+        names.iter().map(|name| one_line(name)).collect::<Vec<_>>().join(", ")
     }
 }
 

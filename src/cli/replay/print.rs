@@ -1,6 +1,6 @@
 //! What `replay` shows of each request and of the whole log.
 
-use crate::cli::{Failure, Format, columns, counted, plain};
+use crate::cli::{Failure, Format, columns, counted, one_line};
 use crate::replay::{Change, Counts, Gaps, Summary};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write as _};
@@ -55,7 +55,7 @@ impl Output<'_> {
                     shown.old.decision,
                     shown.old.reason,
                 );
-                writeln!(self.to, "{}", plain(&line))
+                writeln!(self.to, "{}", one_line(&line))
             }
         }
     }
@@ -111,7 +111,7 @@ fn human(summary: &Summary, any: bool) -> String {
             .map(|(name, counts)| {
                 let [gained, lost, unknown] =
                     [counts.gained, counts.lost, counts.unknown].map(|count| count.to_string());
-                [plain(name), gained, lost, unknown]
+                [one_line(name), gained, lost, unknown]
             })
             .collect();
         out.push('\n');
@@ -127,7 +127,7 @@ fn human(summary: &Summary, any: bool) -> String {
 pub(super) fn warning(Gaps { ids, tokens }: &Gaps) -> String {
     let mut out = String::new();
     if !ids.is_empty() {
-        let shown = ids.iter().take(MAX_IDS).map(|(issuer, id)| format!("`{}` of `{issuer}`", plain(id)));
+        let shown = ids.iter().take(MAX_IDS).map(|(issuer, id)| format!("`{}` of `{issuer}`", one_line(id)));
         let shown: Vec<_> = shown.collect();
         let more = ids.len() - shown.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };

@@ -572,3 +572,15 @@ fn large_documents_keep_nobody_waiting() {
     site.wait_for("the others", |_| owners().iter().all(|owner| !owner.waits));
     assert!(owners().iter().skip(2).all(|owner| owner.state != OwnerState::Unavailable));
 }
+
+#[test]
+fn what_a_policy_says_neither_ends_nor_reorders_a_log_line() {
+    let scratch = directory();
+    let contact = r##"contact: "#a\n2027 [emerg] forged\u202E""##;
+    scratch.write("policy/policy.yaml", &policy(&OWNERS.replace("contact: '#team-a'", contact)));
+    scratch.write("policy/owners.d/team-a.yaml", "grants: 1\n");
+    let site = start(scratch, Inherited::default());
+    let errors = site.errors();
+    let expected = r"owner `team-a` (#a\n2027 [emerg] forged\u{202e}): ";
+    assert!(errors.iter().any(|text| text.starts_with(expected)), "{errors:?}");
+}

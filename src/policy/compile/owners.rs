@@ -15,10 +15,11 @@ use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
 use crate::policy::document::limits::{MAX_NETWORKS, refuse_slow_rules};
 use crate::policy::document::{Document, RestrictionEntry};
 use crate::policy::index::TenantIndex;
+use crate::policy::revision_of;
 use crate::policy::snapshot::{Grant, GroupId, GroupTable, Owner, Restriction, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::PatternSet;
-use crate::token::digest::{Sha256, sha256_hex};
+use crate::token::digest::Sha256;
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -291,8 +292,7 @@ pub(in crate::policy) fn add_owners(
         // has them from what another left.
         revisions.push(if outcome.state == OwnerState::Unavailable { '-' } else { '+' });
     }
-    let digest = sha256_hex(revisions.as_bytes());
-    snapshot.revision = digest.get(..16).unwrap_or(&digest).into();
+    snapshot.revision = revision_of(&revisions);
     snapshot.index();
     (outcomes, documents)
 }
@@ -460,10 +460,7 @@ impl Adder<'_> {
         check_givers(&document, &snapshot.issuer_names, &snapshot.groups, &mut problems);
         check_references(snapshot, &document, &mut problems);
         let mut rules = self.compile(snapshot, &document, &mut problems);
-        rules.revision = {
-            let digest = sha256_hex(root.to_json().to_string().as_bytes());
-            digest.get(..16).unwrap_or(&digest).into()
-        };
+        rules.revision = revision_of(&root.to_json().to_string());
         let mut cases = std::mem::take(&mut document.cases);
         if self.test && judged == Judged::New && !problems.any_error() && !cases.is_empty() {
             rules = self.run(snapshot, rules, &cases, &mut problems);
