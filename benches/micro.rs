@@ -48,11 +48,11 @@ use tenantauth::token::{VerifiedClaims, verify};
 struct Keys;
 
 impl Files for Keys {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, tenantauth::file::FileError> {
         match path.file_name().and_then(|name| name.to_str()) {
             Some("jwks.json") => Ok(jwks(&[key()]).into_bytes()),
             Some("client-ip.keys") => Ok(COOKIE_KEY.line().into_bytes()),
-            _ => Err("not there".to_owned()),
+            _ => Err(tenantauth::file::FileError::NotKept),
         }
     }
 }

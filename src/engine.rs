@@ -34,7 +34,7 @@ use arc_swap::{ArcSwapOption, Guard};
 use headers::HeaderNames;
 use keys::Exchange;
 use reload::Task;
-pub use state::last_good;
+pub use state::{StateError, last_good};
 pub use status::of_no_engine;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -255,7 +255,7 @@ impl Engine {
     /// # Errors
     /// The system's, where no thread can be started.
     pub fn start(options: Options, inherited: Inherited) -> std::io::Result<Arc<Self>> {
-        Self::start_settling(options, inherited, reload::SETTLING)
+        Self::start_settling(options, inherited, crate::file::SETTLING)
     }
 
     /// `settling`: how long a changed file must rest before it is used.

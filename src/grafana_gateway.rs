@@ -4,8 +4,9 @@
 
 use crate::client_ip::signature::{self, KeyRing};
 use crate::client_ip::{ClientIp, cookie};
-use crate::policy::store;
+use crate::file::{FIRST_SETTLING, FileError, SETTLING, read};
 use crate::reason::Reason;
+use crate::text::one_line;
 use arc_swap::ArcSwapOption;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,9 +16,6 @@ use std::time::Duration;
 
 /// How often the keys file is looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A change is used after two equal readings this far apart.
-const SETTLING: Duration = Duration::from_millis(500);
-const FIRST_SETTLING: Duration = Duration::from_millis(50);
 
 /// Of a request with more than 3000 cookies Go's `net/http` reads none, the stamp neither (since Go 1.24.8 and 1.25.2,
 /// CVE-2025-58186). No browser sends as many as this.
@@ -119,19 +117,19 @@ impl Stamper {
 }
 
 fn watch(stamper: &Weak<Stamper>) {
-    let mut judged: Option<Result<Vec<u8>, String>> = None;
+    let mut judged: Option<Result<Vec<u8>, FileError>> = None;
     let mut settling = FIRST_SETTLING;
     loop {
         let Some(stamper) = stamper.upgrade() else { return };
         let Some(signing) = &stamper.signing else { return };
-        let read = store::read(&signing.file);
-        if judged.as_ref() != Some(&read) {
+        let found = read(&signing.file);
+        if judged.as_ref() != Some(&found) {
             thread::sleep(settling);
-            if store::read(&signing.file) != read {
+            if read(&signing.file) != found {
                 continue;
             }
-            judge(signing, &read);
-            judged = Some(read);
+            judge(signing, &found);
+            judged = Some(found);
         }
         settling = SETTLING;
         signing.loading.store(false, Ordering::Release);
@@ -141,9 +139,9 @@ fn watch(stamper: &Weak<Stamper>) {
 }
 
 /// Takes new keys, or keeps the ones in force and says why.
-fn judge(signing: &Signing, read: &Result<Vec<u8>, String>) {
+fn judge(signing: &Signing, found: &Result<Vec<u8>, FileError>) {
     let file = signing.file.display();
-    let ring = match read {
+    let ring = match found {
         Err(error) => Err(format!("cannot read `{file}`: {error}")),
         Ok(content) => KeyRing::parse(content).map_err(|problems| {
             let problems: Vec<_> = problems
@@ -157,6 +155,8 @@ fn judge(signing: &Signing, read: &Result<Vec<u8>, String>) {
     };
     match ring {
         Ok(ring) => signing.ring.store(Some(Arc::new(ring))),
-        Err(message) => *signing.message.lock().unwrap_or_else(PoisonError::into_inner) = Some(message),
+        Err(message) => {
+            *signing.message.lock().unwrap_or_else(PoisonError::into_inner) = Some(one_line(&message));
+        }
     }
 }

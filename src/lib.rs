@@ -9,6 +9,7 @@ pub mod decision;
 pub mod engine;
 pub mod fault;
 pub mod fetch;
+pub mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod grafana_gateway;

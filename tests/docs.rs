@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tenantauth::file::FileError;
 use tenantauth::policy::diagnostic::WarningKind;
 use tenantauth::policy::{self, Files, OwnerState, OwnerText};
 use tenantauth::reason::Reason;
@@ -37,7 +38,7 @@ const COOKIE_KEYS: &str = "docs:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
 struct AnyFile;
 
 impl Files for AnyFile {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => Ok(JWKS.into()),
             Some("keys") => Ok(COOKIE_KEYS.into()),
@@ -45,7 +46,7 @@ impl Files for AnyFile {
                 let made = rcgen::generate_simple_self_signed(["ca.example.com".to_owned()]).unwrap();
                 Ok(made.cert.pem().into_bytes())
             }
-            _ => Err(format!("`{}` is neither a JWKS nor a keys file nor a certificate", path.display())),
+            _ => panic!("`{}` is neither a JWKS nor a keys file nor a certificate", path.display()),
         }
     }
 
@@ -63,7 +64,7 @@ struct WithOwner<'d> {
 }
 
 impl Files for WithOwner<'_> {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         AnyFile.read(path)
     }
 

@@ -6,6 +6,7 @@ use crate::support::workspace::Workspace;
 use std::fmt::Write;
 use std::path::Path;
 use tenantauth::engine::unix_now;
+use tenantauth::file::FileError;
 use tenantauth::policy::{self, Compiled, Files, OwnerText};
 
 /// How much a policy holds.
@@ -121,11 +122,11 @@ impl Size {
 struct Texts(Size);
 
 impl Files for Texts {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         match path.to_str() {
             Some("jwks.json") => Ok(jwks(&[key()]).into_bytes()),
             Some("client-ip.keys") => Ok(COOKIE_KEY.line().into_bytes()),
-            _ => Err("not there".to_owned()),
+            _ => Err(FileError::NotKept),
         }
     }
 

@@ -195,7 +195,7 @@ impl Check {
                 revision: Some(compiled.snapshot.revision.to_string()),
                 problem: None,
             },
-            Err(problem) => Start { problem: Some(problem), ..Start::default() },
+            Err(problem) => Start { problem: Some(problem.to_string()), ..Start::default() },
         }
     }
 }

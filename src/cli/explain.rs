@@ -6,8 +6,7 @@ mod report;
 
 use super::check::Entry;
 use super::{
-    Answer, Failure, Format, Status, backend_parser, json, lines, load, one_line, refused, refused_owners,
-    timestamp,
+    Answer, Failure, Format, Status, backend_parser, json, lines, load, refused, refused_owners, timestamp,
 };
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
@@ -21,7 +20,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
 use report::{AccountSeen, Applied, Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// Decides one request and shows every grant and restriction that took part.
@@ -107,8 +105,8 @@ impl Explain {
         let action = self.action()?;
         let token = self.token.as_deref().map(principal::read).transpose()?;
         let mut err = String::new();
-        if let Some(Err(why)) = token.as_deref().map(|header| principal::fetch_keys(compiled, header)) {
-            _ = writeln!(err, "error: {}", one_line(&why));
+        if let Some(Err(failure)) = token.as_deref().map(|header| principal::fetch_keys(compiled, header)) {
+            err = Answer::failed(&failure).err;
         }
         let principal = self.principal(compiled, token.as_deref(), now)?;
         let mut explanation = self.judge(compiled, action, &principal, now);

@@ -3,6 +3,7 @@
 use super::check::Entry;
 use super::{Answer, Failure, Format, Status, counted, json};
 use crate::engine::unix_now;
+use crate::file::read;
 use crate::policy::OwnerState;
 use crate::policy::cases::{self, Case, Outcome};
 use crate::policy::diagnostic::{Diagnostic, Path as At, Place, Problems};
@@ -127,7 +128,7 @@ impl Test {
 
 impl Document {
     fn of_file(snapshot: &Snapshot, path: &Path, now: u64) -> Self {
-        match store::read(path) {
+        match read(path) {
             Ok(text) => {
                 let (cases, found) = cases::read(&path.display().to_string(), &text);
                 Self::run(snapshot, path, &cases, found, now)

@@ -2,6 +2,7 @@
 
 use super::keys::{Document, state};
 use super::reload::Task;
+use super::state::StateError;
 use super::{Engine, Level, Live, lock};
 use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
@@ -26,7 +27,7 @@ pub(super) struct Fetched {
     /// What former workers left, not yet asked for.
     inherited: Vec<Document>,
     /// The last problem with the state directory, told once.
-    told: Option<String>,
+    told: Option<StateError>,
 }
 
 /// Starts the fetch on a thread of its own: it may take as long as it is allowed to, and policies go on changing.
@@ -94,7 +95,7 @@ impl Fetched {
         match state::recall(directory, endpoint, now) {
             Ok(document) => document.map(Arc::new),
             Err(problem) => {
-                engine.tell(Level::Warn, problem);
+                engine.tell(Level::Warn, problem.to_string());
                 None
             }
         }
@@ -122,7 +123,7 @@ impl Fetched {
             Err(error) => {
                 let error = one_line_of(&error.to_string(), MAX_SHOWN);
                 let kept = self.documents.get(id).map(|document| document.keep_until());
-                let again = lock(&engine.exchange).note_fetched(id, Err(error.clone()));
+                let again = lock(&engine.exchange).note_failed(id, &error);
                 if !again {
                     engine.tell(Level::Error, failure_message(name, &error, kept));
                 }
@@ -149,7 +150,7 @@ impl Fetched {
         }
         self.keep(engine, endpoint, &document);
         let keys = changed.then(|| replaced(live, at, Some(set)));
-        lock(&engine.exchange).note_fetched(id, Ok(document));
+        lock(&engine.exchange).note_fetched(id, document);
         keys
     }
 

@@ -25,8 +25,6 @@ pub use shared::Shared;
 use super::reload::Task;
 use super::{Engine, Level, lock};
 use crate::fetch::Endpoint;
-use crate::text::one_line_of;
-use crate::token::jwks::MAX_SHOWN;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,8 +66,8 @@ pub(super) struct Remote {
     /// The thread is about to take a published set over.
     adopting: bool,
     fetching: bool,
-    /// What became of the fetch, to be told to the other workers.
-    fetched: Option<Result<(), String>>,
+    /// How the fetch ended, for the other workers.
+    ended: Option<Ended>,
     pub(super) failure: Option<Failure>,
     /// A token named a key that is not in the set.
     asked: Arc<AtomicBool>,
@@ -77,6 +75,14 @@ pub(super) struct Remote {
     unshared: bool,
     /// There is a newer set, which could not be shared: it has to be fetched, and is nothing new to the others.
     missed: bool,
+}
+
+/// How a fetch ended.
+#[derive(Debug)]
+enum Ended {
+    Well,
+    /// What went wrong, on one short line.
+    Badly(String),
 }
 
 /// Fetches that failed since the last one that did not.
@@ -115,7 +121,7 @@ impl Exchange {
                     version: None,
                     adopting: false,
                     fetching: false,
-                    fetched: None,
+                    ended: None,
                     failure: None,
                     asked: Arc::default(),
                     unshared: false,
@@ -134,20 +140,25 @@ impl Exchange {
         self.remotes.iter_mut().find(|remote| remote.id == id)
     }
 
-    /// Takes note of a fetch of the thread. Returns whether it failed as the one before it had, which needs no further
-    /// word.
-    pub(super) fn note_fetched(&mut self, id: &str, outcome: Result<Arc<Document>, String>) -> bool {
-        let Some(remote) = self.remote(id) else { return false };
-        let outcome = outcome.map_err(|error| one_line_of(&error, MAX_SHOWN));
-        let result = if outcome.is_ok() { "success" } else { "failure" };
-        let sample = crate::metrics::jwks_refreshes(&remote.name, result);
-        let again = match (&outcome, &remote.failure) {
-            (Err(error), Some(before)) => before.error == *error,
-            _ => false,
-        };
-        remote.fetched = Some(outcome.map(|document| remote.held = Some(document)));
-        *self.counters.entry(sample).or_default() += 1;
-        again
+    /// Takes note of the set that the thread has fetched.
+    pub(super) fn note_fetched(&mut self, id: &str, document: Arc<Document>) {
+        if let Some(remote) = self.finish(id, Ended::Well, "success") {
+            remote.held = Some(document);
+        }
+    }
+
+    /// Takes note of a fetch of the thread that failed, for a reason of one short line. Returns whether the one before it
+    /// had failed for the same, which needs no further word.
+    pub(super) fn note_failed(&mut self, id: &str, error: &str) -> bool {
+        let remote = self.finish(id, Ended::Badly(error.to_owned()), "failure");
+        remote.and_then(|remote| remote.failure.as_ref()).is_some_and(|before| before.error == error)
+    }
+
+    fn finish(&mut self, id: &str, ended: Ended, result: &str) -> Option<&mut Remote> {
+        let remote = self.remotes.iter_mut().find(|remote| remote.id == id)?;
+        *self.counters.entry(crate::metrics::jwks_refreshes(&remote.name, result)).or_default() += 1;
+        remote.ended = Some(ended);
+        Some(remote)
     }
 
     /// Takes note of a published set, which the thread has taken over or cannot use.
@@ -172,7 +183,7 @@ impl Remote {
 
     /// Tells the others what became of a fetch of ours.
     fn tell(&mut self, shared: &mut dyn Shared, owner: &str, now: u64) -> Option<String> {
-        let outcome = self.fetched.take()?;
+        let ended = self.ended.take()?;
         self.fetching = false;
         // What tokens asked for meanwhile has been asked.
         self.asked.store(false, Ordering::Relaxed);
@@ -182,15 +193,15 @@ impl Remote {
             self.version = None;
             return None;
         }
-        match outcome {
-            Ok(()) => {
+        match ended {
+            Ended::Well => {
                 self.failure = None;
                 shared.delete(&self.key("_failure"));
                 let problem = if std::mem::take(&mut self.missed) { None } else { self.publish(shared) };
                 shared.delete(&lock);
                 problem
             }
-            Err(error) => {
+            Ended::Badly(error) => {
                 let before = self.failure.take().map_or(0, |failure| failure.count);
                 let failure = Failure { at: now, count: before.saturating_add(1), error };
                 let wait = wait_after(failure.count, self.held.is_some());

@@ -3,9 +3,10 @@
 use super::fetched::Fetched;
 use super::headers::HeaderNames;
 use super::keys::Document;
-use super::state::KeptPolicy;
+use super::state::{KeptPolicy, PREFIXES, StateError};
 use super::{Engine, Inherited, Legacy, Level, Live, Readiness, lock, since_epoch, unix_now};
 use crate::fetch::{Endpoint, FetchError};
+use crate::file::{FIRST_SETTLING, remove_drafts};
 use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
@@ -15,10 +16,6 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A change is used after two equal readings this far apart, so that a file is not read while it is written.
-pub(super) const SETTLING: Duration = Duration::from_millis(500);
-/// The same for a worker's first policy, for which requests wait.
-const FIRST_SETTLING: Duration = Duration::from_millis(50);
 /// Files are not looked at more often, whatever is configured.
 const LEAST_INTERVAL: Duration = Duration::from_millis(50);
 /// A look at the files that takes longer has read or compiled something large.
@@ -61,7 +58,7 @@ pub(super) fn spawn(
 fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited, later: Duration) {
     let mut reloader = Reloader::new(inherited);
     if let Some(directory) = engine.upgrade().and_then(|engine| engine.options.state_dir.clone()) {
-        super::state::remove_drafts(&directory);
+        remove_drafts(&directory, &PREFIXES);
     }
     let mut settling = FIRST_SETTLING;
     // When to give memory back, where some is to be expected.
@@ -188,7 +185,7 @@ pub(super) struct Reloader {
     /// The whole gateway only records, or did so when it was last looked at.
     shadow: bool,
     /// Why the policy could not be kept in the state directory, told once, and when that was tried last.
-    not_kept: Option<(String, Instant)>,
+    not_kept: Option<(StateError, Instant)>,
 }
 
 impl Reloader {
@@ -451,7 +448,7 @@ impl Reloader {
             // By the clock of another start of the machine, perhaps.
             Ok(kept) => Some((Legacy::StateDir, read(kept?)?.of_before())),
             Err(problem) => {
-                engine.tell(Level::Error, problem);
+                engine.tell(Level::Error, problem.to_string());
                 None
             }
         }

@@ -14,10 +14,11 @@ use super::snapshot::{Grant, GroupId, GroupTable, Restriction, Snapshot};
 use crate::client_ip::Source;
 use crate::client_ip::signature::KeyRing;
 use crate::fetch::Endpoint;
+use crate::file::FileError;
 use crate::network::{Network, NetworkSet};
 use crate::tenant::{PatternSet, TenantPattern};
 use crate::token::algorithm::AlgorithmSet;
-use crate::token::jwks::KeyReport;
+use crate::token::jwks::{InvalidJwks, KeyReport};
 use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
 use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers, refuse_several_bare};
@@ -27,6 +28,7 @@ use principals::{check_givers, compile_revoked, compile_service_accounts, refuse
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
 use std::sync::Arc;
+use thiserror::Error;
 
 /// The files that a policy names. The one place where compiling touches the outside.
 pub trait Files {
@@ -35,8 +37,8 @@ pub trait Files {
     /// `path`: as the policy names it; how a relative one is resolved is the reader's.
     ///
     /// # Errors
-    /// The reader's words for why there is none.
-    fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, String>;
+    /// Why there is none.
+    fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, FileError>;
 
     /// The keys of this issuer that are in force, for when its file cannot be used: only where they came from the same
     /// file, for the same algorithms. Nobody else's keys, and none that were withdrawn since.
@@ -74,7 +76,7 @@ pub struct OwnerText {
     /// What diagnostics call it.
     pub file: String,
     /// Its content now, or why it cannot be read.
-    pub current: Result<Vec<u8>, String>,
+    pub current: Result<Vec<u8>, FileError>,
     /// The content that was used last.
     pub last_good: Option<Vec<u8>>,
 }
@@ -107,6 +109,26 @@ pub struct Compiled {
     pub client_ip: Option<Source>,
 }
 
+/// Why a file of keys replaces nothing. Its text is the rest of a sentence that begins with the file. The fault is its
+/// author's, but where it cannot be read.
+#[derive(Debug, Error)]
+enum UnusableKeys {
+    #[error(": {0}")]
+    Unreadable(#[from] FileError),
+    #[error(": {0}")]
+    NotKeySet(#[from] InvalidJwks),
+    #[error(" holds no usable key")]
+    NoKey,
+    #[error(" is no keys file")]
+    NotAKeysFile,
+}
+
+impl UnusableKeys {
+    fn of(&self, file: &path::Path) -> String {
+        format!("`{}`{self}", file.display())
+    }
+}
+
 impl Compiled {
     /// Reads the keys again: a file that is good replaces what it gave before, any other replaces nothing.
     ///
@@ -122,24 +144,22 @@ impl Compiled {
         let mut wrong = Vec::new();
         for ((set, file), rules) in keys.iter_mut().zip(&self.key_files).zip(&self.snapshot.issuers) {
             let Some(file) = file else { continue };
-            let read = files.read(file).and_then(|json| {
-                KeySet::from_jwks(&json, rules.algorithms).map_err(|error| error.to_string())
-            });
-            match read {
-                Ok((fresh, _)) if !fresh.is_empty() => {
+            let mut read = || match KeySet::from_jwks(&files.read(file)?, rules.algorithms)? {
+                (fresh, _) if fresh.is_empty() => Err(UnusableKeys::NoKey),
+                (fresh, _) => Ok(fresh),
+            };
+            match read() {
+                Ok(fresh) => {
                     *set = Some(Arc::new(fresh));
                     good.push(file.clone());
                 }
-                Ok(_) => wrong.push(format!("`{}` holds no usable key", file.display())),
-                Err(error) => wrong.push(format!("`{}`: {error}", file.display())),
+                Err(why) => wrong.push(why.of(file)),
             }
         }
         let Some(config) = &self.snapshot.client_ip else { return (good, wrong) };
         let fresh = config.with_keys(|file| {
-            let content = files.read(file).map_err(|error| format!("`{}`: {error}", file.display()))?;
-            KeyRing::parse(&content)
-                .map(Arc::new)
-                .map_err(|_| format!("`{}` is no keys file", file.display()))
+            let content = files.read(file).map_err(|why| UnusableKeys::from(why).of(file))?;
+            KeyRing::parse(&content).map(Arc::new).map_err(|_| UnusableKeys::NotAKeysFile.of(file))
         });
         match fresh {
             Ok(fresh) => {

@@ -9,16 +9,18 @@
 )]
 
 use super::{Files, Outcome, compile};
+use crate::file::FileError;
 use crate::token::algorithm::Algorithm;
 use crate::token::fixtures::{NOW, jwk, with};
 use serde_json::json;
+use std::io;
 use std::path::Path;
 
 /// A policy's files, in memory: `jwks.json` and `ip.keys` are good, the others are what their names say.
 pub(crate) struct Shelf;
 
 impl Files for Shelf {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         let good = with(jwk(Algorithm::Rs256), "kid", json!("rsa"));
         match path.to_str().unwrap() {
             "jwks.json" => Ok(json!({"keys": [good]}).to_string().into_bytes()),
@@ -30,7 +32,7 @@ impl Files for Shelf {
             "no.json" => Ok(b"hello".to_vec()),
             "ip.keys" => Ok(b"k1:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n".to_vec()),
             "bad.keys" => Ok(b"# two problems\nk1:c2hvcnQ=\nk 2:c2hvcnQ=\n".to_vec()),
-            _ => Err("no such file or directory (os error 2)".to_owned()),
+            _ => Err(io::Error::from_raw_os_error(2).into()),
         }
     }
 }

@@ -8,32 +8,18 @@ pub use bundle::Bundle;
 
 use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
-use super::{
-    Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, Turn, compile, compile_in_turn,
-    compile_untested,
-};
+use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, compile, compile_untested};
 use crate::client_ip::signature::KeyRing;
 use crate::client_ip::{CookieKeys, Source};
+use crate::file::{FileError, MAX_BYTES, content, read};
 use crate::token::algorithm::AlgorithmSet;
 use crate::token::keys::KeySet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// `O_NONBLOCK` of Linux, the same on every architecture that is served (`fcntl.h`).
-const O_NONBLOCK: i32 = 0o4000;
-/// No document or file named by one is read beyond this.
-const MAX_BYTES: u64 = 64 << 20;
-
-/// How many bytes of owners' documents are judged before what was found is put in force.
-const MOST_AT_ONCE: usize = 1 << 20;
-/// The same where no policy is in force yet, for which requests wait: all documents, but where somebody overdoes it.
-const MOST_AT_FIRST: usize = 16 << 20;
 
 /// The largest document of an owner, in bytes.
 const MAX_OWNER_BYTES: u64 = 1 << 20;
@@ -45,8 +31,8 @@ const OWNERS: &str = "owners.d";
 /// What was read, so that a change can be noticed: each file with its content's digest, or the error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
-    files: Vec<(PathBuf, Result<String, String>)>,
-    owners: BTreeMap<PathBuf, Result<String, String>>,
+    files: Vec<(PathBuf, Result<String, FileError>)>,
+    owners: BTreeMap<PathBuf, Result<String, FileError>>,
     /// What lies in the directory of the owners' documents.
     listing: Vec<OsString>,
     /// The policy's directory, where it is one.
@@ -67,9 +53,9 @@ pub struct Changes {
 impl Fingerprint {
     /// The files: the document first, then those that it names and the documents of owners, each with the reason where
     /// it could not be read.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, Option<&str>)> {
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Option<&FileError>)> {
         let files = self.files.iter().map(|(path, read)| (path, read)).chain(&self.owners);
-        files.map(|(path, read)| (&**path, read.as_ref().err().map(String::as_str)))
+        files.map(|(path, read)| (&**path, read.as_ref().err()))
     }
 
     /// Whether this is the document of an owner.
@@ -79,7 +65,7 @@ impl Fingerprint {
 
     /// Reads the same files again, and says which have changed.
     pub fn changes(&self) -> Changes {
-        let differs = |content: Result<Vec<u8>, String>, before: &Result<String, String>| {
+        let differs = |content: Result<Vec<u8>, FileError>, before: &Result<String, FileError>| {
             content.map(|content| digest_of(&content)) != *before
         };
         let directory = self.directory.as_deref();
@@ -132,13 +118,13 @@ fn listing(directory: &Path) -> Vec<OsString> {
 }
 
 /// The platform's document in a directory: a regular file inside it, links followed.
-fn read_platform(directory: &Path) -> Result<Vec<u8>, String> {
+fn read_platform(directory: &Path) -> Result<Vec<u8>, FileError> {
     content(beneath::open(directory, Path::new(DOCUMENT), None)?, MAX_BYTES)
 }
 
 /// The document of an owner at `path`, its [`owner_path`]: a regular file inside the policy's directory, of the owner's
 /// own name when links were followed.
-fn read_owner(directory: &Path, path: &Path) -> Result<Vec<u8>, String> {
+fn read_owner(directory: &Path, path: &Path) -> Result<Vec<u8>, FileError> {
     let name = path.file_name().unwrap_or_default();
     content(beneath::open(directory, &Path::new(OWNERS).join(name), Some(name))?, MAX_OWNER_BYTES)
 }
@@ -159,8 +145,7 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
     (outcome, fingerprint, bundle)
 }
 
-/// The same, where there was a policy before. Of the owners' documents that have changed not more are judged than take
-/// about a second; the others wait ([`OwnerOutcome::waits`]) until this is called again.
+/// The same, where there was a policy before. Every owner's document is judged anew, each within its budget.
 ///
 /// `former`: what it was made of; a document of an owner that is refused is replaced by that in it. `in_force`: what
 /// decides now, whose keys stand in for a file that cannot be used. `unsettled`: documents of owners that are changing
@@ -173,15 +158,7 @@ pub fn load_after(
     in_force: Option<InForce<'_>>,
     unsettled: &BTreeSet<PathBuf>,
 ) -> (Outcome, Fingerprint, Bundle, Vec<Diagnostic>) {
-    let turn = match in_force {
-        Some(InForce { compiled, owners, .. }) => {
-            Turn { in_force: Some((&compiled.snapshot, owners)), most_bytes: MOST_AT_ONCE }
-        }
-        None => Turn { in_force: None, most_bytes: MOST_AT_FIRST },
-    };
-    load_with(path, former, in_force, unsettled, |name, text, files| {
-        compile_in_turn(name, text, files, now, &turn)
-    })
+    load_with(path, former, in_force, unsettled, |name, text, files| compile(name, text, files, now))
 }
 
 /// The policy that decides now, made of the bundle before, with the keys of today.
@@ -322,7 +299,7 @@ struct OwnersOnDisk<'d> {
 }
 
 impl Files for OwnersOnDisk<'_> {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         self.bundle.read(path)
     }
 
@@ -390,12 +367,12 @@ impl Reader<'_> {
     }
 
     /// `within`: the directory that it must not lead out of.
-    fn read_document(&mut self, document: &Path, within: Option<&Path>) -> Result<Vec<u8>, String> {
+    fn read_document(&mut self, document: &Path, within: Option<&Path>) -> Result<Vec<u8>, FileError> {
         let content = within.map_or_else(|| read(document), read_platform);
         self.note(document.to_owned(), content)
     }
 
-    fn note(&mut self, path: PathBuf, content: Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
+    fn note(&mut self, path: PathBuf, content: Result<Vec<u8>, FileError>) -> Result<Vec<u8>, FileError> {
         let digest = content.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         if let Ok(content) = &content {
             self.bundle.add(path.clone(), content, uptime());
@@ -406,7 +383,7 @@ impl Reader<'_> {
 }
 
 impl Files for Reader<'_> {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         let path = self.base.join(path);
         let content = read(&path);
         self.note(path, content)
@@ -447,7 +424,7 @@ impl Files for Reader<'_> {
         self.seen.owners.insert(path.clone(), digest);
         if self.unsettled.contains(&path) {
             self.seen.unsettled = true;
-            current = last_good.clone().ok_or_else(|| "it is being written right now".to_owned());
+            current = last_good.clone().ok_or(FileError::Unsettled);
         }
         Some(OwnerText { file: path.display().to_string(), current, last_good })
     }
@@ -463,37 +440,4 @@ fn uptime() -> u64 {
         Some(seconds.parse::<u64>().ok()?.saturating_mul(100).saturating_add(hundredths))
     };
     told().unwrap_or_default()
-}
-
-fn words(error: std::io::Error) -> String {
-    error.to_string().to_lowercase()
-}
-
-/// A regular file's content. Anything else (a directory, a device, a FIFO that would block) is refused.
-///
-/// # Errors
-/// The reason in words.
-pub fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // What is opened may be another thing than what lay there a moment ago: a FIFO would block until somebody writes.
-    let file = fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(words)?;
-    content(file, MAX_BYTES)
-}
-
-/// What is in a regular file, if that is at most `limit` bytes; no more is read of one that is larger.
-fn content(file: File, limit: u64) -> Result<Vec<u8>, String> {
-    let metadata = file.metadata().map_err(words)?;
-    if !metadata.is_file() {
-        return Err("not a regular file".to_owned());
-    }
-    let too_large = || format!("larger than {} MiB", limit >> 20);
-    if metadata.len() > limit {
-        return Err(too_large());
-    }
-    // One byte more than is expected, so that the end is found without asking for more memory.
-    let mut content = Vec::with_capacity(usize::try_from(metadata.len() + 1).unwrap_or_default());
-    file.take(limit + 1).read_to_end(&mut content).map_err(words)?;
-    if u64::try_from(content.len()).unwrap_or(u64::MAX) > limit {
-        return Err(too_large());
-    }
-    Ok(content)
 }

@@ -245,7 +245,7 @@ pub(crate) fn policy_or_none(tail: &str) -> Option<Compiled> {
 pub(crate) struct Kept(&'static str);
 
 impl Files for Kept {
-    fn read(&mut self, path: &std::path::Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &std::path::Path) -> Result<Vec<u8>, crate::file::FileError> {
         Shelf.read(path)
     }
 

@@ -231,8 +231,8 @@ fn bearer<'h>(snapshot: &Snapshot, header: &'h [u8]) -> &'h [u8] {
 /// Fetches the keys of the issuer that a token claims, where the policy says that they are fetched.
 ///
 /// # Errors
-/// Why there are none, in words; then the token cannot be verified.
-pub(super) fn fetch_keys(compiled: &mut Compiled, header: &[u8]) -> Result<(), String> {
+/// Why there are none; then the token cannot be verified.
+pub(super) fn fetch_keys(compiled: &mut Compiled, header: &[u8]) -> Result<(), Failure> {
     let snapshot = &compiled.snapshot;
     let token = bearer(snapshot, header.trim_ascii());
     let Some(at) = claimed_issuer(token, &snapshot.issuers) else { return Ok(()) };
@@ -241,9 +241,9 @@ pub(super) fn fetch_keys(compiled: &mut Compiled, header: &[u8]) -> Result<(), S
     };
     let name = snapshot.issuer_names.get(at).map_or("", |name| name);
     let (set, _) =
-        keys::fetch(endpoint, rules.algorithms).map_err(|why| format!("issuer `{name}`: {why}"))?;
+        keys::fetch(endpoint, rules.algorithms).map_err(|why| Failure(format!("issuer `{name}`: {why}")))?;
     if set.is_empty() {
-        return Err(format!("issuer `{name}`: it publishes no usable key; see `tenantauth keys`"));
+        return Err(Failure(format!("issuer `{name}`: it publishes no usable key; see `tenantauth keys`")));
     }
     if let Some(keys) = compiled.keys.get_mut(at) {
         *keys = Some(Arc::new(set));

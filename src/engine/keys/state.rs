@@ -2,8 +2,9 @@
 
 use super::Document;
 use super::document::id_of;
-use crate::engine::state::{read_private, write_whole};
+use crate::engine::state::{StateError, Unusable};
 use crate::fetch::Endpoint;
+use crate::file::{read_private, write_whole};
 use std::path::{Path, PathBuf};
 
 fn file_of(directory: &Path, endpoint: &Endpoint) -> PathBuf {
@@ -11,38 +12,31 @@ fn file_of(directory: &Path, endpoint: &Endpoint) -> PathBuf {
 }
 
 /// Keeps a set for the next start: whole or not at all, for nobody else to write.
-///
-/// # Errors
-/// The reason in words.
 pub(in crate::engine) fn keep(
     directory: &Path,
     endpoint: &Endpoint,
     document: &Document,
-) -> Result<(), String> {
-    write_whole(&file_of(directory, endpoint), &document.to_bytes())
+) -> Result<(), StateError> {
+    let file = file_of(directory, endpoint);
+    let written = write_whole(&file, &document.to_bytes());
+    written.map_err(|why| StateError::NotWritten { file, why, removal: None })
 }
 
 /// The set that was kept for this endpoint. `None` where there is none.
-///
-/// # Errors
-/// What is wrong with the file, in words.
 pub(in crate::engine) fn recall(
     directory: &Path,
     endpoint: &Endpoint,
     now: u64,
-) -> Result<Option<Document>, String> {
+) -> Result<Option<Document>, StateError> {
     let file = file_of(directory, endpoint);
-    let problem = |what: &str| format!("`{}` is not used: {what}", file.display());
-    let Some(bytes) = read_private(&file).map_err(|error| problem(&error))? else { return Ok(None) };
-    let document = Document::from_bytes(&bytes).ok_or_else(|| problem("it is damaged"))?;
-    if !document.is_of(endpoint) {
-        return Err(problem("it holds the keys of another issuer"));
+    let unusable = |why| Err(StateError::Unusable(file.clone(), why));
+    match read_private(&file).map(|bytes| bytes.map(|bytes| Document::from_bytes(&bytes))) {
+        Err(why) => unusable(why.into()),
+        Ok(None) => Ok(None),
+        Ok(Some(None)) => unusable(Unusable::Damaged),
+        Ok(Some(Some(document))) if !document.is_of(endpoint) => unusable(Unusable::OtherIssuer),
+        Ok(Some(Some(document))) if document.fetched_at > now => unusable(Unusable::FromFuture),
+        Ok(Some(Some(document))) if !document.is_usable(now) => unusable(Unusable::TooOld),
+        Ok(Some(document)) => Ok(document),
     }
-    if document.fetched_at > now {
-        return Err(problem("it was written in the future"));
-    }
-    if !document.is_usable(now) {
-        return Err(problem("it is older than 24 hours"));
-    }
-    Ok(Some(document))
 }

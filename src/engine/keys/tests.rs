@@ -44,7 +44,12 @@ impl Worker {
     }
 
     fn finish(&self, outcome: Result<Arc<Document>, String>) -> bool {
-        lock(&self.engine.exchange).note_fetched(&id_of(&endpoint()), outcome)
+        let mut exchange = lock(&self.engine.exchange);
+        match outcome {
+            Ok(document) => exchange.note_fetched(&id_of(&endpoint()), document),
+            Err(error) => return exchange.note_failed(&id_of(&endpoint()), &error),
+        }
+        false
     }
 
     fn held(&self) -> Option<Arc<Document>> {
@@ -418,6 +423,7 @@ fn documents_are_read_as_written_and_in_no_other_way() {
 
 mod on_disk {
     use super::*;
+    use crate::engine::StateError;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
@@ -434,8 +440,8 @@ mod on_disk {
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
         let recall = |now| state::recall(&directory, &endpoint, now);
         assert_eq!(recall(NOW + KEEP - 1), Ok(Some((*document).clone())));
-        let ends = |result: Result<_, String>, end: &str| {
-            let text = result.unwrap_err();
+        let ends = |result: Result<_, StateError>, end: &str| {
+            let text = result.unwrap_err().to_string();
             assert!(text.ends_with(end), "{text}");
         };
         ends(recall(NOW + KEEP), "it is older than 24 hours");

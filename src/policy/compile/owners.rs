@@ -11,6 +11,7 @@ use super::principals::{check_givers, refuse_unknown_accounts};
 use super::{
     compile_grant, compile_restriction, groups_known_to_grants, refuse_repeated_names, warn_of_pattern_groups,
 };
+use crate::file::FileError;
 use crate::policy::diagnostic::{Diagnostic, Path, Place, Problems};
 use crate::policy::document::limits::{MAX_NETWORKS, refuse_slow_rules};
 use crate::policy::document::{Document, RestrictionEntry};
@@ -66,6 +67,9 @@ struct Judgement {
 
 /// Which documents are judged now, and what stands for the others until their turn comes: what many owners bring at once
 /// must not keep anybody's change waiting.
+///
+/// The engine does not use turns yet and judges all documents at once ([`Turn::ALL`]): while one waits, a restriction of its
+/// owner may lose its meaning to a change of the platform's, and an owner who writes again and again keeps others waiting.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'t> {
     /// The policy in force, and what became of the owners' documents in it. What it has of an owner is taken over where
@@ -107,12 +111,12 @@ impl Context {
     fn of_judgement(
         &self,
         entry: &OwnerEntry,
-        newest: &Result<Vec<u8>, String>,
+        newest: &Result<Vec<u8>, FileError>,
         last: Option<&[u8]>,
     ) -> Sha256 {
         let newest = match newest {
             Ok(content) => format!("{:?}", Sha256::of(content)),
-            Err(error) => error.clone(),
+            Err(error) => error.to_string(),
         };
         let last = last.map(Sha256::of);
         Sha256::of(format!("{:?}{}{newest}{last:?}", self.of_rules(entry), self.others).as_bytes())
@@ -410,7 +414,7 @@ impl Adder<'_> {
             }
             Err(error) => {
                 let mut problems = Problems::of(&file);
-                let help = if error.starts_with("no such file") {
+                let help = if error.is_missing() {
                     "an owner without rules has the document `{}`"
                 } else {
                     "it must be a file of at most 1 MiB in the policy's directory that nginx's worker user may read"

@@ -1,10 +1,11 @@
 //! Files that have to lie inside a directory: opened so that no file outside of it is, and what was checked is read.
 
-use super::words;
+use crate::file::FileError;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -15,45 +16,43 @@ const MAX_LINKS: u32 = 40;
 /// Opens what lies beneath a directory, and no link at the end of the path: of one it says [`Errno::LOOP`].
 type Open = fn(&OwnedFd, &Path) -> Result<OwnedFd, Errno>;
 
+impl From<Errno> for FileError {
+    fn from(error: Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
 /// Opens a file inside a directory for reading. Links are followed, as long as they lead to something inside.
 ///
 /// `path`: relative to `directory`. `own_name`: what the file must be called in the end, where that matters; a mounted
 /// volume's `team-a.yaml -> ..data/team-a.yaml` is, `team-a.yaml -> team-b.yaml` is not. What was opened may be no
 /// regular file, and nothing waits for a FIFO's writer.
-///
-/// # Errors
-/// The reason in words.
-pub(super) fn open(directory: &Path, path: &Path, own_name: Option<&OsStr>) -> Result<File, String> {
+pub(super) fn open(directory: &Path, path: &Path, own_name: Option<&OsStr>) -> Result<File, FileError> {
     open_by(open_beneath, directory, path, own_name)
 }
 
-fn open_by(open: Open, directory: &Path, path: &Path, own_name: Option<&OsStr>) -> Result<File, String> {
-    let in_words = |error: Errno| words(error.into());
+fn open_by(open: Open, directory: &Path, path: &Path, own_name: Option<&OsStr>) -> Result<File, FileError> {
     let opening = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = openat(CWD, directory, opening, Mode::empty()).map_err(in_words)?;
+    let root = openat(CWD, directory, opening, Mode::empty())?;
     let mut path = PathBuf::from(path);
     let mut target: Option<PathBuf> = None;
     for _ in 0..=MAX_LINKS {
         match open(&root, &path) {
             Ok(file) if own_name.is_none_or(|own| path.file_name() == Some(own)) => return Ok(file.into()),
             Ok(_) => {
-                let name = path.file_name().unwrap_or_default().display();
-                return Err(format!("it leads to `{name}`, and may lead only to a file of its own name"));
+                return Err(FileError::OtherName(path.file_name().unwrap_or_default().into()));
             }
             Err(Errno::LOOP) => {
-                let link = readlinkat(&root, &path, Vec::new()).map_err(in_words)?;
+                let link = readlinkat(&root, &path, Vec::new())?;
                 let link = PathBuf::from(OsString::from_vec(link.into_bytes()));
                 path = path.parent().unwrap_or(Path::new("")).join(&link);
                 target = Some(link);
             }
-            Err(Errno::XDEV) => {
-                let to = target.map(|target| format!(", to `{}`", target.display())).unwrap_or_default();
-                return Err(format!("it leads out of the directory{to}"));
-            }
-            Err(error) => return Err(in_words(error)),
+            Err(Errno::XDEV) => return Err(FileError::Outside(target)),
+            Err(error) => return Err(error.into()),
         }
     }
-    Err(in_words(Errno::LOOP))
+    Err(Errno::LOOP.into())
 }
 
 /// Lets the kernel see to it that nothing outside is opened (openat2(2), Linux 5.6 and later).

@@ -2,6 +2,7 @@
 
 use super::packed::Packed;
 use super::{DOCUMENT, MAX_BYTES, OWNERS, base_of, failed, owner_path};
+use crate::file::FileError;
 use crate::policy::{Files, Outcome, OwnerText, compile};
 use crate::token::digest::sha256_hex;
 use std::ffi::OsStr;
@@ -201,9 +202,9 @@ impl Bundle {
 }
 
 impl Files for Bundle {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         let base = self.document().map(base_of).unwrap_or_default();
-        self.find(&base.join(path)).ok_or_else(|| "not kept".to_owned())
+        self.find(&base.join(path)).ok_or(FileError::NotKept)
     }
 
     /// What was good stays good: there is no newer version here.
@@ -213,7 +214,7 @@ impl Files for Bundle {
         let content = self.find(&path);
         Some(OwnerText {
             file: path.display().to_string(),
-            current: content.clone().ok_or_else(|| "not kept".to_owned()),
+            current: content.clone().ok_or(FileError::NotKept),
             last_good: content,
         })
     }

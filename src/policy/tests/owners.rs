@@ -3,12 +3,14 @@
 use super::*;
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, decide};
+use crate::file::FileError;
 use crate::policy::{OwnerOutcome, OwnerState, OwnerText};
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::{TenantList, TenantPattern};
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::io;
 use std::time::Instant;
 
 /// A directory of owners' documents in memory: the newest version, and the one that was used last.
@@ -27,7 +29,7 @@ impl Directory {
 }
 
 impl Files for Directory {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, String> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         Shelf.read(path)
     }
 
@@ -35,7 +37,7 @@ impl Files for Directory {
         let (newest, last) = self.0.get(name).cloned().unwrap_or_default();
         Some(OwnerText {
             file: format!("owners.d/{name}.yaml"),
-            current: newest.map(String::into_bytes).ok_or_else(|| "no such file or directory".to_owned()),
+            current: newest.map(String::into_bytes).ok_or_else(|| io::Error::from_raw_os_error(2).into()),
             last_good: last.map(String::into_bytes),
         })
     }
