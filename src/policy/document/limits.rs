@@ -12,6 +12,8 @@ use crate::policy::reader::At;
 use crate::tenant::TenantPattern;
 use std::collections::{HashMap, HashSet};
 
+/// The most pairs of a group and a tenant that a document's rules name together.
+pub(super) const MAX_PAIRS: usize = 100_000;
 /// The most patterns of a document with a `*` before their end: each is compared with every tenant that begins like it.
 const MAX_INNER: usize = 8;
 /// The most patterns that end in their only `*` and that one tenant matches.
@@ -44,8 +46,19 @@ impl<'d> Rule<'d> {
     }
 }
 
-/// Refuses an owner's document whose rules would make decisions slow.
+/// How many pairs of a group and a tenant the rules of a document name: what they are found by holds each of them.
+pub(super) fn pairs(document: &Document) -> usize {
+    let grants = document.grants.iter().map(|rule| rule.groups.len().saturating_mul(rule.tenants.len()));
+    let bound = document.restrictions.iter().map(|rule| rule.groups.len().saturating_mul(rule.tenants.len()));
+    grants.chain(bound).fold(0, usize::saturating_add)
+}
+
+/// Refuses an owner's document whose rules would make decisions slow. One that has too many pairs is refused as such, and
+/// to go through billions of them would keep everybody waiting.
 pub(in crate::policy) fn refuse_slow_rules(document: &Document, problems: &mut Problems) {
+    if pairs(document) > MAX_PAIRS {
+        return;
+    }
     let grants: Vec<Rule<'_>> = document.grants.iter().map(Rule::of_grant).collect();
     let restrictions: Vec<Rule<'_>> = document.restrictions.iter().map(Rule::of_restriction).collect();
     refuse_inner_patterns(grants.iter().chain(&restrictions), problems);

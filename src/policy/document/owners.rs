@@ -1,5 +1,6 @@
 //! The bounds of owners, and the documents that they write.
 
+use super::limits::{MAX_PAIRS, pairs};
 use super::rules::{read_scopes, read_tenants};
 use super::{Document, required};
 use crate::policy::diagnostic::{Path, Problems};
@@ -14,9 +15,6 @@ pub(in crate::policy) const KNOWN: [&str; 3] = ["tenants", "scopes", "contact"];
 pub(in crate::policy) const DOCUMENT: [&str; 5] = ["version", "grants", "networks", "restrictions", "tests"];
 /// The most grants, restrictions, networks and tests that an owner's document holds together.
 const MAX_ENTRIES: usize = 10_000;
-
-/// The most pairs of a group and a tenant that its rules name together.
-const MAX_PAIRS: usize = 100_000;
 
 /// Somebody to whom tenants were given, as the platform's document says.
 #[derive(Debug)]
@@ -86,10 +84,7 @@ pub(in crate::policy) fn read_document(root: &Node, problems: &mut Problems) -> 
     document.networks = super::read_networks(&fields, problems);
     document.restrictions = super::read_restrictions(&fields, problems);
     document.cases = super::read_cases(&fields, problems);
-    // What rules are found by holds each tenant with each group.
-    let grants = document.grants.iter().map(|rule| rule.groups.len().saturating_mul(rule.tenants.len()));
-    let bound = document.restrictions.iter().map(|rule| rule.groups.len().saturating_mul(rule.tenants.len()));
-    let pairs = grants.chain(bound).fold(0_usize, usize::saturating_add);
+    let pairs = pairs(&document);
     if pairs > MAX_PAIRS {
         problems
             .error(

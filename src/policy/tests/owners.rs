@@ -255,6 +255,26 @@ fn no_document_takes_more_than_its_length() {
     }
 }
 
+/// A document that is refused for its pairs of group and tenant is not walked pair by pair.
+#[test]
+fn a_document_of_too_many_pairs_is_refused_without_counting_them() {
+    let list =
+        |count: usize, item: &str| (0..count).map(|n| format!("{item}{n}")).collect::<Vec<_>>().join(", ");
+    let timed = |tenants: usize| {
+        let document = format!(
+            "grants: [{{ groups: [{}], tenants: [{}] }}]\n",
+            list(5000, "g"),
+            list(tenants, "team-a-")
+        );
+        let started = Instant::now();
+        let (_, owners) = both(&Directory::with("team-a", &document));
+        (owners[0].state, started.elapsed(), document.len())
+    };
+    let (within, beyond) = (timed(20), timed(5000));
+    assert_eq!((within.0, beyond.0), (OwnerState::Current, OwnerState::Unavailable));
+    assert!(beyond.1 < within.1 * 5, "{within:?} {beyond:?}");
+}
+
 /// Rules that were good before there were these bounds stay in force until they change.
 #[test]
 fn what_was_good_once_stays_whatever_it_costs() {
