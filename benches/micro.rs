@@ -34,7 +34,7 @@ use support::workspace::Workspace;
 use tenantauth::audit::PrincipalMembers;
 use tenantauth::client_ip::{ClientIp, cookie};
 use tenantauth::decision::{AccessRequest, Caller, decide};
-use tenantauth::engine::{Engine, Incoming, Inherited, Options, Readiness, Server, unix_now};
+use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, unix_now};
 use tenantauth::policy::snapshot::GroupId;
 use tenantauth::policy::{self, Compiled, Files};
 use tenantauth::route::{Route, route};
@@ -232,17 +232,17 @@ fn typical_request(engine: &Engine) -> impl FnMut() -> bool + '_ {
     let headers: Vec<(String, String)> =
         headers.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
     move || {
-        let incoming = Incoming {
+        let request = Request {
             method: b"GET",
             request_uri: uri.as_bytes(),
             uri: PATH.as_bytes(),
             remote_addr: None,
             peer: b"127.0.0.1",
-            headers: Some(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()))),
             upgrade_is_kept: false,
         };
+        let lines = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         engine
-            .enforce(&server, incoming, |verdict| {
+            .enforce(&server, &request, Some(lines), |verdict| {
                 verdict.decision.is_allow() && !black_box(verdict.record.as_bytes()).is_empty()
             })
             .expect("a policy that needs no $remote_addr")

@@ -7,6 +7,7 @@ pub mod cache;
 pub mod cookie;
 pub mod signature;
 
+use crate::lines::Lines;
 use crate::network::NetworkSet;
 use crate::reason::Reason;
 use cache::VerifiedCookieCache;
@@ -138,10 +139,8 @@ pub struct Evidence<'a> {
     pub remote_addr: &'a [u8],
     /// The peer of the TCP connection (`$realip_remote_addr`). `unix:` is no address.
     pub peer: &'a [u8],
-    /// The value of the source's header, where there is one line of it.
-    pub header: Option<&'a [u8]>,
-    /// How many lines of the source's header there are.
-    pub header_lines: u32,
+    /// The source's header.
+    pub header: Lines<&'a [u8]>,
 }
 
 /// The client address of a request.
@@ -176,10 +175,9 @@ pub fn resolve(
             if !connection_address(evidence.peer).is_ok_and(|peer| trusted_peers.contains(peer.addr())) {
                 return Err(Reason::IpMissing);
             }
-            match (evidence.header_lines, evidence.header.map(<[u8]>::trim_ascii)) {
-                (2.., _) => Err(Reason::IpDuplicate),
-                (0, _) | (_, None | Some(b"")) => Err(Reason::IpMissing),
-                (1, Some(value)) => ClientIp::parse(value),
+            match evidence.header.at_most_one(Reason::IpDuplicate)?.map(<[u8]>::trim_ascii) {
+                None | Some(b"") => Err(Reason::IpMissing),
+                Some(value) => ClientIp::parse(value),
             }
         }
     }

@@ -4,6 +4,8 @@
 //! [`Engine::enforce`], which reads no file and waits for nobody; policies are read, compiled, replaced and
 //! released by the engine's own thread (`reload`).
 
+mod checks;
+mod credential;
 mod fetched;
 pub(crate) mod headers;
 mod keys;
@@ -13,24 +15,26 @@ mod rewrite;
 mod sharing;
 mod state;
 mod status;
+mod verdict;
 
 pub use keys::Shared;
-pub use request::{Incoming, Needs, Request, Server, Verdict, is_allowed_again, undecided};
+pub use request::{Needs, Request, Server};
 pub use rewrite::{Rewrite, Upgrade};
 pub use sharing::LAST_GOOD;
+pub use verdict::{Verdict, is_allowed_again, undecided};
 
 use crate::audit::{Clock, Text};
 use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::metrics::Gauges;
 use crate::policy::diagnostic::{Diagnostic, Severity, WarningKind};
-use crate::policy::snapshot::Held;
 use crate::policy::store::InForce;
 use crate::policy::{Compiled, OwnerOutcome, OwnerState};
 use crate::token::cache::TokenCache;
 use crate::token::keys::KeySet;
 use crate::token::service::ServiceTokenCache;
 use arc_swap::{ArcSwapOption, Guard};
+use credential::{Resolved, ResolvedService};
 use headers::HeaderNames;
 use keys::Exchange;
 use reload::Task;
@@ -150,26 +154,6 @@ impl Live {
             ..*self
         }
     }
-}
-
-/// What a verified token means in one snapshot.
-#[derive(Debug)]
-struct Resolved {
-    serial: u32,
-    held: Held,
-    /// The token or its principal is revoked.
-    revoked: bool,
-    members: crate::audit::PrincipalMembers,
-}
-
-/// What a service token means in one snapshot.
-#[derive(Debug)]
-struct ResolvedService {
-    /// The account's position in the snapshot.
-    account: usize,
-    /// The token or the account is revoked.
-    revoked: bool,
-    members: crate::audit::PrincipalMembers,
 }
 
 /// What only the event loop uses. The lock is never contended; it is what makes an engine shareable.

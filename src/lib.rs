@@ -13,6 +13,7 @@ pub mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod grafana_gateway;
+pub(crate) mod lines;
 #[cfg(any(feature = "module", feature = "vendored"))]
 pub mod lua;
 pub mod metrics;

@@ -2,6 +2,8 @@
 //!
 //! Denials are return values. An `Err` from here is a mistake of our own Lua code, and costs a traceback.
 
+#[cfg(feature = "vendored")]
+mod by_value;
 mod decide;
 pub(crate) mod ffi;
 mod gateway;
@@ -9,14 +11,14 @@ mod shared_dict;
 
 use crate::connection::Connection;
 use crate::engine::{
-    Engine, Incoming, Inherited, LAST_GOOD, Level, Options, Rewrite, Server, Shared, is_allowed_again,
-    of_no_engine, undecided, unix_now,
+    Engine, Inherited, LAST_GOOD, Level, Options, Readiness, Request, Rewrite, Server, Shared,
+    is_allowed_again, of_no_engine, undecided, unix_now,
 };
-use crate::metrics::exposition;
+use crate::metrics::{SUM_KEY, TALLY_KEY, Tally, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
-use decide::{Outcome, decide, number_of, rewrite_of, server};
+use decide::{Cookies, NEEDS_REMOTE_ADDR, number_of, rewrite_of, server};
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,11 +74,27 @@ fn engine() -> Option<&'static Arc<Engine>> {
 fn native(lua: &Lua) -> Result<Table> {
     let native = lua.create_table()?;
     native.set("version", env!("CARGO_PKG_VERSION"))?;
+    add_constants(&native)?;
     add_lifecycle(lua, &native)?;
     add_decisions(lua, &native)?;
     add_exposition(lua, &native)?;
     gateway::add(lua, &native)?;
     Ok(native)
+}
+
+/// What the Lua code compares answers with, and the keys of its counters.
+fn add_constants(native: &Table) -> Result<()> {
+    native.set("REASONS", Tally::REASONS)?;
+    native.set("GRANTED", Reason::Granted as u8)?;
+    native.set("BUCKETS", Tally::BUCKETS)?;
+    native.set("TALLY_KEY", TALLY_KEY)?;
+    native.set("SUM_KEY", SUM_KEY)?;
+    native.set("NEEDS_REMOTE_ADDR", NEEDS_REMOTE_ADDR)?;
+    native.set("REMOVE_COOKIES", Cookies::Remove as u8)?;
+    native.set("SET_COOKIES", Cookies::Set as u8)?;
+    native.set("LEAVE_ALL", Cookies::LeaveAll as u8)?;
+    native.set("LOADING", Readiness::Loading as u8)?;
+    native.set("READY", Readiness::Ready as u8)
 }
 
 /// Start and state of this worker's engine.
@@ -112,7 +130,9 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
     native.set("claim_warning", lua.create_function(|_, ()| Ok(!WARNED.swap(true, Ordering::Relaxed)))?)?;
     native.set(
         "readiness",
-        lua.create_function(|_, ()| Ok(engine().map_or(1, |engine| engine.readiness() as u8)))?,
+        lua.create_function(|_, ()| {
+            Ok(engine().map_or(Readiness::NoPolicy, |engine| engine.readiness()) as u8)
+        })?,
     )?;
     native.set(
         "next_message",
@@ -204,14 +224,6 @@ fn start(options: Options, dict: String, inherited: Inherited) -> (Option<bool>,
     }
 }
 
-/// The values of `native.decide`, in their order: server, header names and values in turns (nil where they were
-/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer, whether nginx has a copy of `Upgrade`.
-type DecideArguments =
-    (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString, bool);
-
-/// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set, lines to remove.
-type DecideAnswer = (i64, u64, usize, BString, Option<String>, u8, BString, Vec<u16>);
-
 /// The backends of a list with commas.
 fn backends_of(names: &str) -> BackendSet {
     names.split(',').filter_map(Backend::from_name).collect()
@@ -235,13 +247,11 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
         )?,
     )?;
     native.set("address", ffi::address())?;
-    native.set("max_headers", ffi::MAX_HEADERS)?;
-    native.set("request_size", size_of::<ffi::Request>())?;
-    native.set("answer_size", size_of::<ffi::Answer>())?;
-    native.set(
-        "decide",
-        lua.create_function(|_, arguments: DecideArguments| Ok(decide_by_value(&arguments)))?,
-    )?;
+    for (name, number) in ffi::LAYOUT {
+        native.set(name, number)?;
+    }
+    #[cfg(feature = "vendored")]
+    by_value::add(lua, native)?;
     native.set(
         "rewrite_of",
         lua.create_function(|_, code: i64| {
@@ -263,12 +273,14 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
         lua.create_function(
             |_, (number, method, request_uri, peer): (usize, LuaString, LuaString, LuaString)| {
                 let backends = server(number).map_or(BackendSet::ALL, |server| server.backends);
-                let (method, uri, peer) = (method.as_bytes(), request_uri.as_bytes(), peer.as_bytes());
+                let (method, request_uri, peer) =
+                    (method.as_bytes(), request_uri.as_bytes(), peer.as_bytes());
+                let request =
+                    Request { method: &method, request_uri: &request_uri, peer: &peer, ..Request::default() };
                 let (code, record, passes) = match engine() {
-                    Some(engine) => engine.internal_error(backends, &method, &uri, &peer),
+                    Some(engine) => engine.internal_error(backends, &request),
                     None => {
-                        let reason = Reason::InternalError;
-                        let (code, record) = undecided(reason, false, backends, &method, &uri, &peer);
+                        let (code, record) = undecided(Reason::InternalError, false, backends, &request);
                         (code, record, false)
                     }
                 };
@@ -308,29 +320,6 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
             Ok((reason.status(), reason.sentence()))
         })?,
     )
-}
-
-/// One request by value: what [`ffi`] does by pointer. The reference that its tests agree with; nginx takes the other
-/// way, which makes no Lua strings.
-fn decide_by_value(arguments: &DecideArguments) -> DecideAnswer {
-    let (server, headers, method, request_uri, uri, remote_addr, peer, upgrade_is_kept) = arguments;
-    let lines = headers.as_ref().map(|headers| {
-        let (lines, _) = headers.as_chunks::<2>();
-        lines.iter().map(|[name, value]| (name.as_slice(), value.as_slice()))
-    });
-    let incoming = Incoming {
-        method: method.as_slice(),
-        request_uri: request_uri.as_slice(),
-        uri: uri.as_slice(),
-        remote_addr: remote_addr.as_ref().map(|address| address.as_slice()),
-        peer: peer.as_slice(),
-        headers: lines,
-        upgrade_is_kept: *upgrade_is_kept,
-    };
-    let mut outcome = Outcome::default();
-    decide(*server, incoming, &mut outcome);
-    let Outcome { code, nanoseconds, bucket, record, tenants, cookies_to, cookies, removed } = outcome;
-    (code, nanoseconds, bucket, record.as_bytes().into(), tenants, cookies_to as u8, cookies.into(), removed)
 }
 
 fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {

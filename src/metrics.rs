@@ -31,10 +31,11 @@ pub const BUCKETS: [u64; 16] = [
 ];
 
 /// What the token cache had to say about a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CacheUse {
     /// The request did not come to its token.
+    #[default]
     Unused,
     /// The token had been verified before.
     Hit,
@@ -88,6 +89,12 @@ impl IpSource {
 const NONE: u8 = 0;
 
 impl Tally {
+    /// How many values a part of a code takes; the lowest is the reason.
+    pub const REASONS: u64 = 1 << Self::PART_BITS;
+    /// How many values the bucket takes in the key of a counter.
+    pub const BUCKETS: u64 = 32;
+    const PART_BITS: u32 = 7;
+
     /// The tally of a decision that no request facts go with.
     ///
     /// `shadow_mode`: the whole gateway only records, and allowed the request whatever the decision.
@@ -121,7 +128,7 @@ impl Tally {
         ]
         .iter()
         .rev()
-        .fold(0, |code, part| code << 7 | u64::from(*part & 0x7f))
+        .fold(0, |code, part| code << Self::PART_BITS | u64::from(*part) % Self::REASONS)
     }
 
     /// The same with a sign, as Lua's side takes it. What could not be written so would be no allowance.
@@ -131,7 +138,9 @@ impl Tally {
 
     /// The keys of the counters that a code adds one to.
     pub fn counters_of(code: u64) -> Vec<String> {
-        let part = |number: u32| usize::try_from(code >> (7 * number) & 0x7f).unwrap_or_default();
+        let part = |number: u32| {
+            usize::try_from((code >> (Self::PART_BITS * number)) % Self::REASONS).unwrap_or_default()
+        };
         let reason_at = |number: usize| Reason::ALL.get(number).copied();
         let reason = reason_at(part(0)).unwrap_or(Reason::InternalError);
         let backend = part(2)
@@ -236,8 +245,8 @@ const METRICS: [(&str, &str, &str); 17] = [
 const CACHE_ENTRIES: (&str, &str, &str) =
     ("tenantauth_token_cache_entries", "gauge", "Verified tokens kept by the workers.");
 
-/// The key of a counter of requests in the shared dictionary is this and a number: `(code * 32 + bucket) * 2`, and one
-/// more where a record was handed to the log.
+/// The key of a counter of requests in the shared dictionary is this and a number:
+/// `(code * Tally::BUCKETS + bucket) * 2`, and one more where a record was handed to the log.
 pub const TALLY_KEY: &str = "tally:";
 /// Key of the sum of decision times, in nanoseconds.
 pub const SUM_KEY: &str = "duration:sum";
@@ -282,10 +291,10 @@ impl Totals {
     }
 
     fn add_requests(&mut self, slot: u64, value: f64) {
-        for counter in Tally::counters_of(slot >> 6) {
+        for counter in Tally::counters_of(slot / 2 / Tally::BUCKETS) {
             *self.counters.entry(counter).or_default() += value;
         }
-        let bucket = usize::try_from(slot >> 1 & 0x1f).unwrap_or_default();
+        let bucket = usize::try_from(slot / 2 % Tally::BUCKETS).unwrap_or_default();
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             *bucket += value;
         }

@@ -5,6 +5,7 @@
 //! then the claims. The one thing that is read from a token before its signature is which issuer it claims.
 
 pub mod algorithm;
+pub(crate) mod authorization;
 pub mod cache;
 pub mod claims;
 pub mod digest;

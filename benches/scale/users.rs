@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tenantauth::engine::{Engine, Incoming, Inherited, Options, Readiness, Server};
+use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server};
 use tenantauth::scope::{Backend, BackendSet};
 
 /// Everybody's tokens, and the engine that they are shown to.
@@ -66,16 +66,17 @@ impl Users {
         let ask = |token: &str| {
             let lines =
                 [(b"x-scope-orgid".as_slice(), b"tenant1".as_slice()), (b"x-id-token", token.as_bytes())];
-            let incoming = Incoming {
+            let request = Request {
                 method: b"GET",
                 request_uri: uri.as_bytes(),
                 uri: PATH.as_bytes(),
                 remote_addr: None,
                 peer: b"127.0.0.1",
-                headers: Some(lines.into_iter()),
                 upgrade_is_kept: false,
             };
-            let allowed = self.engine.enforce(&server, incoming, |verdict| verdict.decision.is_allow());
+            let lines = Some(lines.into_iter());
+            let allowed =
+                self.engine.enforce(&server, &request, lines, |verdict| verdict.decision.is_allow());
             assert_eq!(allowed, Ok(true), "a user of the policy");
         };
         self.tokens[..count].iter().for_each(|token| ask(token));

@@ -2,10 +2,13 @@
 //!
 //! The lines come as nginx keeps them; most are only looked at by name.
 
+use super::credential::Credential;
 use crate::audit::GrafanaContext;
 use crate::client_ip::Source;
 use crate::connection::Connection;
-use crate::token::service::{Credentials, MAX_HEADER_LEN, PREFIX, holds_token};
+use crate::lines::Lines;
+use crate::token::authorization::Scheme;
+use crate::token::service::{Credentials, candidate, holds_token};
 use smallvec::SmallVec;
 
 /// What a name means whatever the policy says.
@@ -137,6 +140,11 @@ impl HeaderNames {
         }
     }
 
+    /// Whether users' tokens may come in `Authorization`.
+    pub(super) fn has_authorization(&self) -> bool {
+        self.tokens.contains(&true)
+    }
+
     /// What a name in lower case means; `None` for one that means nothing, but perhaps by how it begins.
     #[inline]
     fn get(&self, name: &[u8]) -> Option<&Known> {
@@ -160,40 +168,24 @@ fn number_of(name: &[u8]) -> u8 {
     length.wrapping_mul(67).wrapping_add(first.wrapping_mul(31)).wrapping_add(*last)
 }
 
-/// What a request's header lines say. Values are those of the only line; where there were several, a flag says so.
+/// What a request's header lines say. The default is what is known where nginx's Lua interface did not show all lines.
 #[derive(Debug, Default)]
 pub(super) struct Headers<'a> {
-    pub(super) tenant: Option<&'a [u8]>,
-    pub(super) tenant_repeated: bool,
-    /// The first present of the token headers; or `Authorization`, where it may carry a service token.
-    pub(super) token: Option<&'a [u8]>,
-    pub(super) token_repeated: bool,
-    pub(super) token_is_authorization: bool,
-    pub(super) token_is_service: bool,
-    pub(super) token_is_attended: bool,
+    /// All lines are known, and those that go no further can be removed. Not so where one of them has a name by which
+    /// nginx's Lua module finds nothing: it escapes what HTTP does not allow in a name. nginx drops such lines itself,
+    /// unless it is told not to (`ignore_invalid_headers off`).
+    pub(super) are_whole: bool,
+    pub(super) tenant: Lines<&'a [u8]>,
+    pub(super) credential: Lines<Credential<'a>>,
     /// A proxy named its client.
     pub(super) is_forwarded: bool,
     pub(super) cookies: SmallVec<[&'a [u8]; 2]>,
-    pub(super) client_ip: Option<&'a [u8]>,
-    pub(super) client_ip_repeated: bool,
+    pub(super) client_ip: Lines<&'a [u8]>,
     pub(super) connection: Connection,
-    pub(super) upgrade: Option<&'a [u8]>,
+    pub(super) upgrade: Lines<&'a [u8]>,
     pub(super) grafana: GrafanaContext<'a>,
     /// The lines that go no further, by their number; all lines of their name go with them.
     pub(super) removed: SmallVec<[u16; 16]>,
-    /// One of them has a name by which nginx's Lua module cannot remove it: it escapes what HTTP does not allow in a
-    /// name, and then finds none that is called so. nginx drops such lines itself, unless it is told not to
-    /// (`ignore_invalid_headers off`).
-    pub(super) unremovable: bool,
-}
-
-/// What an `Authorization` header may carry of a service account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Service {
-    /// `Bearer` with a service token.
-    Bearer,
-    /// `Basic` with whatever.
-    Basic,
 }
 
 impl<'a> Headers<'a> {
@@ -205,35 +197,36 @@ impl<'a> Headers<'a> {
     ) -> Self {
         let mut read = Self::default();
         let mut tokens: SmallVec<[Option<&'a [u8]>; 4]> = SmallVec::from_elem(None, names.tokens.len());
-        let mut authorization: Option<(u16, &'a [u8], Service)> = None;
+        let mut authorization: Option<(u16, &'a [u8], Scheme<'a>)> = None;
         let mut authorizations = 0_u32;
+        let mut repeated = false;
+        let mut are_whole = true;
         let mut person = false;
         let is_kept = |name: &[u8]| forwarded.iter().any(|kept| **kept == *name);
         for (number, (name, value)) in (0_u16..).zip(lines) {
             let Some(known) = names.get(name) else {
                 if tunes_a_backend(name) && !is_kept(name) {
                     read.removed.push(number);
-                    read.unremovable |= !name.iter().copied().all(is_in_names);
+                    are_whole &= name.iter().copied().all(is_in_names);
                 }
                 continue;
             };
             if let Some(slot) = known.token.and_then(|place| tokens.get_mut(place)) {
-                read.token_repeated |= slot.is_some();
+                repeated |= slot.is_some();
                 *slot = Some(value);
             }
             let mut is_service = false;
             if known.role == Role::Authorization {
                 authorizations += 1;
-                if let Some(found) = service_scheme(value) {
-                    authorization = Some((number, value, found));
+                if let Some(scheme) = candidate(value) {
+                    authorization = Some((number, value, scheme));
                 }
                 // A service token is ours, however it is written: no backend ever sees it, whatever is forwarded.
                 is_service = !forwarded.is_empty() && holds_token(value);
             }
             let is_forwarded = is_kept(name) && !is_service;
             if known.is_client_ip {
-                read.client_ip_repeated |= read.client_ip.is_some();
-                read.client_ip = Some(value);
+                read.client_ip.add(value);
             }
             let goes = if known.token.is_some() {
                 !is_forwarded
@@ -241,8 +234,7 @@ impl<'a> Headers<'a> {
                 match known.role {
                     Role::Other => tunes_a_backend(name) && !is_forwarded,
                     Role::Tenant => {
-                        read.tenant_repeated |= read.tenant.is_some();
-                        read.tenant = Some(value);
+                        read.tenant.add(value);
                         false
                     }
                     Role::Cookie => {
@@ -254,8 +246,7 @@ impl<'a> Headers<'a> {
                         false
                     }
                     Role::Upgrade => {
-                        // A second line makes it something that no route knows.
-                        read.upgrade = Some(if read.upgrade.is_some() { b"," } else { value });
+                        read.upgrade.add(value);
                         false
                     }
                     Role::User => {
@@ -282,27 +273,29 @@ impl<'a> Headers<'a> {
         // The first present token header counts, even if empty or broken.
         let is_authorization = |place: usize| names.tokens.get(place) == Some(&true);
         let mut present = tokens.iter().enumerate().filter_map(|(place, value)| Some((place, (*value)?)));
-        if let Some((place, value)) = present.next() {
-            read.token = Some(value);
-            read.token_is_authorization = is_authorization(place);
-        }
+        let mut credential =
+            present.next().map(|(place, token)| Credential::User { token, bearer: is_authorization(place) });
         // A token header that is not the Authorization of a service token.
         let others =
             tokens.iter().enumerate().any(|(place, value)| value.is_some() && !is_authorization(place));
         // `Basic` beside a token header may be anything: Grafana can be told to send its own. Alone it is for the
         // engine to say what it is.
         if let Some((number, value, scheme)) = authorization
-            && (scheme == Service::Bearer || !others || Credentials::read(value).is_some())
+            && (matches!(scheme, Scheme::Bearer(_)) || !others || Credentials::read(value).is_some())
         {
-            read.token = Some(value);
-            read.token_is_service = true;
-            read.token_is_attended = others || person;
-            read.token_repeated |= authorizations > 1;
+            credential = Some(Credential::Service { header: value, attended: others || person });
+            repeated |= authorizations > 1;
             // It is ours: no backend ever sees it, whatever is forwarded.
             if !read.removed.contains(&number) {
                 read.removed.push(number);
             }
         }
+        read.are_whole = are_whole;
+        read.credential = match credential {
+            _ if repeated => Lines::Several,
+            Some(credential) => Lines::One(credential),
+            None => Lines::None,
+        };
         read
     }
 }
@@ -330,20 +323,6 @@ fn tunes_a_backend(name: &[u8]) -> bool {
 /// Whether HTTP allows this byte in a header's name, in lower case (RFC 9110, section 5.6.2).
 fn is_in_names(byte: u8) -> bool {
     crate::text::is_token_byte(byte) && !byte.is_ascii_uppercase()
-}
-
-/// Looks only at the beginning: Grafana sends an access token with nearly every request.
-fn service_scheme(value: &[u8]) -> Option<Service> {
-    if value.len() > MAX_HEADER_LEN {
-        return None;
-    }
-    if let Some((scheme, rest)) = value.split_at_checked(7)
-        && scheme.eq_ignore_ascii_case(b"bearer ")
-    {
-        return rest.trim_ascii_start().starts_with(PREFIX.as_bytes()).then_some(Service::Bearer);
-    }
-    let (scheme, _) = value.split_at_checked(6)?;
-    scheme.eq_ignore_ascii_case(b"basic ").then_some(Service::Basic)
 }
 
 #[cfg(any(test, feature = "fuzzing"))]

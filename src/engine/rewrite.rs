@@ -2,8 +2,9 @@
 //! would make a proxy or a backend behind do something else than what was decided.
 
 use super::headers::Headers;
-use super::{Live, Server, since_epoch};
+use super::{Live, Request, Server, since_epoch};
 use crate::connection::Connection;
+use crate::lines::Lines;
 use crate::route;
 
 /// What nginx has to take out. The caller comes again when that is done.
@@ -59,8 +60,6 @@ impl Upgrade {
 
 /// What the `Upgrade` header of a request is, where there is one or `Connection` names more than usual.
 ///
-/// `request`: method, `$request_uri` and `$uri`.
-///
 /// # Errors
 /// What has to be rewritten first. Never of a request that is denied whatever its token says, nor where the whole
 /// gateway only records and changes nothing.
@@ -69,27 +68,27 @@ impl Upgrade {
 pub(super) fn hop_by_hop(
     live: Option<&Live>,
     server: &Server,
-    request: [&[u8]; 3],
-    read: &Headers<'_>,
+    request: &Request<'_>,
+    headers: &Headers<'_>,
 ) -> Result<Upgrade, Rewrite> {
-    let [method, request_uri, uri] = request;
+    let Request { method, request_uri, uri, .. } = *request;
     let is_known = |upgrade| {
         route::route(server.backends, &server.path_prefix, method, request_uri, uri, upgrade).is_ok()
     };
-    let upgrade = match read.upgrade {
-        Some(value) if is_known(Some(value)) => Upgrade::WebSocket,
+    let upgrade = match headers.upgrade {
+        Lines::One(value) if is_known(Some(value)) => Upgrade::WebSocket,
         _ => Upgrade::None,
     };
     let changes = live.is_some_and(|live| !live.compiled.snapshot.is_shadow(since_epoch().as_secs()));
     if !changes || !is_known(upgrade.value()) {
         return Ok(upgrade);
     }
-    let declines_upgrade = read.upgrade.is_some() && upgrade == Upgrade::None;
-    let mut connection = read.connection;
+    let declines_upgrade = headers.upgrade.is_some() && upgrade == Upgrade::None;
+    let mut connection = headers.connection;
     if upgrade == Upgrade::None {
         connection = connection.without_upgrade();
     }
-    let connection = (connection.names_others() || connection != read.connection).then_some(connection);
+    let connection = (connection.names_others() || connection != headers.connection).then_some(connection);
     if connection.is_none() && !declines_upgrade {
         return Ok(upgrade);
     }

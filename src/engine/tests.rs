@@ -123,7 +123,7 @@ impl Site {
         started.elapsed()
     }
 
-    fn wait_for_reason(&self, request: &Request<'_>, wanted: Reason) {
+    fn wait_for_reason(&self, request: &Query<'_>, wanted: Reason) {
         let took = self.wait_for(wanted.name(), |site| site.reason(request) == wanted);
         assert!(took < PROMISED, "{wanted} after {took:?}");
     }
@@ -135,15 +135,15 @@ impl Site {
         assert!(took < PROMISED, "{took:?}");
     }
 
-    fn seen<T>(&self, server: &Server, request: &Request<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
+    fn seen<T>(&self, server: &Server, request: &Query<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
         decided(&self.engine, server, request, look)
     }
 
-    fn reason(&self, request: &Request<'_>) -> Reason {
+    fn reason(&self, request: &Query<'_>) -> Reason {
         self.seen(&loki(), request, |verdict| verdict.decision.reason())
     }
 
-    fn cache(&self, request: &Request<'_>) -> CacheUse {
+    fn cache(&self, request: &Query<'_>) -> CacheUse {
         self.seen(&loki(), request, |verdict| verdict.tally.cache)
     }
 
@@ -170,9 +170,56 @@ impl Site {
     }
 }
 
-/// What the policy in force says of a request whose headers have been read.
-fn decided<T>(engine: &Engine, server: &Server, request: &Request<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
-    engine.decide(engine.live().as_deref(), server, request, &[], look)
+/// One request as these tests vary it. Becomes header lines, which the engine reads as it reads nginx's.
+#[derive(Clone, Copy, Default)]
+struct Query<'a> {
+    method: &'a [u8],
+    request_uri: &'a [u8],
+    uri: &'a [u8],
+    tenant: Option<&'a [u8]>,
+    tenant_repeated: bool,
+    token: Option<&'a [u8]>,
+    token_repeated: bool,
+    /// The token comes in `Authorization`.
+    token_is_authorization: bool,
+    /// All Cookie lines, joined by newlines.
+    cookies: Option<&'a [u8]>,
+    remote_addr: &'a [u8],
+    peer: &'a [u8],
+    headers_truncated: bool,
+}
+
+impl<'a> Query<'a> {
+    fn lines(&self) -> Vec<(&'static [u8], &'a [u8])> {
+        fn add<'a>(
+            lines: &mut Vec<(&'static [u8], &'a [u8])>,
+            name: &'static str,
+            value: Option<&'a [u8]>,
+            repeated: bool,
+        ) {
+            lines.extend(value.map(|value| (name.as_bytes(), value)));
+            if repeated {
+                lines.extend([(name.as_bytes(), b"".as_slice()); 2]);
+            }
+        }
+        let mut lines = Vec::new();
+        add(&mut lines, "x-scope-orgid", self.tenant, self.tenant_repeated);
+        let token = if self.token_is_authorization { "authorization" } else { "x-id-token" };
+        add(&mut lines, token, self.token, self.token_repeated);
+        for line in self.cookies.into_iter().flat_map(|cookies| cookies.split(|byte| *byte == b'\n')) {
+            add(&mut lines, "cookie", Some(line), false);
+        }
+        lines
+    }
+}
+
+/// What the policy in force says of a request.
+fn decided<T>(engine: &Engine, server: &Server, query: &Query<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
+    let Query { method, request_uri, uri, remote_addr, peer, headers_truncated, .. } = *query;
+    let request =
+        Request { method, request_uri, uri, remote_addr: Some(remote_addr), peer, upgrade_is_kept: false };
+    let lines = (!headers_truncated).then(|| query.lines().into_iter());
+    engine.enforce(server, &request, lines, look).expect("nothing to do before")
 }
 
 fn loki() -> Server {
@@ -205,8 +252,8 @@ fn signed(kid: &str, claims: &Value) -> String {
 }
 
 /// A query of tenant `t` that the policy allows.
-fn query(token: &str) -> Request<'_> {
-    Request {
+fn query(token: &str) -> Query<'_> {
+    Query {
         method: b"GET",
         request_uri: b"/loki/api/v1/query?query=%7Bx%3D%22y%22%7D",
         uri: b"/loki/api/v1/query",
@@ -214,7 +261,7 @@ fn query(token: &str) -> Request<'_> {
         token: Some(token.as_bytes()),
         remote_addr: b"192.0.2.1",
         peer: b"192.0.2.1",
-        ..Request::default()
+        ..Query::default()
     }
 }
 

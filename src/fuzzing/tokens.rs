@@ -191,7 +191,9 @@ pub(super) fn service_token(bytes: &[u8]) -> bool {
     let mut cache = ServiceTokenCache::default();
     for _ in 0..2 {
         let remembered = cache
-            .get_or_insert_with(1, bytes, Reason::TokenMissing, |credentials| credentials.verify(accounts()))
+            .get_or_insert_with(1, bytes, || {
+                Credentials::read(bytes).ok_or(Reason::TokenMissing)?.verify(accounts())
+            })
             .copied();
         assert_eq!(remembered, found.unwrap_or(Err(Reason::TokenMissing)));
         assert_eq!(cache.len(), usize::from(remembered.is_ok()), "only what is an account's is remembered");

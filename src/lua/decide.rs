@@ -2,7 +2,7 @@
 
 use crate::audit::Text;
 use crate::client_ip::cookie::Remaining;
-use crate::engine::{Incoming, Needs, Rewrite, Server, undecided};
+use crate::engine::{Needs, Request, Rewrite, Server, undecided};
 use crate::metrics::bucket_of;
 use crate::reason::Reason;
 use crate::scope::BackendSet;
@@ -47,7 +47,7 @@ pub(super) enum Cookies {
 
 /// What Lua has to do. Kept from request to request, so that nothing is allocated.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(super) struct Answer {
     /// The tally of the decision, whose lowest part is the reason; or what has to be done before, which is negative.
     pub(super) code: i64,
     pub(super) nanoseconds: u64,
@@ -65,7 +65,7 @@ pub(super) struct Outcome {
     pub(super) removed: Vec<u16>,
 }
 
-impl Outcome {
+impl Answer {
     fn clear(&mut self) {
         let Self { code, nanoseconds, bucket, record, tenants, cookies_to, cookies, removed } = self;
         (*code, *nanoseconds, *bucket) = (0, 0, 0);
@@ -76,7 +76,7 @@ impl Outcome {
         removed.clear();
     }
 
-    fn set_unjudged(&mut self, (code, record): (i64, Text), cookies_to: Cookies) {
+    fn set_undecided(&mut self, (code, record): (i64, Text), cookies_to: Cookies) {
         self.clear();
         self.code = code;
         self.record = record;
@@ -106,50 +106,50 @@ pub(super) fn server(number: usize) -> Option<&'static Server> {
 /// Decides one request. A panic is a denial: the worker goes on.
 pub(super) fn decide<'a>(
     number: usize,
-    incoming: Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])>>,
-    outcome: &mut Outcome,
+    request: &Request<'a>,
+    lines: Option<impl Iterator<Item = (&'a [u8], &'a [u8])>>,
+    answer: &mut Answer,
 ) {
     let started = Instant::now();
-    let Incoming { method, request_uri, peer, .. } = incoming;
-    outcome.clear();
+    answer.clear();
     let server = server(number);
     let backends = server.map_or(BackendSet::ALL, |server| server.backends);
     let Some(engine) = super::engine() else {
-        let undecided = undecided(Reason::PolicyUnavailable, false, backends, method, request_uri, peer);
-        return outcome.set_unjudged(undecided, Cookies::Keep);
+        let undecided = undecided(Reason::PolicyUnavailable, false, backends, request);
+        return answer.set_undecided(undecided, Cookies::Keep);
     };
     let answered = server.and_then(|server| {
         guarded(|| {
             #[cfg(test)]
-            tests_panic(request_uri);
-            engine.enforce(server, incoming, |verdict| {
-                outcome.code = verdict.tally.to_code_or_internal_error();
-                swap(&mut outcome.record, verdict.record);
+            tests_panic(request.request_uri);
+            engine.enforce(server, request, lines, |verdict| {
+                answer.code = verdict.tally.to_code_or_internal_error();
+                swap(&mut answer.record, verdict.record);
                 if verdict.tenants_rewritten || verdict.shadow_mode || !verdict.passes() {
-                    outcome.tenants = verdict.tenants.map(ToString::to_string);
+                    answer.tenants = verdict.tenants.map(ToString::to_string);
                 }
-                outcome.cookies_to = match &verdict.cookies {
+                answer.cookies_to = match &verdict.cookies {
                     _ if verdict.shadow_mode => Cookies::LeaveAll,
                     Remaining::Unchanged => Cookies::Keep,
                     Remaining::Nothing => Cookies::Remove,
                     Remaining::Rewritten(rest) => {
-                        outcome.cookies.extend_from_slice(rest);
+                        answer.cookies.extend_from_slice(rest);
                         Cookies::Set
                     }
                 };
-                outcome.removed.extend_from_slice(verdict.removed);
-                outcome.nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                outcome.bucket = bucket_of(outcome.nanoseconds);
+                answer.removed.extend_from_slice(verdict.removed);
+                answer.nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                answer.bucket = bucket_of(answer.nanoseconds);
             })
         })
     });
     match answered {
         Some(Ok(())) => {}
-        Some(Err(Needs::RemoteAddr)) => outcome.code = NEEDS_REMOTE_ADDR,
-        Some(Err(Needs::Rewrite(rewrite))) => outcome.code = NEEDS_REWRITE - i64::from(rewrite.to_number()),
+        Some(Err(Needs::RemoteAddr)) => answer.code = NEEDS_REMOTE_ADDR,
+        Some(Err(Needs::Rewrite(rewrite))) => answer.code = NEEDS_REWRITE - i64::from(rewrite.to_number()),
         None => {
-            let (code, record, passes) = engine.internal_error(backends, method, request_uri, peer);
-            outcome.set_unjudged((code, record), if passes { Cookies::LeaveAll } else { Cookies::Keep });
+            let (code, record, passes) = engine.internal_error(backends, request);
+            answer.set_undecided((code, record), if passes { Cookies::LeaveAll } else { Cookies::Keep });
         }
     }
 }

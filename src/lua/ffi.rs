@@ -3,7 +3,8 @@
 //!
 //! The only unsafe code of tenantauth, earned by measurement: through mlua every text is first made a Lua string, which
 //! alone costs more than the decision (a token has 3 kB, and LuaJIT hashes records of one shape to the same chain).
-//! `native.decide` does the same through mlua and is what the tests hold this entry against.
+//! `native.decide` (`by_value`, built for tests alone) does the same through mlua and is what they hold this entry
+//! against.
 //!
 //! What is relied upon, by `lua/tenantauth/request.lua`, which declares the same structures:
 //!
@@ -14,20 +15,30 @@
 //! - It reads the answer before it calls again, and keeps no pointer from it.
 #![allow(unsafe_code, reason = "the one file of design law 6 that may; each block says why it is sound")]
 
-use super::decide::{Outcome, decide, guarded};
-use crate::engine::Incoming;
+use super::decide::{self, decide, guarded};
+use crate::engine;
 use std::cell::RefCell;
 use std::ffi::c_uint;
+use std::mem::offset_of;
 use std::ptr::{self, NonNull};
 
 /// As many header lines as nginx's Lua interface shows by default. More is a denial: padding could hide a header from
 /// us that still goes upstream.
-pub(super) const MAX_HEADERS: usize = 100;
+const MAX_HEADERS: usize = 100;
+
+/// What Lua holds its declarations against, by the names under which it finds it.
+pub(super) const LAYOUT: [(&str, usize); 5] = [
+    ("max_headers", MAX_HEADERS),
+    ("header_size", size_of::<Header>()),
+    ("request_size", size_of::<Request>()),
+    ("answer_size", size_of::<Answer>()),
+    ("removed_offset", offset_of!(Answer, removed)),
+];
 
 /// A text. A null pointer is none at all.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Text {
+struct Text {
     data: *const u8,
     length: usize,
 }
@@ -36,7 +47,7 @@ pub(super) struct Text {
 /// negative is more than `i32::MAX` here.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NginxText {
+struct NginxText {
     length: c_uint,
     data: *const u8,
 }
@@ -44,7 +55,7 @@ pub(super) struct NginxText {
 /// `ngx_http_lua_ffi_table_elt_t`, likewise: a header line, its name in lower case.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+struct Header {
     name: NginxText,
     value: NginxText,
 }
@@ -52,7 +63,7 @@ pub(super) struct Header {
 /// What Lua fills in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request {
+struct Request {
     server: u32,
     /// Negative where nginx's Lua interface did not show all.
     headers_count: i32,
@@ -69,7 +80,7 @@ pub(super) struct Request {
 /// What Lua reads. Its numbers are doubles, as Lua's are.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Answer {
+struct Answer {
     code: f64,
     nanoseconds: f64,
     bucket: u32,
@@ -83,7 +94,7 @@ pub(super) struct Answer {
 
 thread_local! {
     /// What the answer's pointers point into, until the next call.
-    static OUTCOME: RefCell<Outcome> = RefCell::default();
+    static ANSWER: RefCell<decide::Answer> = RefCell::default();
 }
 
 impl Text {
@@ -122,14 +133,14 @@ pub(super) fn address() -> f64 {
     (enforce as *const ()).addr() as f64
 }
 
-/// What a request says, read where its pointers lead.
+/// What a request says, read where its pointers lead, and its header lines; `None` where not all are there.
 ///
 /// # Safety
 /// Every pointer of the request is null, or good for reading what its length says during `'a`, as the head of this file
 /// says.
-unsafe fn incoming<'a>(
+unsafe fn read<'a>(
     request: &'a Request,
-) -> Incoming<'a, impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a>> {
+) -> (engine::Request<'a>, Option<impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a>>) {
     let text = |text: Text| {
         // SAFETY: the caller's promise for every text of the request.
         unsafe { text.bytes() }
@@ -154,15 +165,15 @@ unsafe fn incoming<'a>(
             unsafe { (line.name.bytes(), line.value.bytes()) }
         })
     });
-    Incoming {
+    let read = engine::Request {
         method: text(request.method).unwrap_or_default(),
         request_uri: text(request.request_uri).unwrap_or_default(),
         uri: text(request.uri).unwrap_or_default(),
         remote_addr: text(request.remote_addr),
         peer: text(request.peer).unwrap_or_default(),
-        headers: lines,
         upgrade_is_kept: request.upgrade_is_kept != 0,
-    }
+    };
+    (read, lines)
 }
 
 /// Decides one request.
@@ -174,7 +185,7 @@ unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
     // SAFETY: the caller's promise: aligned, filled in, and unchanged during the call.
     let request = unsafe { &*request };
     // SAFETY: the caller's promise for the pointers in it.
-    let incoming = unsafe { incoming(request) };
+    let (read, lines) = unsafe { read(request) };
     let server = usize::try_from(request.server).unwrap_or(usize::MAX);
     // SAFETY: the caller's promise: aligned, of any content, and nobody else's during the call.
     let answer = unsafe { &mut *answer };
@@ -182,9 +193,9 @@ unsafe extern "C" fn enforce(request: *const Request, answer: *mut Answer) {
     // code of a decision, and it denies.
     answer.code = f64::NAN;
     let answered = guarded(|| {
-        OUTCOME.with_borrow_mut(|outcome| {
-            decide(server, incoming, outcome);
-            answer.set(outcome);
+        ANSWER.with_borrow_mut(|owned| {
+            decide(server, &read, lines, owned);
+            answer.set(owned);
         });
     });
     if answered.is_none() {
@@ -197,17 +208,17 @@ impl Answer {
         clippy::cast_precision_loss,
         reason = "codes are below 2^47, and no decision takes 2^53 nanoseconds"
     )]
-    fn set(&mut self, outcome: &Outcome) {
-        self.code = outcome.code as f64;
-        self.nanoseconds = outcome.nanoseconds as f64;
-        self.bucket = u32::try_from(outcome.bucket).unwrap_or_default();
-        self.cookies_to = outcome.cookies_to as u32;
-        self.record = Text::of(outcome.record.as_bytes());
-        self.tenants = outcome.tenants.as_ref().map_or(Text::NONE, |tenants| Text::of(tenants.as_bytes()));
-        self.cookies = Text::of(&outcome.cookies);
-        let count = outcome.removed.len().min(MAX_HEADERS);
+    fn set(&mut self, owned: &decide::Answer) {
+        self.code = owned.code as f64;
+        self.nanoseconds = owned.nanoseconds as f64;
+        self.bucket = u32::try_from(owned.bucket).unwrap_or_default();
+        self.cookies_to = owned.cookies_to as u32;
+        self.record = Text::of(owned.record.as_bytes());
+        self.tenants = owned.tenants.as_ref().map_or(Text::NONE, |tenants| Text::of(tenants.as_bytes()));
+        self.cookies = Text::of(&owned.cookies);
+        let count = owned.removed.len().min(MAX_HEADERS);
         self.removed_count = u32::try_from(count).unwrap_or_default();
-        self.removed.iter_mut().zip(&outcome.removed).for_each(|(to, number)| *to = *number);
+        self.removed.iter_mut().zip(&owned.removed).for_each(|(to, number)| *to = *number);
     }
 }
 

@@ -33,18 +33,25 @@ fn embedded_code_compiles_and_every_part_is_embedded() {
     assert_eq!(files, CHUNKS.len() + 1);
 }
 
+/// A name that the native part does not have would be nil to whoever compares with it.
+#[test]
+fn the_lua_code_names_only_what_the_native_part_has() {
+    let lua = lua_with_native();
+    for (_, source) in CHUNKS.into_iter().chain([("init", INIT)]) {
+        for rest in source.split("native.").skip(1) {
+            let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            let name = &rest[..end.unwrap_or(rest.len())];
+            assert!(eval::<bool>(&lua, &format!("return native.{name} ~= nil")), "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_panic_is_an_answer() {
     assert_eq!(decide::guarded(|| 7), Some(7));
     assert_eq!(decide::guarded(|| -> u8 { panic!("deliberate, in a test") }), None);
-    let (code, record) = crate::engine::undecided(
-        Reason::InternalError,
-        false,
-        BackendSet::ALL,
-        b"GET",
-        b"/a?b",
-        b"192.0.2.1",
-    );
+    let request = Request { method: b"GET", request_uri: b"/a?b", peer: b"192.0.2.1", ..Request::default() };
+    let (code, record) = crate::engine::undecided(Reason::InternalError, false, BackendSet::ALL, &request);
     assert_eq!(code % 128, Reason::InternalError as i64);
     assert!(record.to_string().contains(r#","decision":"deny","reason":"internal_error""#), "{record}");
 }

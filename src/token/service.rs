@@ -4,6 +4,7 @@
 //! policy holds only that. It comes in `Authorization`, as `Bearer <token>` or, since many agents know nothing else, as
 //! the password of `Basic` whose user is the account's name (RFC 7617, RFC 6750).
 
+use super::authorization::Scheme;
 use super::digest::Sha256;
 use crate::reason::Reason;
 use base64::Engine as _;
@@ -14,12 +15,12 @@ use std::borrow::Cow;
 use std::num::NonZeroUsize;
 
 /// What a service token begins with.
-pub const PREFIX: &str = "tas_";
+const PREFIX: &str = "tas_";
 /// How many bytes a service token has.
-pub const LENGTH: usize = 47;
+const LENGTH: usize = 47;
 
 /// The longest header value that is looked at, in bytes: no account has a name that would need more.
-pub const MAX_HEADER_LEN: usize = 1024;
+const MAX_HEADER_LEN: usize = 1024;
 /// How many header values a worker remembers: each is some account's.
 const CAPACITY: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
 /// Clients pad or do not.
@@ -47,13 +48,10 @@ pub struct Credentials<'h> {
 impl<'h> Credentials<'h> {
     /// Reads the value of an `Authorization` header: `None` where it carries no service token, whatever else it does.
     pub fn read(header: &'h [u8]) -> Option<Self> {
-        if header.len() > MAX_HEADER_LEN {
-            return None;
-        }
-        if let Some(token) = after_scheme(header, b"bearer ") {
-            return token.starts_with(PREFIX.as_bytes()).then_some(Self { name: None, token: token.into() });
-        }
-        let encoded = after_scheme(header, b"basic ")?;
+        let encoded = match candidate(header)? {
+            Scheme::Bearer(token) => return Self::of_token(token.trim_ascii_end()),
+            Scheme::Basic(encoded) => encoded.trim_ascii_end(),
+        };
         let decoded = BASIC.decode(encoded).ok()?;
         // RFC 7617 section 2: the first colon ends the user's name.
         let colon = decoded.iter().position(|byte| *byte == b':')?;
@@ -97,6 +95,18 @@ impl<'h> Credentials<'h> {
     }
 }
 
+/// What in an `Authorization` header may be a service account's: `Bearer` with the beginning of a service token, or
+/// `Basic` with whatever. Looks only at the beginning: Grafana sends an access token with nearly every request.
+pub fn candidate(header: &[u8]) -> Option<Scheme<'_>> {
+    if header.len() > MAX_HEADER_LEN {
+        return None;
+    }
+    Scheme::read(header).filter(|scheme| match scheme {
+        Scheme::Bearer(token) => token.starts_with(PREFIX.as_bytes()),
+        Scheme::Basic(_) => true,
+    })
+}
+
 /// Whether a header's value holds what looks like a service token, however long it is and whatever stands around: what
 /// no backend is ever to see. A JWT does not: between its dots nothing begins so, but in one of ten million.
 pub fn holds_token(header: &[u8]) -> bool {
@@ -128,13 +138,6 @@ fn is_token(bytes: &[u8]) -> bool {
         })
 }
 
-/// What stands behind a scheme, which ends in a blank and is written here in lower case. Its letter case does not count
-/// (RFC 9110 section 11.1).
-fn after_scheme<'h>(header: &'h [u8], scheme: &[u8]) -> Option<&'h [u8]> {
-    let (found, rest) = header.split_at_checked(scheme.len())?;
-    found.eq_ignore_ascii_case(scheme).then(|| rest.trim_ascii())
-}
-
 /// Header values that one worker knows to be service accounts', so that each token is hashed once: bounded, least
 /// recently used out first. What is not an account's is never remembered, so requests cannot fill it.
 ///
@@ -159,22 +162,19 @@ impl<R> ServiceTokenCache<R> {
     /// `serial`: of the snapshot; what was remembered of another one is forgotten.
     ///
     /// # Errors
-    /// What `make` failed with; nothing is then kept. `not_service` where the header carries no service token.
+    /// What `make` failed with; nothing is then kept.
     pub fn get_or_insert_with(
         &mut self,
         serial: u32,
         header: &[u8],
-        not_service: Reason,
-        make: impl FnOnce(&Credentials<'_>) -> Result<R, Reason>,
+        make: impl FnOnce() -> Result<R, Reason>,
     ) -> Result<&R, Reason> {
         if self.serial != serial {
             self.entries.clear();
             self.serial = serial;
         }
         if self.entries.get(header).is_none() {
-            let credentials = Credentials::read(header).ok_or(not_service)?;
-            let made = make(&credentials)?;
-            self.entries.put(header.into(), made);
+            self.entries.put(header.into(), make()?);
         }
         // Found or put just now, so it is the most recently used.
         self.entries.peek_mru().map(|(_, kept)| kept).ok_or(Reason::InternalError)

@@ -9,7 +9,7 @@
     reason = "built for tests and fuzzing alone"
 )]
 
-use super::{HeaderNames, Headers, Source};
+use super::{Credential, HeaderNames, Headers, Lines, Source};
 use crate::token::service::{Credentials, holds_token};
 
 /// A header line: its name in lower case, and its value.
@@ -147,21 +147,16 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
     };
 
     // === What is there once, or is known to be there more than once
-    let tenants = of("x-scope-orgid");
-    equal("the tenant", (read.tenant, read.tenant_repeated), (tenants.last().copied(), tenants.len() > 1))?;
-    let addresses = plan.client_ip.map(of).unwrap_or_default();
-    equal(
-        "the client's address",
-        (read.client_ip, read.client_ip_repeated),
-        (addresses.last().copied(), addresses.len() > 1),
-    )?;
-    equal("the cookies", read.cookies.to_vec(), of("cookie"))?;
-    let upgrade = match &*of("upgrade") {
-        [] => None,
-        [only] => Some(*only),
-        _ => Some(&b","[..]),
+    let single = |values: Vec<_>| match *values {
+        [] => Lines::None,
+        [only] => Lines::One(only),
+        _ => Lines::Several,
     };
-    equal("the upgrade", read.upgrade, upgrade)?;
+    equal("the tenant", read.tenant, single(of("x-scope-orgid")))?;
+    let addresses = plan.client_ip.map(of).unwrap_or_default();
+    equal("the client's address", read.client_ip, single(addresses))?;
+    equal("the cookies", read.cookies.to_vec(), of("cookie"))?;
+    equal("the upgrade", read.upgrade, single(of("upgrade")))?;
     let connection = of("connection").join(&b',').to_ascii_lowercase();
     let connection: Vec<&[u8]> = connection
         .split(|byte| *byte == b',')
@@ -190,16 +185,21 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
         authorizations.iter().rfind(|number| is_bearer(value_of(number)) || is_basic(value_of(number)));
     let is_service = |value: &[u8]| is_bearer(value) || !others || Credentials::read(value).is_some();
     let service = candidate.filter(|number| is_service(value_of(number)));
-    equal("whether it is a service token", read.token_is_service, service.is_some())?;
-    let user = first.and_then(|name| of(name).last().copied());
-    equal("the token", read.token, service.map(value_of).or(user))?;
-    equal("whether it is Authorization", read.token_is_authorization, first == Some(&"Authorization"))?;
-    let attended = service.is_some() && (others || !of("x-grafana-user").is_empty());
-    equal("who is behind it", read.token_is_attended, attended)?;
     equal("whether a proxy names its client", read.is_forwarded, !of("x-forwarded-for").is_empty())?;
     let repeated =
         plan.tokens.iter().any(|name| of(name).len() > 1) || (service.is_some() && authorizations.len() > 1);
-    equal("whether it is repeated", read.token_repeated, repeated)?;
+    let credential = match (service, first) {
+        _ if repeated => Lines::Several,
+        (Some(number), _) => {
+            let attended = others || !of("x-grafana-user").is_empty();
+            Lines::One(Credential::Service { header: value_of(number), attended })
+        }
+        (None, Some(name)) => {
+            Lines::One(Credential::User { token: of(name)[0], bearer: *name == "Authorization" })
+        }
+        (None, None) => Lines::None,
+    };
+    equal("the credential", read.credential, credential)?;
 
     // === What goes no further
     let mut gone: Vec<usize> = read.removed.iter().map(|number| usize::from(*number)).collect();
@@ -216,7 +216,7 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
     let unremovable = expected
         .iter()
         .any(|number| named(number).iter().any(|byte| escaped(byte) || byte.is_ascii_uppercase()));
-    equal("whether all of them can be removed", read.unremovable, unremovable)?;
+    equal("whether all of them can be removed", read.are_whole, !unremovable)?;
     // Lines are removed by their name, all of it: no service token is left in one that goes on.
     let left = lines.iter().filter(|(name, _)| gone.iter().all(|number| lines[*number].0 != *name));
     for (_, value) in left.filter(|(name, _)| *name == b"authorization") {
@@ -224,7 +224,7 @@ pub(crate) fn agrees(plan: &Plan, lines: &[Line<'_>]) -> Result<bool, String> {
         equal("what is left of a service token", has_service_token(&text), false)?;
         equal("what is left of a service account", Credentials::read(value).is_some(), false)?;
     }
-    Ok(read.token.is_some() && read.tenant.is_some())
+    Ok(read.credential.is_some() && read.tenant.is_some())
 }
 
 fn equal<T: PartialEq + std::fmt::Debug>(what: &str, read: T, model: T) -> Result<(), String> {

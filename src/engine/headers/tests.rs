@@ -28,6 +28,15 @@ fn removed<'a>(names: &HeaderNames, forwarded: &[&str], lines: &[Line<'a>]) -> V
     read.removed.iter().map(|number| lines[usize::from(*number)].0).collect()
 }
 
+/// A user's token in a header of its own.
+fn user(token: &str) -> Lines<Credential<'_>> {
+    Lines::One(Credential::User { token: token.as_bytes(), bearer: false })
+}
+
+fn service(header: &str, attended: bool) -> Lines<Credential<'_>> {
+    Lines::One(Credential::Service { header: header.as_bytes(), attended })
+}
+
 fn service_token() -> String {
     format!("tas_{}", "A".repeat(43))
 }
@@ -113,17 +122,15 @@ fn credentials_and_what_tunes_a_backend_are_removed_unless_forwarded() {
 #[test]
 fn the_first_token_header_that_is_present_counts_even_if_empty() {
     let names = names(&["X-First", "Authorization", "X-Last"], None);
-    let token = |lines: &[Line<'static>]| {
-        let read = read(&names, &[], lines);
-        (read.token, read.token_is_authorization)
-    };
-    assert_eq!(token(&[("x-last", "c"), ("authorization", "b"), ("x-first", "a")]), (Some(&b"a"[..]), false));
-    assert_eq!(token(&[("x-last", "c"), ("authorization", "b")]), (Some(&b"b"[..]), true));
-    assert_eq!(token(&[("x-last", "c"), ("x-first", "")]), (Some(&b""[..]), false));
-    assert_eq!(token(&[("x-id-token", "c")]), (None, false));
+    let token = |lines: &[Line<'static>]| read(&names, &[], lines).credential;
+    assert_eq!(token(&[("x-last", "c"), ("authorization", "b"), ("x-first", "a")]), user("a"));
+    let bearer = Lines::One(Credential::User { token: b"b", bearer: true });
+    assert_eq!(token(&[("x-last", "c"), ("authorization", "b")]), bearer);
+    assert_eq!(token(&[("x-last", "c"), ("x-first", "")]), user(""));
+    assert_eq!(token(&[("x-id-token", "c")]), Lines::None);
     // In which line it came makes no difference; two lines of one name do.
-    assert!(read(&names, &[], &[("x-last", "c"), ("x-first", "a"), ("x-last", "d")]).token_repeated);
-    assert!(!read(&names, &[], &[("x-last", "c"), ("x-first", "a")]).token_repeated);
+    assert_eq!(token(&[("x-last", "c"), ("x-first", "a"), ("x-last", "d")]), Lines::Several);
+    assert_eq!(token(&[("x-last", "c"), ("x-first", "a")]), user("a"));
 }
 
 #[test]
@@ -132,15 +139,13 @@ fn repeated_lines_are_noticed() {
     let names = names(&["X-Id-Token"], Some(&header));
     let one =
         read(&names, &[], &[("x-scope-orgid", "a"), ("x-real-ip", "192.0.2.1"), ("upgrade", "websocket")]);
-    assert!(!one.tenant_repeated && !one.client_ip_repeated && one.upgrade == Some(b"websocket"));
-    assert_eq!((one.tenant, one.client_ip), (Some(&b"a"[..]), Some(&b"192.0.2.1"[..])));
+    assert_eq!((one.tenant, one.client_ip), (Lines::One(&b"a"[..]), Lines::One(&b"192.0.2.1"[..])));
+    assert_eq!(one.upgrade, Lines::One(&b"websocket"[..]));
     let two = [("x-scope-orgid", "a"), ("x-scope-orgid", ""), ("x-real-ip", ""), ("x-real-ip", "")];
     let two = read(&names, &[], &two);
-    assert!(two.tenant_repeated && two.client_ip_repeated);
-    assert_ne!(
-        read(&names, &[], &[("upgrade", "websocket"), ("upgrade", "")]).upgrade,
-        Some(&b"websocket"[..])
-    );
+    assert_eq!((two.tenant, two.client_ip), (Lines::Several, Lines::Several));
+    let upgrades = [("upgrade", "websocket"), ("upgrade", "")];
+    assert_eq!(read(&names, &[], &upgrades).upgrade, Lines::Several);
     let cookies = read(&names, &[], &[("cookie", "a=b"), ("cookie", "c=d")]).cookies;
     assert_eq!(&*cookies, [b"a=b", b"c=d"]);
 }
@@ -157,41 +162,43 @@ fn a_service_token_is_known_by_its_beginning_and_never_forwarded() {
     ] {
         let lines = [("authorization", value.as_str())];
         let read = read(&usual(), &["authorization"], &lines);
-        assert!(read.token_is_service && !read.token_is_attended, "{value}");
+        assert_eq!(read.credential, service(&value, false), "{value}");
         assert_eq!(read.removed.len(), 1, "no backend sees it: {value}");
     }
     // No account's, being so long; and all the same not for any backend.
     let too_long = [("authorization", long.as_str())];
     let too_long = read(&usual(), &["authorization"], &too_long);
-    assert!(!too_long.token_is_service && too_long.removed.len() == 1);
+    assert!(!too_long.credential.is_some() && too_long.removed.len() == 1);
     for value in ["Bearer eyJ", "Bearer", "Bearer\ttas_x", "Basic", "tas_x", "Digest tas_x", ""] {
         let lines = [("authorization", value)];
         let read = read(&usual(), &["authorization"], &lines);
-        assert!(!read.token_is_service && read.removed.is_empty() != value.contains("tas_"), "{value}");
+        assert_eq!(read.credential, Lines::None, "{value}");
+        assert_eq!(read.removed.is_empty(), !value.contains("tas_"), "{value}");
     }
 }
 
 #[test]
 fn somebody_behind_a_service_token_is_noticed() {
     let bearer = format!("Bearer {}", service_token());
-    let service = ("authorization", bearer.as_str());
-    assert!(read(&usual(), &[], &[service, ("x-id-token", "")]).token_is_attended);
-    assert!(read(&usual(), &[], &[service, ("x-grafana-user", "")]).token_is_attended);
-    assert!(read(&usual(), &[], &[service, service]).token_repeated);
+    let line = ("authorization", bearer.as_str());
+    for sign in ["x-id-token", "x-grafana-user"] {
+        assert_eq!(read(&usual(), &[], &[line, (sign, "")]).credential, service(&bearer, true), "{sign}");
+    }
+    assert_eq!(read(&usual(), &[], &[line, line]).credential, Lines::Several);
     // Who comes through a proxy may be an agent: the engine asks the account.
     for forwarded in [("x-forwarded-for", "192.0.2.1"), ("x-forwarded-for", "")] {
-        let read = read(&usual(), &[], &[service, forwarded, forwarded]);
-        assert!(read.is_forwarded && !read.token_is_attended && !read.token_repeated);
+        let read = read(&usual(), &[], &[line, forwarded, forwarded]);
+        assert!(read.is_forwarded && read.credential == service(&bearer, false));
     }
     // With `underscores_in_headers on`; no proxy writes it.
-    assert!(!read(&usual(), &[], &[service, ("x_forwarded_for", "192.0.2.1")]).is_forwarded);
+    assert!(!read(&usual(), &[], &[line, ("x_forwarded_for", "192.0.2.1")]).is_forwarded);
     // `Basic` beside a token is Grafana's own, unless a service token is in it.
     let of = |text: &str| format!("Basic {}", STANDARD.encode(text));
     let (theirs, ours) = (of("grafana:secret"), of(&format!("name:{}", service_token())));
     let beside = read(&usual(), &[], &[("authorization", &theirs), ("x-id-token", "t")]);
-    assert!(!beside.token_is_service && beside.token == Some(b"t"));
+    assert_eq!(beside.credential, user("t"));
     let beside = read(&usual(), &[], &[("authorization", &ours), ("x-id-token", "t")]);
-    assert!(beside.token_is_service && beside.token_is_attended);
+    assert_eq!(beside.credential, service(&ours, true));
 }
 
 /// More names than their numbers can count.
@@ -204,7 +211,7 @@ fn any_number_of_token_headers_is_found() {
         let name = name.to_ascii_lowercase();
         let lines = [(&*name, "t"), ("x-token-400", "u"), ("authorization", "v")];
         let found = read(&names, &[], &lines.map(|(name, value)| (name, value)));
-        assert_eq!((found.token, &*found.removed), (Some(&b"t"[..]), &[0, 2][..]), "{name}");
+        assert_eq!((found.credential, &*found.removed), (user("t"), &[0, 2][..]), "{name}");
     }
 }
 

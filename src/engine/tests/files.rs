@@ -125,7 +125,7 @@ fn files_are_named_from_where_the_policy_lies() {
     site.wait_for("the policy", |site| site.engine.readiness() == Readiness::Ready);
     let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
     let good = signed("r", &claims());
-    let request = Request { cookies: Some(cookie.as_bytes()), ..query(&good) };
+    let request = Query { cookies: Some(cookie.as_bytes()), ..query(&good) };
     assert_eq!(site.reason(&request), Reason::Granted);
 
     let bundle = site.last_good();

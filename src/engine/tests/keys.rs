@@ -39,7 +39,7 @@ fn a_key_is_withdrawn_even_while_the_policy_is_broken() {
     let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
     let keys = format!("k1:{SECRET}\n");
     let cookie = stamp(&keys, "192.0.2.1", unix_now() + 300);
-    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    let of = |token| Query { cookies: Some(cookie.as_bytes()), ..query(token) };
     assert_eq!([site.reason(&of(&gone)), site.reason(&of(&stays))], [Reason::Granted; 2]);
     let revision = site.engine.revision();
     site.scratch.write("policy.yaml", &policy("grant: []\n"));
@@ -74,7 +74,7 @@ fn a_policy_is_used_even_while_a_file_of_keys_is_broken() {
     let site = Site::start(&with_cookie);
     let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
     let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
-    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    let of = |token| Query { cookies: Some(cookie.as_bytes()), ..query(token) };
     assert_eq!([site.reason(&of(&gone)), site.reason(&of(&stays))], [Reason::Granted; 2]);
     let complaint = |site: &Site, what: &str| {
         site.wait_for(what, |site| site.engine.status()["problems"].to_string().contains(what));
@@ -179,7 +179,7 @@ fn a_worker_that_starts_takes_no_former_key_for_a_good_file() {
             .unwrap();
     let site = Site { scratch, engine };
     let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
-    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    let of = |token| Query { cookies: Some(cookie.as_bytes()), ..query(token) };
     site.wait_for("a policy", |site| {
         let reason = site.reason(&of(&gone));
         assert!([Reason::PolicyUnavailable, Reason::TokenKeyUnknown].contains(&reason), "{reason}");
@@ -216,8 +216,8 @@ fn times_are_compared_at_every_request() {
     ));
     let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", now + 3);
     let good = signed("r", &claims());
-    let on_t = Request { cookies: Some(cookie.as_bytes()), ..query(&good) };
-    let on_u = Request { tenant: Some(b"u"), ..on_t };
+    let on_t = Query { cookies: Some(cookie.as_bytes()), ..query(&good) };
+    let on_u = Query { tenant: Some(b"u"), ..on_t };
     assert_eq!([site.reason(&on_t), site.reason(&on_u)], [Reason::Granted; 2]);
     site.wait_for("the end", |_| unix_now() >= now + 3);
     assert_eq!([site.reason(&on_t), site.reason(&on_u)], [Reason::TenantForbidden, Reason::IpExpired]);
@@ -276,7 +276,7 @@ fn the_keys_of_cookies_follow_their_file() {
     let (old, new) = (format!("k1:{SECRET}\n"), format!("k2:{}\n", SECRET.replace('M', "N")));
     let expires = unix_now() + 300;
     let (by_old, by_new) = (stamp(&old, "192.0.2.1", expires), stamp(&new, "192.0.2.1", expires));
-    let of = |cookie: &str| site.reason(&Request { cookies: Some(cookie.as_bytes()), ..query(&good) });
+    let of = |cookie: &str| site.reason(&Query { cookies: Some(cookie.as_bytes()), ..query(&good) });
     assert_eq!([of(&by_old), of(&by_new)], [Reason::Granted, Reason::IpSignature]);
     site.scratch.write("ip.keys", &format!("{new}{old}"));
     site.wait_for("the new key", |_| of(&by_new) == Reason::Granted);

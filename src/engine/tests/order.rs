@@ -41,7 +41,7 @@ fn reasons_come_in_the_promised_order() {
     let good = signed("r", &claims());
 
     // Wrong in every way at once.
-    let mut request = Request {
+    let mut request = Query {
         headers_truncated: true,
         tenant: Some(b""),
         tenant_repeated: true,
@@ -52,7 +52,7 @@ fn reasons_come_in_the_promised_order() {
         uri: b"/loki/api/v1/unknown",
         ..query("")
     };
-    type Repair<'a> = Box<dyn Fn(&mut Request<'a>) + 'a>;
+    type Repair<'a> = Box<dyn Fn(&mut Query<'a>) + 'a>;
     let of_token = |token: &'static str| -> Repair<'_> {
         Box::new(move |request| request.token = Some(token.as_bytes()))
     };
@@ -125,7 +125,7 @@ fn reasons_come_in_the_promised_order() {
 fn without_a_policy_nothing_else_is_looked_at() {
     let scratch = Scratch::new();
     let site = Site::start_in(scratch, "policy.yaml");
-    let wrong = Request { headers_truncated: true, tenant_repeated: true, ..query("x") };
+    let wrong = Query { headers_truncated: true, tenant_repeated: true, ..query("x") };
     assert_eq!(site.reason(&wrong), Reason::PolicyUnavailable);
     site.wait_for("the end of loading", |site| site.engine.readiness() == Readiness::NoPolicy);
     assert_eq!(site.reason(&wrong), Reason::PolicyUnavailable);
@@ -134,16 +134,15 @@ fn without_a_policy_nothing_else_is_looked_at() {
     assert_eq!((&record["reason"], &record["query"]), (&json!("policy_unavailable"), &Value::Null));
     // What Grafana claims is told all the same.
     let lines = [(b"upgrade".as_slice(), b"websocket".as_slice()), (b"x-dashboard-uid", b"d1")];
-    let incoming = Incoming {
+    let request = Request {
         method: b"GET",
         request_uri: b"/loki/api/v1/tail",
         uri: b"/loki/api/v1/tail",
         remote_addr: None,
         peer: b"192.0.2.1",
-        headers: Some(lines.into_iter()),
         upgrade_is_kept: false,
     };
-    let record = site.engine.enforce(&loki(), incoming, record_of).unwrap();
+    let record = site.engine.enforce(&loki(), &request, Some(lines.into_iter()), record_of).unwrap();
     let record: Value = serde_json::from_str(&format!("{{{record}}}")).unwrap();
     assert_eq!((&record["upgrade"], &record["grafana"]["dashboard"]), (&json!(true), &json!("d1")));
 }
@@ -154,16 +153,15 @@ fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
         let good = signed("r", &claims());
         let all = [("x-scope-orgid", "t"), ("x-id-token", &*good)];
         let lines = all.iter().chain(lines).map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-        let incoming = Incoming {
+        let request = Request {
             method: b"GET",
             request_uri: path.as_bytes(),
             uri: path.as_bytes(),
             remote_addr: None,
             peer: b"192.0.2.1",
-            headers: Some(lines),
             upgrade_is_kept,
         };
-        site.engine.enforce(&loki(), incoming, |verdict| {
+        site.engine.enforce(&loki(), &request, Some(lines), |verdict| {
             (verdict.decision.reason(), verdict.record.to_string().contains(r#","upgrade":true"#))
         })
     };
@@ -208,7 +206,7 @@ fn authorization_counts_only_as_a_bearer_token() {
     let site = Site::start(&format!("token_headers: [Authorization]\n{TAIL}"));
     let good = signed("r", &claims());
     let of = |header: String| {
-        let request = Request { token: Some(header.as_bytes()), token_is_authorization: true, ..query("") };
+        let request = Query { token: Some(header.as_bytes()), token_is_authorization: true, ..query("") };
         site.reason(&request)
     };
     assert_eq!(of(format!("Bearer {good}")), Reason::Granted);
@@ -228,19 +226,19 @@ fn a_bad_address_is_recorded_always_and_denies_only_where_a_restriction_applies(
          restrictions: [{ tenants: [u], networks: [192.0.2.0/24] }]\n",
     );
     let good = signed("r", &claims());
-    let request = Request { cookies: Some(b"Client_Ip=nonsense; a=b"), ..query(&good) };
+    let request = Query { cookies: Some(b"Client_Ip=nonsense; a=b"), ..query(&good) };
     let (reason, found) =
         site.seen(&loki(), &request, |verdict| (verdict.decision.reason(), verdict.tally.client_ip));
     assert_eq!(reason, Reason::Granted);
     assert_eq!(found.map(|(_, why)| why), Some(Some(Reason::IpMalformed)));
-    assert_eq!(site.reason(&Request { tenant: Some(b"u"), ..request }), Reason::IpMalformed);
+    assert_eq!(site.reason(&Query { tenant: Some(b"u"), ..request }), Reason::IpMalformed);
     // A server whose clients connect directly needs no cookie.
     let direct = Server { client_is_remote_addr: true, ..loki() };
-    let request = Request { tenant: Some(b"u"), ..query(&good) };
-    let reason = |request: &Request<'_>| site.seen(&direct, request, |verdict| verdict.decision.reason());
+    let request = Query { tenant: Some(b"u"), ..query(&good) };
+    let reason = |request: &Query<'_>| site.seen(&direct, request, |verdict| verdict.decision.reason());
     assert_eq!(reason(&request), Reason::Granted);
-    assert_eq!(reason(&Request { remote_addr: b"198.51.100.1", ..request }), Reason::IpForbidden);
-    assert_eq!(reason(&Request { remote_addr: b"unix:", ..request }), Reason::IpMissing);
+    assert_eq!(reason(&Query { remote_addr: b"198.51.100.1", ..request }), Reason::IpForbidden);
+    assert_eq!(reason(&Query { remote_addr: b"unix:", ..request }), Reason::IpMissing);
 }
 
 /// Somebody who is denied cannot make a worker rewrite what no backend sees.
@@ -249,14 +247,14 @@ fn cookies_are_rewritten_only_where_the_request_passes() {
     use crate::client_ip::cookie::Remaining;
     let site = Site::start(TAIL);
     let good = signed("r", &claims());
-    let allowed = Request { cookies: Some(b"a=b; client_ip=x"), ..query(&good) };
-    let denied = Request { tenant: Some(b"other"), ..allowed };
-    let seen = |request: &Request<'_>| {
+    let allowed = Query { cookies: Some(b"a=b; client_ip=x"), ..query(&good) };
+    let denied = Query { tenant: Some(b"other"), ..allowed };
+    let seen = |request: &Query<'_>| {
         site.seen(&loki(), request, |verdict| (verdict.decision.reason(), verdict.cookies.clone()))
     };
     assert_eq!(seen(&allowed), (Reason::Granted, Remaining::Rewritten(b"a=b".to_vec())));
     assert_eq!(seen(&denied), (Reason::TenantForbidden, Remaining::Unchanged));
-    assert_eq!(seen(&Request { token: None, ..allowed }), (Reason::TokenMissing, Remaining::Unchanged));
+    assert_eq!(seen(&Query { token: None, ..allowed }), (Reason::TokenMissing, Remaining::Unchanged));
     let until = jiff::Timestamp::from_second(i64::try_from(unix_now()).unwrap() + 3600).unwrap();
     site.change(&format!("mode: shadow\nshadow_until: {until}\n{TAIL}"));
     assert_eq!(seen(&allowed), (Reason::Granted, Remaining::Unchanged), "it goes on as it came");

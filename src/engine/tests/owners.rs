@@ -33,7 +33,7 @@ fn start(scratch: Scratch, inherited: Inherited) -> Site {
 
 impl Site {
     fn reason_of(&self, token: &str, tenant: &str) -> Reason {
-        self.reason(&Request { tenant: Some(tenant.as_bytes()), ..query(token) })
+        self.reason(&Query { tenant: Some(tenant.as_bytes()), ..query(token) })
     }
 
     fn owner_state(&self, owner: usize) -> Value {

@@ -108,17 +108,16 @@ fn the_policy_in_force_says_which_headers_are_read() {
     let good = signed("r", &claims());
     let decide = |name: &str| {
         let lines = [(b"x-scope-orgid".as_slice(), b"t".as_slice()), (name.as_bytes(), good.as_bytes())];
-        let incoming = Incoming {
+        let request = Request {
             method: b"GET",
             request_uri: b"/loki/api/v1/query",
             uri: b"/loki/api/v1/query",
             remote_addr: None,
             peer: b"192.0.2.1",
-            headers: Some(lines.into_iter()),
             upgrade_is_kept: false,
         };
         let answer = |verdict: Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
-        site.engine.enforce(&loki(), incoming, answer).unwrap()
+        site.engine.enforce(&loki(), &request, Some(lines.into_iter()), answer).unwrap()
     };
     assert_eq!(decide("x-id-token"), (Reason::Granted, vec![1]));
     assert_eq!(decide("x-other"), (Reason::TokenMissing, vec![]));
@@ -136,16 +135,16 @@ fn an_address_that_is_needed_is_asked_for() {
     let decide = |remote_addr| {
         let lines =
             [(b"x-scope-orgid".as_slice(), b"t".as_slice()), (b"x-id-token".as_slice(), good.as_bytes())];
-        let incoming = Incoming {
+        let request = Request {
             method: b"GET",
             request_uri: b"/loki/api/v1/query",
             uri: b"/loki/api/v1/query",
             remote_addr,
             peer: b"198.51.100.1",
-            headers: Some(lines.into_iter()),
             upgrade_is_kept: false,
         };
-        site.engine.enforce(&loki(), incoming, |verdict| verdict.decision.reason())
+        let lines = Some(lines.into_iter());
+        site.engine.enforce(&loki(), &request, lines, |verdict| verdict.decision.reason())
     };
     assert_eq!(decide(None), Err(Needs::RemoteAddr));
     assert_eq!(decide(Some(b"192.0.2.7")), Ok(Reason::Granted));
@@ -169,7 +168,7 @@ fn a_successor_goes_on_with_the_last_good_policy_and_the_keys_of_today() {
     assert_eq!(site.engine.revision(), revision);
     let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
     let (gone, stays) = (signed("r", &claims()), signed("e", &claims()));
-    let of = |token| Request { cookies: Some(cookie.as_bytes()), ..query(token) };
+    let of = |token| Query { cookies: Some(cookie.as_bytes()), ..query(token) };
     site.wait_for_reason(&of(&gone), Reason::TokenKeyUnknown);
     assert_eq!(site.reason(&of(&stays)), Reason::Granted);
     assert!(!site.engine.gauges().last_reload_successful);
@@ -240,7 +239,7 @@ fn what_is_shown_holds_no_secret() {
     let part = SECRET.get(..20).unwrap();
     let good = signed("r", &claims());
     let cookie = stamp(&format!("k1:{SECRET}\n"), "192.0.2.1", unix_now() + 300);
-    let request = Request { cookies: Some(cookie.as_bytes()), ..query(&good) };
+    let request = Query { cookies: Some(cookie.as_bytes()), ..query(&good) };
     let record = site.seen(&loki(), &request, |verdict| {
         assert!(verdict.decision.is_allow());
         format!("{verdict:?}")

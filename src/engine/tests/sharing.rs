@@ -56,7 +56,7 @@ impl Pair {
 
     fn reason(&self, worker: usize, tenant: &str) -> Reason {
         let good = signed("r", &claims());
-        let request = Request { tenant: Some(tenant.as_bytes()), ..query(&good) };
+        let request = Query { tenant: Some(tenant.as_bytes()), ..query(&good) };
         decided(&self.workers[worker], &loki(), &request, |verdict| verdict.decision.reason())
     }
 

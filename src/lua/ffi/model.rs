@@ -8,7 +8,7 @@
     reason = "built for tests and fuzzing alone"
 )]
 
-use super::{Header, MAX_HEADERS, NginxText, Request, Text, incoming};
+use super::{Header, MAX_HEADERS, NginxText, Request, Text, read};
 use std::ffi::{c_int, c_uint};
 use std::ptr;
 
@@ -99,7 +99,7 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
         upgrade_is_kept: u32::from(said.without_lines),
     };
     // SAFETY: every pointer is null or leads to what `said` and `lines` hold until the end of this function.
-    let read = unsafe { incoming(&request) };
+    let (read, shown_lines) = unsafe { read(&request) };
 
     let [method, request_uri, uri, remote_addr, peer] = said.texts.each_ref().map(Given::bytes);
     let texts =
@@ -120,7 +120,7 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
                 .map(|(name, value)| Some((name.of_a_line()?, value.of_a_line()?)))
                 .collect()
         });
-    let lines: Option<Vec<_>> = read.headers.map(Iterator::collect);
+    let lines: Option<Vec<_>> = shown_lines.map(Iterator::collect);
     if lines != expected {
         return Err(format!("{lines:?} instead of {expected:?}"));
     }

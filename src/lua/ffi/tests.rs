@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::engine::Server;
+use crate::lua::by_value::decide_by_value;
 use crate::lua::decide::number_of;
-use crate::lua::decide_by_value;
 use crate::scope::{Backend, BackendSet};
 use mlua::BString;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use std::mem::{align_of, offset_of, size_of, zeroed};
+use std::mem::{align_of, size_of, zeroed};
 
 #[test]
 fn structures_are_laid_out_as_lua_declares_them() {

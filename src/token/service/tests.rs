@@ -122,10 +122,10 @@ fn successes_are_remembered_for_one_snapshot_and_failures_never() {
     let snapshot = policy();
     let mut cache = ServiceTokenCache::default();
     let mut find = |serial, header: &str| {
-        let missing = Reason::TokenMissing;
-        let found = cache.get_or_insert_with(serial, header.as_bytes(), missing, |found| {
-            let account = snapshot.account_of(found)?;
-            Ok((account, snapshot.is_revoked_account(account, found)))
+        let found = cache.get_or_insert_with(serial, header.as_bytes(), || {
+            let found = Credentials::read(header.as_bytes()).ok_or(Reason::TokenMissing)?;
+            let account = snapshot.account_of(&found)?;
+            Ok((account, snapshot.is_revoked_account(account, &found)))
         });
         (found.copied(), cache.len())
     };
