@@ -128,7 +128,7 @@ impl Tally {
         ]
         .iter()
         .rev()
-        .fold(0, |code, part| code << Self::PART_BITS | u64::from(*part) % Self::REASONS)
+        .fold(0, |code, part| (code << Self::PART_BITS) | (u64::from(*part) % Self::REASONS))
     }
 
     /// The same with a sign, as Lua's side takes it. What could not be written so would be no allowance.

@@ -29,16 +29,15 @@ local remove_cookies = request.remove_cookies
 local text_of = request.string
 local set_variable = request.set_variable
 
--- A code's lowest part is the reason; the first of the list is `granted`.
-local REASONS, GRANTED = 128, 0
+-- How many values the reason takes, which is a code's lowest part.
+local REASONS, GRANTED = native.REASONS, native.GRANTED
 -- Instead of a code: come again with $remote_addr. What is less: come again when something was taken out.
-local NEEDS_REMOTE_ADDR = -1
--- What to do with the cookies; 0 is to leave them.
-local REMOVE_COOKIES, SET_COOKIES = 1, 2
--- The whole gateway only records: the request goes on as it came.
-local LEAVE_ALL = 3
+local NEEDS_REMOTE_ADDR = native.NEEDS_REMOTE_ADDR
+-- What to do with the cookies; of the last all headers: the whole gateway only records.
+local REMOVE_COOKIES, SET_COOKIES, LEAVE_ALL = native.REMOVE_COOKIES, native.SET_COOKIES, native.LEAVE_ALL
 -- How many values the bucket of a duration takes.
-local BUCKETS = 32
+local BUCKETS = native.BUCKETS
+local TALLY_KEY, SUM_KEY = native.TALLY_KEY, native.SUM_KEY
 
 local _M = {}
 
@@ -243,11 +242,11 @@ local function count(code, nanoseconds, bucket, audited)
     local slot = (code * BUCKETS + bucket) * 2 + (audited and 1 or 0)
     local key = slot_keys[slot]
     if not key then
-        key = string.format("tally:%.0f", slot)
+        key = TALLY_KEY .. string.format("%.0f", slot)
         slot_keys[slot] = key
     end
     add(key, 1)
-    add("duration:sum", nanoseconds)
+    add(SUM_KEY, nanoseconds)
 end
 
 

@@ -42,7 +42,7 @@ end
 -- JSON; 200 while a policy serves, 503 while none does. With `?ready` one word, for probes.
 function _M.status()
     in_content_phase("status")
-    local ready, keys = native.readiness() == 2, native.has_keys()
+    local ready, keys = native.readiness() == native.READY, native.has_keys()
     if ("&" .. (ngx.var.args or ""):lower() .. "&"):find("&ready[=&]") then
         local good = ready and keys
         ngx.status = good and 200 or 503

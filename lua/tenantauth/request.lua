@@ -37,8 +37,9 @@ local answer_type = ffi.typeof([[struct {
 }]], text_type, MAX_HEADERS)
 
 -- What the engine was built for; anything else would be memory read as what it is not.
-assert(ffi.sizeof("ngx_http_lua_ffi_table_elt_t") == 32 and ffi.sizeof(request_type) == native.request_size
-    and ffi.sizeof(answer_type) == native.answer_size and ffi.offsetof(answer_type, "removed") == 76,
+assert(ffi.sizeof("ngx_http_lua_ffi_table_elt_t") == native.header_size and ffi.sizeof(request_type) == native.request_size
+    and ffi.sizeof(answer_type) == native.answer_size
+    and ffi.offsetof(answer_type, "removed") == native.removed_offset,
     "tenantauth: the structures of this nginx are laid out in another way")
 
 local decide = ffi.cast(ffi.typeof("void (*)(const $ *, $ *)", request_type, answer_type),

@@ -10,6 +10,8 @@ local ngx_sleep = ngx.sleep
 local timer_every = ngx.timer.every
 local pcall = pcall
 
+local TALLY_KEY, SUM_KEY = native.TALLY_KEY, native.SUM_KEY
+local LOADING, READY = native.LOADING, native.READY
 local LEVELS = { error = ngx.ERR, warn = ngx.WARN, notice = ngx.NOTICE }
 local DEFAULT_POLICY = "/etc/tenantauth/policy.yaml"
 local DEFAULT_DICT = "tenantauth"
@@ -69,7 +71,7 @@ function _M.each_counter(each)
     end
     for _, key in ipairs(dict:get_keys(0)) do
         -- Only the counters: reading the last good policy here would copy it, and its secrets, for nothing.
-        if key:find("^tally:") or key:find("^duration:") or key:find("^tenantauth_") then
+        if key:find(TALLY_KEY, 1, true) == 1 or key == SUM_KEY or key:find("^tenantauth_") then
             local value = dict:get(key)
             if value then
                 each(key, value)
@@ -274,11 +276,11 @@ function _M.ensure()
         end
     end
     local waited = 0
-    while native.readiness() == 0 and waited < FIRST_LOAD_WAIT do
+    while native.readiness() == LOADING and waited < FIRST_LOAD_WAIT do
         ngx_sleep(0.01)
         waited = waited + 0.01
     end
-    ready = native.readiness() == 2
+    ready = native.readiness() == READY
 end
 
 

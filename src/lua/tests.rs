@@ -40,7 +40,7 @@ fn the_lua_code_names_only_what_the_native_part_has() {
     for (_, source) in CHUNKS.into_iter().chain([("init", INIT)]) {
         for rest in source.split("native.").skip(1) {
             let end = rest.find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-            let name = &rest[..end.unwrap_or(rest.len())];
+            let name = rest.get(..end.unwrap_or(rest.len())).unwrap();
             assert!(eval::<bool>(&lua, &format!("return native.{name} ~= nil")), "{name}");
         }
     }
