@@ -191,3 +191,42 @@ fn the_statuses_of_many_servers_are_all_recorded() {
     assert_eq!(site.send(request.header("X-Echo-Status", "502")).status, 502);
     assert_eq!(site.audit(1)[0]["upstream_status"], serde_json::json!([502, 502, 502, 502, 502]));
 }
+
+#[test]
+fn what_is_allowed_below_a_prefix_passes_to_no_other_backend() {
+    let server = r#"
+        error_page 502 = @standby; proxy_intercept_errors on;
+        location /pre/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "mimir", path_prefix = "/pre" } }
+            proxy_pass http://@UPSTREAM@/;
+        }
+        location /loki/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }
+            proxy_pass http://@UPSTREAM@;
+        }
+        location @standby {
+            rewrite_by_lua_block { require("tenantauth").enforce { again = true, backend = "loki" } }
+            proxy_pass http://@UPSTREAM:loki@;
+        }
+    "#;
+    let policy = POLICY.to_owned()
+        + "  - { name: m, groups: [agents], tenants: [tenant1], scopes: [\"metrics:write\", \"metrics:read\"] }\n";
+    let site = Site::builder().policy(&policy).server(server).start();
+    site.expect_errors();
+    let r =
+        |method: &str, path: &str| Request::new(method, path).tenant("tenant1").token(&token(&["agents"]));
+    assert_denied(
+        &site.send(r("POST", "/pre/api/prom/push").body("{}").header("X-Echo-Status", "502")),
+        "internal_error",
+    );
+    assert!(site.upstream_of("loki").take().is_empty());
+    assert_denied(&site.send(r("GET", "/pre/prometheus/api/v1/label/a%3Fb/values")), "path_ambiguous");
+    // What the connection's first request was allowed says nothing of its second one.
+    let mut client = Client::connect(site.port(""));
+    client.send(&r("GET", "/pre/prometheus/api/v1/labels").bytes());
+    assert_eq!(client.answer().status, 200);
+    client.send(&r("GET", "/loki/api/v1/labels").header("X-Echo-Status", "502").bytes());
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.reason().to_owned()), (403, "scope_forbidden".to_owned()));
+    assert!(site.upstream_of("loki").take().is_empty());
+}
