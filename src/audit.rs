@@ -480,7 +480,8 @@ fn push_escaped(out: &mut Text, bytes: &[u8]) {
     out.push('"');
 }
 
-/// Appends one of the first 65536 characters as `\uXXXX`. Digit by digit: a request may be nothing else.
+/// Appends a character of the basic plane as `\uXXXX`. Without the formatting machinery: a client can send a request that
+/// consists of such characters alone.
 fn push_escape(out: &mut Text, character: char) {
     out.push_str("\\u");
     for shift in [12, 8, 4, 0] {

@@ -366,13 +366,19 @@ local function is_watched(record)
 end
 
 
+-- The reason of the first decision, where that was a denial.
+local function first_reason(record)
+    return match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
+end
+
+
 -- An internal redirect of a request that was decided, or a second `enforce`: denied, with the first reason if it
 -- had been denied. Its record stays as it is.
 local function refuse_decided(server, record)
     if is_watched(record) then
         return
     end
-    local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
+    local reason = first_reason(record)
     if reason then
         return server, reason
     end
@@ -394,7 +400,7 @@ local function pass_again(server, record)
     if native.is_allowed_again(server.backends, record, get_method(), ngx_var.request_uri or "", ngx_var.uri or "") then
         return
     end
-    local reason = match(record, '^[^,]*,"decision":"deny","reason":"([a-z_]+)"')
+    local reason = first_reason(record)
     if reason then
         return server, reason
     end
@@ -427,7 +433,7 @@ local function is_whole()
     if version == 2 then
         return (ngx_var.request or "") ~= ""
     end
-    -- Of HTTP/3 it cannot be told. HTTP/0.9 has no headers.
+    -- Nothing shows it of HTTP/3. HTTP/0.9 has no headers.
     if not version or version < 1 or version > 1.1 or (ngx_var.request or "") == "" then
         return version == 0.9
     end

@@ -111,14 +111,14 @@ local function run(options)
     if not lines then
         return "there are too many request headers"
     end
-    -- Go's reverse proxies, as Grafana's is one, remove the headers that their client lists there: those too that Grafana
-    -- has set since.
     local upgrade = ngx_var.http_upgrade
     local is_websocket = upgrade ~= nil and upgrade:lower() == "websocket"
     -- Whatever else is offered would go through a tunnel in which nothing is stamped.
     if upgrade and not is_websocket then
         decline_upgrade(r)
     end
+    -- Go's reverse proxies, as Grafana's is one, remove the headers that their client lists in `Connection`: those too
+    -- that Grafana has set since.
     if connection then
         local upgrades, names_others = native.connection_of(connection)
         if not set_connection(r, upgrades and is_websocket and "upgrade" or "") and names_others then

@@ -101,7 +101,8 @@ pub fn is_revoked(snapshot: &Snapshot, group: &str) -> bool {
 /// Every group that a grant gives the tenant to, those of service accounts included, and every group for which a
 /// restriction makes a difference to what everyone may do.
 ///
-/// `tenant`: one that is written out. `now`: Unix seconds. Only the owners of this tenant are told as unavailable.
+/// `tenant`: one that is written out. `now`: Unix seconds. Of owners without a usable document only those
+/// of this tenant are reported.
 ///
 /// # Errors
 /// [`Entangled`], for a pattern alone.

@@ -301,7 +301,7 @@ fn what_is_too_long_gives_way_in_its_order() {
     assert_eq!(truncated(100, 3000, 255, 80), upto(6));
 }
 
-/// Whatever gives way, those who ask are told apart: even the shortest record has its subject.
+/// Whatever gives way, a record says who asked: even the shortest one has its subject.
 #[test]
 fn the_shortest_record_keeps_its_subject() {
     let name = format!("n{}n", "\u{2028}".repeat(98));

@@ -28,7 +28,7 @@ const BUFFER: usize = 256 << 10;
 /// was revoked. A name in `group_names` is taken to mean the same in both policies. Tokens, headers and paths are not
 /// judged again. A record of which a part was cut that could decide is `unknown`. A record has one id of a person and
 /// no token: whoever was denied as revoked is `unknown` where the new policy revokes another id or a token, and a
-/// warning tells of revocations that fit no record. Exit status 0 where no decision changes, 2 where one does, 3
+/// warning reports revocations that fit no record. Exit status 0 where no decision changes, 2 where one does, 3
 /// where a policy is invalid, 1 where a file cannot be read.
 #[derive(Args)]
 pub(super) struct Replay {

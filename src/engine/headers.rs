@@ -173,7 +173,7 @@ fn number_of(name: &[u8]) -> u8 {
 pub(super) struct Headers<'a> {
     /// All lines are known, and those that go no further can be removed. Not so where one of them has a name by which
     /// nginx's Lua module finds nothing: it escapes what HTTP does not allow in a name. nginx drops such lines itself,
-    /// unless it is told not to (`ignore_invalid_headers off`).
+    /// unless `ignore_invalid_headers` is off.
     pub(super) are_whole: bool,
     pub(super) tenant: Lines<&'a [u8]>,
     pub(super) credential: Lines<Credential<'a>>,

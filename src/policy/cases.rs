@@ -160,7 +160,7 @@ pub fn run(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problem
 const MOST_WORK: u64 = 4_000_000;
 
 /// Runs an owner's tests as [`run`] does; where they would take more than their share of work, none of them, which is
-/// told as an error.
+/// reported as an error.
 pub(super) fn run_within_budget(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problems) {
     // Compared with each tenant, one by one.
     let inner = snapshot.grant_index.inner_patterns() + snapshot.restriction_index.inner_patterns();

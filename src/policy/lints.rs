@@ -148,7 +148,7 @@ impl Whole<'_> {
                 .help("check how it is written");
         };
         for entry in &document.restrictions {
-            // One that binds nothing at all is told as such.
+            // Another warning reports one that binds nothing at all.
             if !entry.tenants.iter().any(|tenant| granted(&tenant.value)) {
                 continue;
             }

@@ -113,7 +113,7 @@ fn small_changes_and_the_platforms_come_before_large_documents() {
     assert_eq!(last.0.snapshot.revision, at_once.0.snapshot.revision);
 }
 
-/// What has not changed is not read again: nor what of it was told, which depends on the day.
+/// What has not changed is not read again, and its warnings, which depend on the day, stay.
 #[test]
 fn what_is_in_force_is_taken_over_and_what_was_refused_is_not_judged_again() {
     let good = "grants: [{ groups: [a], tenants: [team-a], expires: 2027-02-10T00:00:00Z }]\n\
