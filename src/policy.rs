@@ -59,8 +59,25 @@ pub struct OwnerOutcome {
     pub content: Option<Vec<u8>>,
     /// Its tests, where they were not run.
     pub cases: Vec<cases::Case>,
-    /// Its newest version has not been looked at yet: those of others are judged first.
-    pub waits: bool,
+    /// How many turns have passed in which its newest version was not judged: what was good before counts until then.
+    pub turns_waited: u32,
+    /// What the rules that are used were made of.
+    pub(in crate::policy) rules: Option<compile::RulesKey>,
+    /// What was found of the newest version.
+    pub(in crate::policy) judged: Option<compile::Judged>,
+}
+
+impl OwnerOutcome {
+    /// Says that the newest version is refused, of which nothing was known when the rules were made of another one.
+    ///
+    /// `diagnostics`: every problem of the newest version.
+    pub fn refuse_newest(&mut self, diagnostics: Vec<Diagnostic>) {
+        if self.state == OwnerState::Current {
+            self.state = OwnerState::LastGood;
+        }
+        self.diagnostics = diagnostics;
+        self.judged = None;
+    }
 }
 
 /// Which version of an owner's document is used.

@@ -226,7 +226,7 @@ impl Reloader {
             }
             let (outcome, fingerprint, bundle, wrong_keys) = loaded;
             self.judged = Some(fingerprint);
-            self.documents_wait = outcome.owners.iter().any(|owner| owner.waits);
+            self.documents_wait = outcome.owners.iter().any(|owner| owner.turns_waited > 0);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
             self.judge(engine, outcome, bundle, &wrong_keys);
@@ -468,10 +468,7 @@ impl Reloader {
         for found in store::owners_on_disk(path, &bundle, unix_now()) {
             let refused = found.diagnostics.iter().any(Diagnostic::is_error);
             if let Some(owner) = owners.iter_mut().find(|owner| refused && owner.name == found.name) {
-                if owner.state == OwnerState::Current {
-                    owner.state = OwnerState::LastGood;
-                }
-                owner.diagnostics = found.diagnostics;
+                owner.refuse_newest(found.diagnostics);
             }
         }
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());

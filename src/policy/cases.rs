@@ -155,19 +155,25 @@ pub fn run(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problem
         .collect()
 }
 
-/// Units of work that the tests of one owner's document may take: 200 ms of one core of the machine on which the unit was
-/// measured. It is counted and not timed, so that every worker judges alike.
-const MOST_WORK: u64 = 4_000_000;
+/// Units of work that an owner's tests may take for each byte of the document: 200 ms for one of 1 MiB, where a unit is
+/// about 10 ns of one core. It is counted and not timed, so that every worker judges alike.
+const WORK_PER_BYTE: u64 = 20;
+/// What the tests of the smallest document may take.
+const LEAST_WORK: u64 = 1 << 20;
 
-/// Runs an owner's tests as [`run`] does; where they would take more than their share of work, none of them, which is
-/// reported as an error.
-pub(super) fn run_within_budget(snapshot: &Snapshot, cases: &[Case], now: u64, problems: &mut Problems) {
-    // Compared with each tenant, one by one.
-    let inner = snapshot.grant_index.inner_patterns() + snapshot.restriction_index.inner_patterns();
-    let mut work = 0_u64;
+/// Whether an owner's tests take no more than their share of work; where they would, that is reported as an error.
+///
+/// `bytes`: the length of the document. `now`: Unix seconds.
+pub(super) fn are_within_budget(
+    snapshot: &Snapshot,
+    cases: &[Case],
+    bytes: usize,
+    now: u64,
+    problems: &mut Problems,
+) -> bool {
+    let mut left = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(WORK_PER_BYTE).max(LEAST_WORK);
     for case in cases {
-        work = work.saturating_add(case.work(u64::try_from(inner).unwrap_or(u64::MAX)));
-        if work > MOST_WORK {
+        let Some(rest) = case.work(snapshot, now, left) else {
             problems
                 .error(
                     case.place,
@@ -175,25 +181,45 @@ pub(super) fn run_within_budget(snapshot: &Snapshot, cases: &[Case], now: u64, p
                     "with it the document's tests take more work than an owner's may",
                 )
                 .help("name fewer tenants and groups in each test, or leave out tests that say the same");
-            return;
-        }
+            return false;
+        };
+        left = rest;
     }
-    run(snapshot, cases, now, problems);
+    true
 }
 
 impl Case {
-    /// How much it takes to decide it, in units of about 50 ns at most: a look-up of each tenant, and of each group where
-    /// that leads.
+    /// What is left of some work once it is decided; `None` where it takes more.
     ///
-    /// `inner`: patterns of the policy that no look-up finds.
-    fn work(&self, inner: u64) -> u64 {
-        let tenants = self.tenant.split('|').take(MAX_TENANTS).count();
-        let groups = match &self.who {
-            Who::Groups(names) => names.len(),
-            Who::Claims(claims) => values_in(claims),
+    /// Counted are the tenants, the groups that are looked for with each, and the rules that name both.
+    fn work(&self, snapshot: &Snapshot, now: u64, left: u64) -> Option<u64> {
+        let units = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
+        let written = match &self.who {
+            Who::Groups(names) => units(names.len(), 30),
+            Who::Claims(claims) => units(size_of_json(claims), 10),
         };
-        let [tenants, groups] = [tenants, groups].map(|count| u64::try_from(count).unwrap_or(u64::MAX));
-        tenants.saturating_mul(groups.saturating_mul(16).saturating_add(inner).saturating_add(64))
+        let mut left = left.checked_sub(written)?;
+        let held = self.held(snapshot, now);
+        let (groups, bound_by) = match &held {
+            Ok(Asker::User(held)) => (&*held.groups, held.binding()),
+            Ok(Asker::Service(account)) => (&*account.groups, &[][..]),
+            Err(_) => return Some(left),
+        };
+        // Of a restriction the exceptions are looked at as well.
+        let excepted = |rule: u32| {
+            let rule = usize::try_from(rule).ok().and_then(|rule| snapshot.restrictions.get(rule));
+            let except = rule.map_or(0, |rule| rule.except_groups.len().min(groups.len()));
+            units(except, 2).saturating_add(4)
+        };
+        for tenant in self.tenant.split('|').take(MAX_TENANTS) {
+            let mut work = units(groups.len(), 2).saturating_add(48);
+            snapshot.grant_index.each_rule(tenant, groups, &mut |_| work = work.saturating_add(4));
+            snapshot
+                .restriction_index
+                .each_rule(tenant, bound_by, &mut |rule| work = work.saturating_add(excepted(rule)));
+            left = left.checked_sub(work)?;
+        }
+        Some(left)
     }
 
     fn outcome(&self, snapshot: &Snapshot, now: u64) -> Outcome {
@@ -368,11 +394,15 @@ fn nearest_grant<'s>(
     })
 }
 
-fn values_in(json: &serde_json::Value) -> usize {
+/// About how many bytes the claims are long.
+fn size_of_json(json: &serde_json::Value) -> usize {
     match json {
-        serde_json::Value::Array(items) => items.iter().map(values_in).sum(),
-        serde_json::Value::Object(members) => members.values().map(values_in).sum(),
-        _ => 1,
+        serde_json::Value::Array(items) => items.iter().map(size_of_json).sum::<usize>() + 2,
+        serde_json::Value::Object(members) => {
+            members.iter().map(|(name, value)| name.len() + 4 + size_of_json(value)).sum::<usize>() + 2
+        }
+        serde_json::Value::String(text) => text.len() + 2,
+        _ => 8,
     }
 }
 

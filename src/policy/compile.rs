@@ -23,7 +23,7 @@ use crate::token::keys::KeySet;
 use client_ip::{NamedNetworks, compile_client_ip, load_client_ip};
 use issuers::{Keys, compile_issuer, load_keys, refuse_repeated_issuers, refuse_several_bare};
 pub use owners::Turn;
-pub(super) use owners::{Context, OwnerDocument, add_owners};
+pub(super) use owners::{Context, Judged, OwnerDocument, RulesKey, add_owners};
 use principals::{check_givers, compile_revoked, compile_service_accounts, refuse_unknown_accounts};
 use std::collections::{HashMap, HashSet};
 use std::path::{self, PathBuf};
@@ -79,15 +79,6 @@ pub struct OwnerText {
     pub current: Result<Vec<u8>, FileError>,
     /// The content that was used last.
     pub last_good: Option<Vec<u8>>,
-}
-
-impl OwnerText {
-    /// How many bytes are read to judge it, at most.
-    fn size(&self) -> usize {
-        let length = |content: &Vec<u8>| content.len();
-        let last = self.last_good.as_ref().filter(|last| self.current.as_ref() != Ok(*last));
-        self.current.as_ref().map_or(0, length).saturating_add(last.map_or(0, length))
-    }
 }
 
 const HELP_READ: &str = "check the path, and that nginx's worker user may read it";
@@ -255,9 +246,10 @@ pub(super) fn compile(
     let networks = NamedNetworks::new(document, problems);
     let service_accounts = compile_service_accounts(document, &networks, &groups, problems);
     let known_groups = groups_known_to_grants(document);
+    let is_known = |group: &str| known_groups.contains(group);
     let mut restrictions = Vec::new();
     for entry in &document.restrictions {
-        restrictions.push(compile_restriction(entry, &networks, &known_groups, &mut groups, problems));
+        restrictions.push(compile_restriction(entry, &networks, &is_known, &mut groups, problems));
     }
     let revoked = compile_revoked(document, &issuer_names, &groups, problems);
     let client_ip = compile_client_ip(document, &networks, problems);
@@ -440,7 +432,7 @@ fn groups_known_to_grants(document: &Document) -> HashSet<&str> {
 fn compile_restriction(
     entry: &RestrictionEntry,
     networks: &NamedNetworks<'_>,
-    known_groups: &HashSet<&str>,
+    is_known: &dyn Fn(&str) -> bool,
     groups: &mut GroupTable,
     problems: &mut Problems,
 ) -> Restriction {
@@ -448,7 +440,7 @@ fn compile_restriction(
     for (key, list) in [("groups", &entry.groups), ("except_groups", &entry.except_groups)] {
         for group in list {
             // A group of service accounts has been refused as such.
-            let known = known_groups.contains(&*group.value) || groups.is_of_every_user(&group.value);
+            let known = is_known(&group.value) || groups.is_of_every_user(&group.value);
             if !known && !is_of_account(&group.value) {
                 problems
                     .error(

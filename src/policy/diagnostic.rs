@@ -198,6 +198,8 @@ pub struct Problems {
     file: Arc<str>,
     /// At most [`MAX_KEPT`].
     found: Vec<Diagnostic>,
+    /// How many of them are warnings.
+    warnings: usize,
     /// Found beyond that and not kept; errors only where every problem that is kept is an error.
     omitted: Omitted,
 }
@@ -216,7 +218,7 @@ const MAX_KEPT: usize = 1000;
 impl Problems {
     /// An empty collection for the document read from `file`.
     pub fn of(file: &str) -> Self {
-        Self { file: one_line(file).into(), found: Vec::new(), omitted: Omitted::default() }
+        Self { file: one_line(file).into(), found: Vec::new(), warnings: 0, omitted: Omitted::default() }
     }
 
     /// What diagnostics call the document.
@@ -242,7 +244,7 @@ impl Problems {
 
     /// An empty collection for the same document.
     pub(super) fn of_same_file(&self) -> Self {
-        Self { file: Arc::clone(&self.file), found: Vec::new(), omitted: Omitted::default() }
+        Self { file: Arc::clone(&self.file), found: Vec::new(), warnings: 0, omitted: Omitted::default() }
     }
 
     /// Adds what was found elsewhere.
@@ -271,14 +273,18 @@ impl Problems {
     fn keep(&mut self, diagnostic: Diagnostic) -> &mut Diagnostic {
         let mut at = self.found.len();
         if at < MAX_KEPT {
+            self.warnings += usize::from(!diagnostic.is_error());
             self.found.push(diagnostic);
         } else {
-            let warning = self.found.iter().rposition(|kept| diagnostic.is_error() && !kept.is_error());
+            let is_displacing = diagnostic.is_error() && self.warnings > 0;
+            let warning =
+                is_displacing.then(|| self.found.iter().rposition(|kept| !kept.is_error())).flatten();
             let Some(warning) = warning.and_then(|warning| Some((warning, self.found.get_mut(warning)?)))
             else {
                 return self.omitted.insert(diagnostic);
             };
             at = warning.0;
+            self.warnings -= 1;
             let displaced = std::mem::replace(warning.1, diagnostic);
             self.omitted.insert(displaced);
         }
@@ -293,7 +299,7 @@ impl Problems {
 
     /// Whether any of them refuses the document.
     pub fn any_error(&self) -> bool {
-        self.omitted.errors > 0 || self.found.iter().any(Diagnostic::is_error)
+        self.omitted.errors > 0 || self.warnings < self.found.len()
     }
 
     /// All of them, in the order of their places; the last one says how many were not kept.

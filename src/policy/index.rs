@@ -319,12 +319,6 @@ impl TenantIndex {
         }
     }
 
-    /// How many patterns are compared with every tenant that begins like them, since they have a `*` before their end.
-    pub(super) fn inner_patterns(&self) -> usize {
-        let further = self.further.as_ref().map_or(0, |further| further.inner_patterns());
-        self.wild.nodes.iter().map(|node| node.inner.len()).sum::<usize>() + further
-    }
-
     /// Whether any rule names a tenant that matches `pattern`. Looks through all that begin like a pattern with a `*`
     /// before its end.
     pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {

@@ -66,10 +66,6 @@ pub struct Owner {
     pub tenants: PatternSet,
     /// There is a version of its document that can be used.
     pub available: bool,
-    /// What its rules were made of: the versions of its document that were looked at, and what they depend on.
-    pub(super) judged: Option<Sha256>,
-    /// Of what the meaning of its rules depends beside its document.
-    pub(super) context: Sha256,
 }
 
 impl Snapshot {

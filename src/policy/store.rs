@@ -8,7 +8,10 @@ pub use bundle::Bundle;
 
 use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
-use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, compile, compile_untested};
+use super::{
+    Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, Turn, compile, compile_in_turn,
+    compile_untested,
+};
 use crate::client_ip::signature::KeyRing;
 use crate::client_ip::{CookieKeys, Source};
 use crate::file::{FileError, MAX_BYTES, content, read};
@@ -145,7 +148,8 @@ pub fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, Bundle) {
     (outcome, fingerprint, bundle)
 }
 
-/// The same, where there was a policy before. Every owner's document is judged anew, each within its budget.
+/// The same, where there was a policy before. New documents of owners are judged in turns ([`Turn`]): while the outcome
+/// says that some wait, the policy is to be loaded again.
 ///
 /// `former`: what it was made of; a document of an owner that is refused is replaced by that in it. `in_force`: what
 /// decides now, whose keys stand in for a file that cannot be used. `unsettled`: documents of owners that are changing
@@ -158,7 +162,10 @@ pub fn load_after(
     in_force: Option<InForce<'_>>,
     unsettled: &BTreeSet<PathBuf>,
 ) -> (Outcome, Fingerprint, Bundle, Vec<Diagnostic>) {
-    load_with(path, former, in_force, unsettled, |name, text, files| compile(name, text, files, now))
+    let turn = Turn::after(in_force.map(|policy| (&policy.compiled.snapshot, policy.owners)));
+    load_with(path, former, in_force, unsettled, |name, text, files| {
+        compile_in_turn(name, text, files, now, &turn)
+    })
 }
 
 /// The policy that decides now, made of the bundle before, with the keys of today.
@@ -219,7 +226,8 @@ fn load_with(
         let Some(content) = owner.content.take() else { continue };
         let path = owner_path(&base, &owner.name);
         // What is not on disk any more is as old as it was.
-        let is_kept = owner.state != OwnerState::Current || owner.waits || unsettled.contains(&path);
+        let is_kept =
+            owner.state != OwnerState::Current || owner.turns_waited > 0 || unsettled.contains(&path);
         let kept_since = former.read_at(&path).filter(|_| is_kept);
         bundle.add(path, &content, kept_since.unwrap_or_else(uptime));
     }

@@ -534,3 +534,77 @@ fn what_a_policy_says_neither_ends_nor_reorders_a_log_line() {
     let expected = r"owner `team-a` (#a\n2027 [emerg] forged\u{202e}): ";
     assert!(errors.iter().any(|text| text.starts_with(expected)), "{errors:?}");
 }
+
+/// What was found of a document while the platform's was broken is not what is found of another version later.
+#[test]
+fn an_owner_who_takes_back_a_mistake_is_current_once_the_platform_is_repaired() {
+    let site = start(directory(), Inherited::default());
+    let bundle = site.last_good();
+    let Site { scratch, engine } = site;
+    drop(engine);
+    scratch.write("policy/policy.yaml", "broken\n");
+    scratch.write("policy/owners.d/team-a.yaml", "broken\n");
+    let site = start(scratch, Inherited { policy: Some(bundle), ..Inherited::default() });
+    let problems = |site: &Site| site.engine.status()["owners"][0]["problems"].as_array().unwrap().len();
+    assert_eq!((site.owner_state(0), problems(&site)), (json!("last_good"), 1));
+    site.scratch.write("policy/owners.d/team-a.yaml", &grant("u"));
+    site.scratch.write("policy/policy.yaml", &policy(OWNERS));
+    site.wait_for("the repair", |site| site.engine.gauges().last_reload_successful);
+    site.wait_for_state(0, OwnerState::Current);
+    assert_eq!(problems(&site), 0);
+}
+
+/// What many owners bring at once is judged one after the other, and whoever changes something else does not wait for it.
+#[test]
+fn large_documents_keep_nobody_waiting() {
+    const LARGE: usize = 10;
+    // So that there is one of them in a turn.
+    let filling = "x".repeat(600_000);
+    let scratch = directory();
+    let bounds: String =
+        (0..LARGE).map(|n| format!("  large-{n}: {{ tenants: ['large-{n}-*'] }}\n")).collect();
+    let platform = |revoked: &str| policy(&format!("{OWNERS}{bounds}{revoked}"));
+    scratch.write("policy/policy.yaml", &platform(""));
+    for n in 0..LARGE {
+        scratch.write(&format!("policy/owners.d/large-{n}.yaml"), "{}\n");
+    }
+    let site = start(scratch, Inherited::default());
+    let good = signed("r", &claims());
+    let owners = || site.engine.live().as_deref().unwrap().owners.to_vec();
+    let empty = owners()[2].revision.clone();
+    let left = || owners().iter().skip(2).filter(|owner| owner.revision == empty).count();
+    assert_eq!(left(), LARGE);
+    for n in 0..LARGE {
+        let tenants: Vec<String> = (0..100).map(|tenant| format!("large-{n}-{tenant}")).collect();
+        let tests: String = (0..100)
+            .map(|test| {
+                let tenants = tenants.join("|");
+                format!("- {{ name: n{test}, groups: [a], tenant: '{tenants}', scope: logs:read, expect: allow }}\n")
+            })
+            .collect();
+        let grants = format!("grants: [{{ groups: [a], tenants: ['large-{n}-*'] }}]\n");
+        site.scratch.write(
+            &format!("policy/owners.d/large-{n}.yaml"),
+            &format!("{grants}tests:\n{tests}# {filling}\n"),
+        );
+    }
+    // In the middle of it somebody else changes something, somebody is revoked, and a key is withdrawn.
+    site.wait_for("the first of them", |_| left() < LARGE);
+    site.scratch.write("policy/owners.d/team-b.yaml", &grant("v").replace("[a]", "[a, b]"));
+    let before = owners()[1].revision.clone();
+    site.wait_for("another owner's change", |_| owners()[1].revision != before);
+    let after_change = left();
+    site.scratch.write("policy/policy.yaml", &platform("revoked: { groups: [a] }\n"));
+    site.wait_for("a revocation", |site| site.reason_of(&good, "v") == Reason::TenantForbidden);
+    let after_revocation = left();
+    site.scratch.write("policy/jwks.json", &key_set(&[("e", Algorithm::Es256)]));
+    site.wait_for("a withdrawn key", |site| site.reason_of(&good, "v") == Reason::TokenKeyUnknown);
+    let after_keys = left();
+    assert!(
+        after_change > 1 && after_revocation > 1 && after_keys > 0,
+        "{after_change} {after_revocation} {after_keys} documents were left"
+    );
+    // Nothing of what waits is forgotten; their tests are of a group that is revoked now.
+    site.wait_for("the others", |_| owners().iter().all(|owner| owner.turns_waited == 0));
+    assert!(owners().iter().skip(2).all(|owner| owner.state != OwnerState::Unavailable));
+}

@@ -1,14 +1,15 @@
 //! Who asks: the names of groups held against the issuers and service accounts that can give them, service accounts,
 //! and revocation.
 
-use super::client_ip::NamedNetworks;
+use super::client_ip::{MOST_NAMED, NamedNetworks};
 use crate::network::NetworkSet;
 use crate::policy::diagnostic::{Path, Place, Problems, WarningKind};
 use crate::policy::document::Document;
 use crate::policy::groups::{SERVICE, is_of_account};
 use crate::policy::reader::At;
 use crate::policy::snapshot::{GroupTable, Revocations, ServiceAccount};
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{HashMap, HashSet};
 
 /// Compiles the service accounts. Their groups are in `groups` already.
 pub(super) fn compile_service_accounts(
@@ -87,11 +88,12 @@ pub(super) fn compile_revoked(
 ) -> Revocations {
     let section = Path::Root.key("revoked");
     let list = section.key("principals");
+    let accounts = Accounts::of(document);
     let mut revoked = Revocations::default();
     for (issuer, id) in &document.revoked.principals {
         let path = list.item(issuer.number);
         if *issuer.value == *SERVICE {
-            refuse_unknown_account(document, &id.value, id.place, &path.key("id"), problems);
+            accounts.refuse_unknown(&id.value, id.place, &path.key("id"), problems);
         } else if let Some(number) = issuers.iter().position(|name| *name == issuer.value) {
             revoked.principals.insert((number, id.value.clone()));
         } else {
@@ -130,20 +132,21 @@ pub(super) fn compile_revoked(
 /// `platform`: the document that defines the accounts; `document` itself, or that of its owner's platform.
 pub(super) fn refuse_unknown_accounts(document: &Document, platform: &Document, problems: &mut Problems) {
     let is_list = |path: &str| path.starts_with("grants");
+    let accounts = Accounts::of(platform);
     for grant in &document.grants {
         for group in &grant.groups {
             let Some(account) = account_of(&group.value) else { continue };
             let root = Path::Root.key(&grant.path);
             let list = root.key("groups");
             let path = if is_list(&grant.path) { list.item(group.number) } else { root };
-            refuse_unknown_account(platform, account, group.place, &path, problems);
+            accounts.refuse_unknown(account, group.place, &path, problems);
         }
     }
     let section = Path::Root.key("revoked");
     let list = section.key("groups");
     for group in &document.revoked.groups {
         if let Some(account) = account_of(&group.value) {
-            refuse_unknown_account(platform, account, group.place, &list.item(group.number), problems);
+            accounts.refuse_unknown(account, group.place, &list.item(group.number), problems);
         }
     }
 }
@@ -152,25 +155,38 @@ fn account_of(group: &str) -> Option<&str> {
     group.strip_prefix(SERVICE)?.strip_prefix(':')
 }
 
-fn refuse_unknown_account(
-    document: &Document,
-    account: &str,
-    place: Place,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) {
-    let mut known: Vec<&str> = document.service_accounts.iter().map(|entry| &*entry.name.value).collect();
-    if known.contains(&account) {
-        return;
+/// The service accounts that a platform's document defines.
+struct Accounts<'d> {
+    names: HashSet<&'d str>,
+    /// The help of a complaint about another one, once there is such a complaint.
+    help: OnceCell<String>,
+}
+
+impl<'d> Accounts<'d> {
+    fn of(document: &'d Document) -> Self {
+        let names = document.service_accounts.iter().map(|entry| &*entry.name.value).collect();
+        Self { names, help: OnceCell::new() }
     }
-    known.sort_unstable();
-    known.dedup();
-    let problem = problems.error(place, path, format!("there is no service account `{account}`"));
-    problem.help(if known.is_empty() {
-        "define it under `service_accounts`".to_owned()
-    } else {
-        format!("defined service accounts: {}", known.join(", "))
-    });
+
+    fn refuse_unknown(&self, account: &str, place: Place, path: &Path<'_>, problems: &mut Problems) {
+        if !self.names.contains(account) {
+            let help = self.help.get_or_init(|| self.list());
+            problems
+                .error(place, path, format!("there is no service account `{account}`"))
+                .help(help.clone());
+        }
+    }
+
+    fn list(&self) -> String {
+        let mut known: Vec<&str> = self.names.iter().copied().collect();
+        if known.is_empty() {
+            return "define it under `service_accounts`".to_owned();
+        }
+        known.sort_unstable();
+        let more = if known.len() > MOST_NAMED { ", ..." } else { "" };
+        known.truncate(MOST_NAMED);
+        format!("defined service accounts: {}{more}", known.join(", "))
+    }
 }
 
 /// With several issuers, of which none has `bare_groups`, a group that is written bare is nobody's. In a grant that is

@@ -13,7 +13,7 @@ use crate::tenant::TenantPattern;
 use std::collections::{HashMap, HashSet};
 
 /// The most pairs of a group and a tenant that a document's rules name together.
-pub(super) const MAX_PAIRS: usize = 100_000;
+pub(in crate::policy) const MAX_PAIRS: usize = 100_000;
 /// The most patterns of a document with a `*` before their end: each is compared with every tenant that begins like it.
 const MAX_INNER: usize = 8;
 /// The most patterns that end in their only `*` and that one tenant matches.

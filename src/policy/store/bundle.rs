@@ -3,7 +3,7 @@
 use super::packed::Packed;
 use super::{DOCUMENT, MAX_BYTES, OWNERS, base_of, failed, owner_path};
 use crate::file::FileError;
-use crate::policy::{Files, Outcome, OwnerText, compile};
+use crate::policy::{Files, Outcome, OwnerText, Turn, compile_in_turn};
 use crate::token::digest::sha256_hex;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -189,7 +189,7 @@ impl Bundle {
         self.compile_with(&mut self.clone(), now)
     }
 
-    /// Compiles the document again, with files from elsewhere.
+    /// Compiles the document again, with files from elsewhere: newer documents of owners as far as one turn goes.
     pub(super) fn compile_with(&self, files: &mut dyn Files, now: u64) -> Outcome {
         let Some(Part { path, content, .. }) = self.0.first() else {
             return failed("", "there is no last good policy", MAX_BYTES);
@@ -197,7 +197,7 @@ impl Bundle {
         let Some(text) = content.content() else {
             return failed("", "the last good policy cannot be unpacked", MAX_BYTES);
         };
-        compile(&path.display().to_string(), &text, files, now)
+        compile_in_turn(&path.display().to_string(), &text, files, now, &Turn::after(None))
     }
 }
 
