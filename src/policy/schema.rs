@@ -383,6 +383,7 @@ fn revoked_principal_key(key: &str) -> Value {
 fn owner_key(key: &str) -> Value {
     match key {
         "tenants" => told(some_of(tenant()), "The tenants that its rules may name."),
+        "except_tenants" => told(some_of(tenant()), "But not these: its rules never reach them."),
         "scopes" => told(some_of(scope_pattern()), "What its grants may give. Default: every *:read."),
         "contact" => told(text(), "Whom to tell when its document is refused."),
         _ => Value::Null,

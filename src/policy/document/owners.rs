@@ -10,7 +10,7 @@ use crate::scope::ScopeSet;
 use crate::tenant::TenantPattern;
 
 /// The keys of one owner in the platform's document.
-pub(in crate::policy) const KNOWN: [&str; 3] = ["tenants", "scopes", "contact"];
+pub(in crate::policy) const KNOWN: [&str; 4] = ["tenants", "except_tenants", "scopes", "contact"];
 /// The keys of an owner's own document.
 pub(in crate::policy) const DOCUMENT: [&str; 5] = ["version", "grants", "networks", "restrictions", "tests"];
 /// The most grants, restrictions, networks and tests that an owner's document holds together.
@@ -21,6 +21,8 @@ const MAX_ENTRIES: usize = 10_000;
 pub(in crate::policy) struct OwnerEntry {
     pub(in crate::policy) name: At<Box<str>>,
     pub(in crate::policy) tenants: Vec<At<TenantPattern>>,
+    /// Tenants among them that are outside the bounds all the same.
+    pub(in crate::policy) except_tenants: Vec<At<TenantPattern>>,
     pub(in crate::policy) scopes: ScopeSet,
     pub(in crate::policy) contact: Option<Box<str>>,
 }
@@ -41,14 +43,36 @@ pub(super) fn read_owners(fields: &Fields<'_>, problems: &mut Problems) -> Vec<O
         let Some(fields) = problems.fields(value, &path, &KNOWN) else { continue };
         let tenants =
             read_tenants(required(&fields, "tenants", &path, problems), &path.key("tenants"), problems);
+        let except_tenants =
+            read_tenants(fields.get("except_tenants"), &path.key("except_tenants"), problems);
         let contact = fields
             .get("contact")
             .and_then(|node| problems.text(node, &path.key("contact")))
             .map(|text| text.value.into());
         let scopes = read_scopes(fields.get("scopes"), &path.key("scopes"), problems);
-        owners.push(OwnerEntry { name: At::new(key.name.clone(), key.place), tenants, scopes, contact });
+        let name = At::new(key.name.clone(), key.place);
+        let entry = OwnerEntry { name, tenants, except_tenants, scopes, contact };
+        refuse_empty_bounds(&entry, &path, problems);
+        owners.push(entry);
     }
     owners
+}
+
+/// Bounds that hold no tenant are a mistake in their exceptions.
+fn refuse_empty_bounds(entry: &OwnerEntry, path: &Path<'_>, problems: &mut Problems) {
+    let Some(first) = entry.except_tenants.first() else { return };
+    let is_excepted = |tenant: &At<TenantPattern>| {
+        entry.except_tenants.iter().any(|excepted| excepted.value.covers(&tenant.value))
+    };
+    if !entry.tenants.is_empty() && entry.tenants.iter().all(is_excepted) {
+        problems
+            .error(
+                first.place,
+                &path.key("except_tenants"),
+                "every tenant that the owner is given is excepted as well",
+            )
+            .help("except fewer tenants, or remove the owner");
+    }
 }
 
 /// Whether a file of this name can lie in a directory, and nowhere else.
@@ -95,4 +119,33 @@ pub(in crate::policy) fn read_document(root: &Node, problems: &mut Problems) -> 
             .help("name the tenants by patterns, or the groups by one of the platform's `group_names`");
     }
     document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::node::parse;
+
+    /// What is read of the bounds of owners, where nothing is wrong with them.
+    fn read(text: &str) -> Vec<OwnerEntry> {
+        let mut problems = Problems::of("p.yaml");
+        let root = parse(text.as_bytes(), &mut problems).unwrap();
+        let fields = problems.fields(&root, &Path::Root, &["owners"]).unwrap();
+        let owners = read_owners(&fields, &mut problems);
+        assert!(!problems.any_error(), "{:?}", problems.into_sorted());
+        owners
+    }
+
+    #[test]
+    fn tenants_of_the_bounds_can_be_excepted() {
+        let owners = read(
+            "owners:\n  team-a: { tenants: [team-a, \"team-a-*\"], except_tenants: [team-a-hr, \"team-a-*-hr\"] }\n  \
+             team-b: { tenants: [team-b] }\n",
+        );
+        let excepted: Vec<Vec<&str>> = owners
+            .iter()
+            .map(|owner| owner.except_tenants.iter().map(|tenant| tenant.value.as_str()).collect())
+            .collect();
+        assert_eq!(excepted, [vec!["team-a-hr", "team-a-*-hr"], vec![]]);
+    }
 }
