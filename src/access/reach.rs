@@ -2,7 +2,7 @@
 
 mod one_by_one;
 
-use super::cells::{Entangled, Universe};
+use super::cells::{Cell, Entangled, Universe};
 use super::merge::{Merged, merge};
 use super::{Bound, Reach, Rules, RulesOfCell, Unit, bounds, patterns_of, scope_names, units, until};
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction, ServiceAccount, Snapshot};
@@ -111,7 +111,7 @@ pub fn of_tenant<'s>(
     tenant: &TenantPattern,
     now: u64,
 ) -> Result<Reached<'s>, Entangled> {
-    let is_asked = |owner: &&Owner| owner.tenants.iter().any(|pattern| pattern.matches(tenant.as_str()));
+    let is_asked = |owner: &&Owner| owner.has(tenant.as_str());
     let unavailable: Vec<&Owner> = unavailable(snapshot).filter(is_asked).collect();
     let mut rows = Vec::new();
     if !unavailable.is_empty() {
@@ -164,13 +164,20 @@ pub fn of_group<'s>(snapshot: &'s Snapshot, group: &str, now: u64) -> Reached<'s
         .chain(
             binding().flat_map(|rule| patterns_of(snapshot, rule.owner, &rule.tenants, &rule.except_tenants)),
         )
-        .chain(closed.iter().copied());
+        .chain(closed.iter().copied())
+        .chain(unavailable.iter().flat_map(|owner| owner.except_tenants.iter()));
     let targets = granting().flat_map(|rule| rule.tenants.iter());
     let (mut rows, overlapping): (Vec<Row>, bool) = match Universe::of(patterns).cells(targets) {
         Ok(cells) => {
             let rules = Rules::of(snapshot);
             let mut entries = Vec::new();
-            for cell in cells.iter().filter(|cell| !closed.iter().any(|pattern| cell.is_in(pattern))) {
+            let is_in =
+                |cell: &Cell<'_>, tenants: &[TenantPattern]| tenants.iter().any(|own| cell.is_in(own));
+            let is_closed = |cell: &Cell<'_>| {
+                let mut owners = unavailable.iter();
+                owners.any(|owner| is_in(cell, &owner.tenants) && !is_in(cell, &owner.except_tenants))
+            };
+            for cell in cells.iter().filter(|cell| !is_closed(cell)) {
                 let found = rules.in_cell(cell);
                 for unit in units() {
                     if let Some(given) = given(snapshot, &who, &found, *unit, now, |_| true) {

@@ -64,8 +64,17 @@ pub struct Owner {
     pub file: Box<str>,
     /// The tenants within which its rules hold.
     pub tenants: PatternSet,
+    /// Tenants among them that are none of its own: every rule of it excepts them.
+    pub except_tenants: PatternSet,
     /// There is a version of its document that can be used.
     pub available: bool,
+}
+
+impl Owner {
+    /// Whether the tenant was given to it.
+    pub fn has(&self, tenant: &str) -> bool {
+        self.tenants.matches(tenant) && !self.except_tenants.matches(tenant)
+    }
 }
 
 impl Snapshot {
@@ -125,7 +134,7 @@ impl Snapshot {
     pub fn is_in_bounds(&self, owner: Option<u32>, tenant: &str) -> bool {
         let Some(owner) = owner else { return true };
         let owner = usize::try_from(owner).ok().and_then(|owner| self.owners.get(owner));
-        owner.is_some_and(|owner| owner.tenants.matches(tenant))
+        owner.is_some_and(|owner| owner.has(tenant))
     }
 
     /// The first owner of one of the tenants that has no version of its document which could be used: what it would
@@ -138,8 +147,11 @@ impl Snapshot {
     fn first_closed(&self, closed: &TenantIndex, tenants: &TenantList<'_>) -> Option<&Owner> {
         let mut first: Option<u32> = None;
         for tenant in tenants.iter() {
-            closed.each_rule(tenant, &[EVERYONE], &mut |owner| {
-                first = Some(first.map_or(owner, |other| other.min(owner)));
+            closed.each_rule(tenant, &[EVERYONE], &mut |number| {
+                let owner = usize::try_from(number).ok().and_then(|number| self.owners.get(number));
+                if owner.is_none_or(|owner| owner.has(tenant)) {
+                    first = Some(first.map_or(number, |other| other.min(number)));
+                }
             });
         }
         self.owners.get(usize::try_from(first?).ok()?)

@@ -126,16 +126,27 @@ pub(in crate::policy) fn add_owners(
                 .help("name the directory that holds `policy.yaml` and `owners.d`");
             return (Vec::new(), Vec::new());
         };
-        let bounds = super::set_of(&entry.tenants);
+        let (bounds, excepted) = (super::set_of(&entry.tenants), super::set_of(&entry.except_tenants));
         snapshot.owners.push(Owner {
             name: entry.name.value.clone(),
             file: file.as_str().into(),
             tenants: bounds.clone(),
+            except_tenants: excepted.clone(),
             available: false,
         });
         let former = former.as_ref();
-        let adder =
-            Adder { platform, context, networks: &networks, former, entry, bounds, number, now, test };
+        let adder = Adder {
+            platform,
+            context,
+            networks: &networks,
+            former,
+            entry,
+            bounds,
+            excepted,
+            number,
+            now,
+            test,
+        };
         match current {
             Ok(content) if last_good.as_ref() == Some(&content) => {
                 chosen.push((number, adder.settled(snapshot, &file, content)));
@@ -210,6 +221,8 @@ struct Adder<'a> {
     former: Option<&'a Former<'a>>,
     entry: &'a OwnerEntry,
     bounds: PatternSet,
+    /// Tenants within the bounds that are not the owner's.
+    excepted: PatternSet,
     number: u32,
     now: u64,
     test: bool,

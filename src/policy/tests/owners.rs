@@ -535,6 +535,47 @@ fn narrower_bounds_bind_at_once_and_an_owner_removed_is_gone() {
     assert_eq!(read(&compiled, &["a"], "team-a"), Reason::TenantForbidden);
 }
 
+/// What the platform excepts from an owner's tenants is nobody's but the platform's.
+#[test]
+fn tenants_excepted_from_bounds_are_out_of_reach() {
+    let excepting = PLATFORM.replace(
+        r#"tenants: [team-a, "team-a-*"]"#,
+        r#"tenants: [team-a, "team-a-*"], except_tenants: [team-a-hr, "team-a-*-hr"]"#,
+    );
+    let document = "grants: [{ groups: [a], tenants: ['team-a-*'] }]\n\
+                    restrictions: [{ networks: [office] }, { tenants: ['team-a-*'], networks: [office] }]\n";
+    let good_b = |directory: Directory| directory.and("team-b", Some(GOOD_B), None);
+    let (compiled, owners) = under(&excepting, &good_b(Directory::with("team-a", document)));
+    assert_eq!((owners[0].state, errors(&owners[0])), (OwnerState::Current, Vec::new()));
+    let at = |tenant| reason(&compiled, &["a", "raw-sre"], tenant, Scope::LogsRead, "192.0.2.1");
+    assert_eq!(read(&compiled, &["a"], "team-a-x"), Reason::IpForbidden);
+    for excepted in ["team-a-hr", "team-a-x-hr"] {
+        assert_eq!(read(&compiled, &["a"], excepted), Reason::TenantForbidden, "{excepted}");
+        assert_eq!(at(excepted), Reason::Granted, "no restriction of the owner reaches {excepted}");
+    }
+    // Where the owner has no usable document, that closes its tenants and not those.
+    let (compiled, _) = under(&excepting, &good_b(Directory::with("team-a", "grants: 1\n")));
+    let read_all = |tenant| read(&compiled, &["raw-sre"], tenant);
+    assert_eq!([read_all("team-a-x"), read_all("team-a-hr")], [Reason::PolicyUnavailable, Reason::Granted]);
+    // Named outright it is refused; a version that was good before exceptions came is in force without it.
+    let named = "grants: [{ groups: [a], tenants: [team-a-hr, team-a-x] }]\n";
+    let (compiled, owners) =
+        under(&excepting, &good_b(Directory::default().and("team-a", Some(named), Some(named))));
+    assert_eq!(
+        errors(&owners[0]),
+        [
+            "owners.d/team-a.yaml:1:35: grants[0].tenants[0]: `team-a-hr` is excepted from the owner's tenants\n  \
+          help: a rule reaches no tenant that the platform excepts: leave it out"
+        ]
+    );
+    assert_eq!(
+        [read(&compiled, &["a"], "team-a-hr"), read(&compiled, &["a"], "team-a-x")],
+        [Reason::TenantForbidden, Reason::Granted]
+    );
+    let (_, owners) = under(&excepting, &good_b(Directory::with("team-a", named)));
+    assert_eq!(owners[0].state, OwnerState::Unavailable);
+}
+
 #[test]
 fn owners_cannot_fail_each_others_tests_nor_the_platforms() {
     let platform = format!(
@@ -628,6 +669,7 @@ proptest! {
     fn owners_never_reach_beyond_their_bounds(
         bounds in proptest::collection::vec(pattern(), 1..3),
         narrower in proptest::collection::vec(pattern(), 1..3),
+        excepted in proptest::collection::vec(pattern(), 0..2),
         granted in proptest::collection::vec(pattern(), 1..3),
         restricted in proptest::collection::vec(pattern(), 0..2),
         write in any::<bool>(),
@@ -646,24 +688,33 @@ proptest! {
         let platform = |with: &str| format!(
             "client_ip: {{ source: remote_addr }}\ngrants: [{{ groups: [sre], tenants: ['*'], scopes: ['logs:*'] }}]\n{with}"
         );
-        let with = format!("owners: {{ o: {{ tenants: [{}], scopes: ['logs:read'] }} }}\n", quoted(in_force));
+        let except = match &*excepted {
+            [] => String::new(),
+            excepted => format!(", except_tenants: [{}]", quoted(excepted)),
+        };
+        let with =
+            format!("owners: {{ o: {{ tenants: [{}]{except}, scopes: ['logs:read'] }} }}\n", quoted(in_force));
         let last = was_good.then_some(&*document);
         let directory = Directory::default().and("o", Some(&document), last);
-        let (compiled, owners) = under(&platform(&with), &directory);
+        // Exceptions that leave the owner nothing are the platform's mistake.
+        let text = format!("{HEAD}{}", platform(&with));
+        let outcome = compile("p.yaml", text.as_bytes(), &mut directory.clone(), NOW);
+        let (Some(compiled), owners) = (outcome.compiled, outcome.owners) else { return Ok(()) };
         let (alone, _) = under(&platform(""), &Directory::default());
         let matches = |patterns: &[String], tenant: &str| {
             patterns.iter().any(|pattern| TenantPattern::parse(pattern).unwrap().matches(tenant))
         };
         for tenant in &tenants {
+            let is_in_bounds = matches(in_force, tenant) && !matches(&excepted, tenant);
             for (scope, bounded) in [(Scope::LogsRead, true), (Scope::LogsWrite, false)] {
-                let own = matches(in_force, tenant) && bounded;
+                let own = is_in_bounds && bounded;
                 let as_owner = reason(&compiled, &["a"], tenant, scope, "10.0.0.1");
                 prop_assert!(own || as_owner != Reason::Granted, "{tenant} {scope} {as_owner} {document}");
                 if own && owners[0].state == OwnerState::Current && matches(&granted, tenant) {
                     prop_assert_eq!(as_owner, Reason::Granted, "{} {}", tenant, document);
                 }
                 // Outside its bounds everybody else is decided as without it.
-                if !matches(in_force, tenant) {
+                if !is_in_bounds {
                     for client in ["10.0.0.1", "192.0.2.1"] {
                         let with = reason(&compiled, &["sre"], tenant, scope, client);
                         prop_assert_eq!(with, reason(&alone, &["sre"], tenant, scope, client));

@@ -306,7 +306,9 @@ fn document() -> impl Strategy<Value = Option<String>> {
 }
 
 fn platforms() -> impl Strategy<Value = String> {
-    let bounds = prop::sample::select(&["[team-a, \"team-a-*\"]", "[team-a]", "[\"t*\"]"][..]);
+    let bounds = prop::sample::select(
+        &["[team-a, \"team-a-*\"]", "[team-a]", "[\"t*\"]", "[\"t*\"], except_tenants: [team-a-x]"][..],
+    );
     let network = prop::sample::select(&["10.0.0.0/8", "11.0.0.0/8"][..]);
     let groups = prop::sample::select(&["[raw-sre]", "[raw-sre, b]", "[b]"][..]);
     (bounds, network, any::<bool>(), groups, any::<bool>()).prop_map(

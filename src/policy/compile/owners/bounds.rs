@@ -42,6 +42,14 @@ impl Adder<'_> {
                             format!("`{}` is not within the owner's tenants", tenant.value.as_str()),
                         )
                         .help(format!("the platform gives `{}` {given}", self.entry.name.value));
+                } else if self.excepted.covers(&tenant.value) {
+                    problems
+                        .error(
+                            tenant.place,
+                            &Path::Root.key(path).key("tenants").item(tenant.number),
+                            format!("`{}` is excepted from the owner's tenants", tenant.value.as_str()),
+                        )
+                        .help("a rule reaches no tenant that the platform excepts: leave it out");
                 }
             }
         }

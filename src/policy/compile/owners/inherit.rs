@@ -55,7 +55,8 @@ impl<'d> Context<'d> {
     }
 
     pub(super) fn rules_key(&self, entry: &OwnerEntry, content: &[u8]) -> RulesKey {
-        let tenants: Vec<&str> = entry.tenants.iter().map(|tenant| tenant.value.as_str()).collect();
+        let tenants = [&entry.tenants, &entry.except_tenants]
+            .map(|list| list.iter().map(|tenant| tenant.value.as_str()).collect::<Vec<_>>());
         let scopes: Vec<_> = entry.scopes.iter().collect();
         let of = format!("{:?}{tenants:?}{scopes:?}{:?}", self.meanings, Sha256::of(content));
         RulesKey(Sha256::of(of.as_bytes()))

@@ -15,6 +15,7 @@ use crate::policy::document::owners::read_document;
 use crate::policy::index::TenantIndex;
 use crate::policy::snapshot::{Grant, Restriction, Snapshot};
 use crate::policy::{node, revision_of};
+use crate::tenant::{PatternSet, TenantPattern};
 
 /// Whether a version has to satisfy its bounds and its tests.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +129,8 @@ impl Adder<'_> {
                 let grant = compile_grant(entry, groups, self.now, problems);
                 let scopes = grant.scopes.intersection(self.entry.scopes);
                 let within_bounds = grant.tenants.iter().all(|tenant| self.bounds.covers(tenant));
-                Grant { owner: Some(self.number), within_bounds, scopes, ..grant }
+                let except_tenants = self.excepting(&grant.tenants, grant.except_tenants);
+                Grant { owner: Some(self.number), within_bounds, scopes, except_tenants, ..grant }
             })
             .collect();
         let restrictions = document
@@ -142,10 +144,23 @@ impl Adder<'_> {
                     rule.tenants = patterns(&self.entry.tenants);
                 }
                 rule.within_bounds = rule.tenants.iter().all(|tenant| self.bounds.covers(tenant));
+                rule.except_tenants = self.excepting(&rule.tenants, rule.except_tenants);
                 rule
             })
             .collect();
         Rules { grants, restrictions, revision: Box::default() }
+    }
+
+    /// A rule's exceptions, and those of the owner's tenants that it would reach.
+    fn excepting(&self, tenants: &[TenantPattern], own: PatternSet) -> PatternSet {
+        let reached = |excepted: &&TenantPattern| {
+            tenants.iter().any(|tenant| tenant.may_overlap(excepted) && tenant.overlaps(excepted))
+        };
+        let mut further = self.excepted.iter().filter(reached).peekable();
+        if further.peek().is_none() {
+            return own;
+        }
+        PatternSet::new(own.iter().chain(further).cloned())
     }
 }
 
