@@ -2,19 +2,23 @@
 //!
 //! An engine lives as long as its worker. Requests are decided on the worker's event loop, by
 //! [`Engine::enforce`], which reads no file and waits for nobody; policies are read, compiled, replaced and
-//! released by the engine's own thread (`reload`).
+//! released by the engine's own thread (`thread`, `reload`).
 
 mod checks;
 mod credential;
 mod fetched;
 pub(crate) mod headers;
 mod keys;
+mod last_good;
+mod messages;
 mod reload;
 mod request;
 mod rewrite;
 mod sharing;
 mod state;
 mod status;
+mod task;
+mod thread;
 mod verdict;
 
 pub use keys::Shared;
@@ -37,20 +41,20 @@ use arc_swap::{ArcSwapOption, Guard};
 use credential::{Resolved, ResolvedService};
 use headers::HeaderNames;
 use keys::Exchange;
-use reload::Task;
+use last_good::Predecessor;
+pub use messages::Level;
+use messages::{Change, Messages, Topic};
 pub use state::{StateError, last_good};
 pub use status::of_no_engine;
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use task::Task;
 
 /// Tokens that one worker remembers, and the bytes they may take.
 const MAX_TOKENS: usize = 4096;
 const MAX_TOKEN_BYTES: usize = 24 << 20;
-/// Messages that wait for the worker to log them; older ones give way.
-const MAX_MESSAGES: usize = 200;
 
 /// What an engine is created with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,15 +86,6 @@ pub enum Readiness {
     NoPolicy,
     /// A policy is in force.
     Ready,
-}
-
-/// How urgent a message is, in nginx's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each variant is nginx's level of that name")]
-pub enum Level {
-    Error,
-    Warn,
-    Notice,
 }
 
 /// The policy in force, with what a worker derives from it once.
@@ -165,13 +160,6 @@ struct Worker {
     clock: Clock,
 }
 
-/// Where a worker finds what those before it decided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Legacy {
-    SharedDict,
-    StateDir,
-}
-
 #[derive(Debug, Default)]
 struct LastReload {
     successful: bool,
@@ -182,7 +170,7 @@ struct LastReload {
     /// Why the policy on disk is not the one in force, a line each.
     problems: Vec<String>,
     /// What is in force was taken from what a former worker left.
-    fallen_back: Option<Legacy>,
+    fallen_back: Option<Predecessor>,
     /// Only a file of keys was refused: the documents on disk are those in force.
     only_keys: bool,
 }
@@ -204,7 +192,7 @@ pub struct Engine {
     live: ArcSwapOption<Live>,
     readiness: AtomicU8,
     worker: Mutex<Worker>,
-    messages: Mutex<VecDeque<(Level, String)>>,
+    messages: Mutex<Messages>,
     last_reload: Mutex<LastReload>,
     hash_key: Mutex<Box<[u8]>>,
     /// What the policy in force was made of, on its way to other workers and to those that come after this one.
@@ -249,7 +237,7 @@ impl Engine {
         settling: Duration,
     ) -> std::io::Result<Arc<Self>> {
         let (engine, inbox) = Self::new(options);
-        reload::spawn(&engine, inbox, inherited, settling)?;
+        thread::spawn(&engine, inbox, inherited, settling)?;
         Ok(engine)
     }
 
@@ -307,18 +295,58 @@ impl Engine {
     }
 
     /// Keeps a message until the worker logs it, on one line.
-    fn tell(&self, level: Level, message: String) {
-        let message = crate::text::one_line(&message);
-        let mut messages = lock(&self.messages);
-        if messages.len() == MAX_MESSAGES {
-            messages.pop_front();
-        }
-        messages.push_back((level, message));
+    fn log(&self, level: Level, message: String) {
+        lock(&self.messages).log(level, &message);
+    }
+
+    /// Something holds from now on, which is logged where it did not hold before.
+    fn log_state(&self, topic: Topic, lines: Vec<(Level, String)>) -> Change {
+        lock(&self.messages).state(topic, lines)
     }
 
     /// The oldest message that has not been logged.
     pub fn next_message(&self) -> Option<(Level, String)> {
-        lock(&self.messages).pop_front()
+        lock(&self.messages).next()
+    }
+
+    /// Finds out which keys have to be fetched, and exchanges what was fetched with the other workers. To be called
+    /// several times a second, on the event loop.
+    ///
+    /// `shared`: what all workers see; `None` where there is no such thing, and each worker is on its own. `now`: Unix
+    /// seconds.
+    pub fn exchange(&self, shared: Option<&mut dyn Shared>, now: u64) {
+        let keys::Found { work, problems } = match shared {
+            Some(shared) => lock(&self.exchange).poll(shared, now),
+            None => lock(&self.exchange).poll(&mut *lock(&self.alone), now),
+        };
+        problems.into_iter().for_each(|problem| self.log(Level::Warn, problem));
+        work.into_iter().for_each(|work| self.send(Task::Keys(work)));
+    }
+
+    /// Leaves what the policy in force was made of for other workers, and has the thread look at what they left. To be
+    /// called again and again; reads no file.
+    ///
+    /// `shared`: the memory of all workers, where there is one.
+    pub fn share_policy(&self, shared: Option<&mut dyn Shared>) {
+        let found = lock(&self.sharing).poll(shared);
+        match found {
+            sharing::Found::Nothing => {}
+            sharing::Found::Theirs(bytes) => self.send(Task::Consider(bytes)),
+            sharing::Found::NotKept(problem) => self.log(
+                Level::Warn,
+                format!("the last good policy cannot be kept for other and later workers: {problem}"),
+            ),
+        }
+    }
+
+    /// Gives the thread something to do. Where it is gone, so is the worker.
+    fn send(&self, task: Task) {
+        _ = self.inbox.send(task);
+    }
+
+    /// One of the samples of metrics that grew since the last call, and by how much.
+    pub fn take_counter(&self) -> Option<(String, u64)> {
+        lock(&self.exchange).take_counter()
     }
 
     /// The revision of the policy in force.

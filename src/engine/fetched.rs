@@ -1,9 +1,8 @@
-//! Fetched keys on the engine's thread: fetching, judging, putting in force, keeping for a restart.
+//! Fetched keys on the engine's thread: which are in force, and what an answer makes of them. No file is touched here: the
+//! thread recalls and keeps what it is asked to.
 
-use super::keys::{Document, state};
-use super::reload::Task;
-use super::state::StateError;
-use super::{Engine, Level, Live, lock};
+use super::keys::{Document, Exchange};
+use super::{Level, Live};
 use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
 use crate::text::one_line_of;
@@ -11,14 +10,15 @@ use crate::token::algorithm::AlgorithmSet;
 use crate::token::jwks::{InvalidJwks, KeyReport, MAX_SHOWN};
 use crate::token::keys::KeySet;
 use std::collections::HashMap;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use thiserror::Error;
 
 /// Kids that a message names; it says that there are more.
 const MAX_NAMED: usize = 10;
+
+/// The keys of each issuer.
+type Keys = Vec<Option<Arc<KeySet>>>;
 
 /// The key sets that were fetched, of this worker's issuers and of those of policies before.
 #[derive(Default)]
@@ -26,25 +26,16 @@ pub(super) struct Fetched {
     documents: HashMap<String, Arc<Document>>,
     /// What former workers left, not yet asked for.
     inherited: Vec<Document>,
-    /// The last problem with the state directory, told once.
-    told: Option<StateError>,
 }
 
-/// Starts the fetch on a thread of its own: it may take as long as it is allowed to, and policies go on changing.
-pub(super) fn fetch(engine: &Engine, id: String, endpoint: Endpoint) {
-    let inbox = engine.inbox.clone();
-    let (failed_id, failed_endpoint) = (id.clone(), endpoint.clone());
-    let started = thread::Builder::new().name("tenantauth-jwks".into()).spawn(move || {
-        let answer = panic::catch_unwind(AssertUnwindSafe(|| endpoint.fetch())).unwrap_or_else(|_| {
-            Err(FetchError::Internal("internal error: a panic while keys were fetched".to_owned()))
-        });
-        // Nobody waits for it where the engine is gone.
-        _ = inbox.send(Task::Fetched { id, endpoint, answer });
-    });
-    if let Err(error) = started {
-        let answer = Err(FetchError::Internal(format!("cannot start a thread: {error}")));
-        engine.send(Task::Fetched { id: failed_id, endpoint: failed_endpoint, answer });
-    }
+/// What an answer leads to.
+#[derive(Default)]
+pub(super) struct Update {
+    /// The keys of all issuers, where they have changed.
+    pub(super) keys: Option<Keys>,
+    pub(super) messages: Vec<(Level, String)>,
+    /// To be kept for a restart.
+    pub(super) keep: Option<Arc<Document>>,
 }
 
 impl Fetched {
@@ -55,11 +46,14 @@ impl Fetched {
 
     /// Fills in the keys that are at hand for a policy that is about to be in force: those of this worker, of the
     /// workers before it, or of the state directory. Returns the flag that each issuer's unknown keys raise.
+    ///
+    /// `recall`: what was kept for an endpoint. `now`: Unix seconds.
     pub(super) fn supply(
         &mut self,
-        engine: &Engine,
+        exchange: &mut Exchange,
         compiled: &Compiled,
         keys: &mut [Option<Arc<KeySet>>],
+        mut recall: impl FnMut(&Endpoint) -> Option<Document>,
         now: u64,
     ) -> Vec<Option<Arc<AtomicBool>>> {
         let snapshot = &compiled.snapshot;
@@ -70,7 +64,7 @@ impl Fetched {
         {
             let Some(endpoint) = endpoint else { continue };
             let id = super::keys::id_of(endpoint);
-            let document = self.find(engine, &id, endpoint, now);
+            let document = self.find(&id, endpoint, now).or_else(|| recall(endpoint).map(Arc::new));
             *set = document.as_ref().and_then(|document| key_set(document, rules.algorithms));
             let document = document.filter(|_| set.is_some());
             if let Some(document) = &document {
@@ -79,133 +73,116 @@ impl Fetched {
             issuers.push((name.clone(), endpoint.clone(), document));
         }
         self.documents = documents;
-        let mut flags = lock(&engine.exchange).set_issuers(issuers).into_iter();
+        let mut flags = exchange.set_issuers(issuers).into_iter();
         compiled.endpoints.iter().map(|endpoint| endpoint.as_ref().and_then(|_| flags.next())).collect()
     }
 
-    fn find(&mut self, engine: &Engine, id: &str, endpoint: &Endpoint, now: u64) -> Option<Arc<Document>> {
+    fn find(&mut self, id: &str, endpoint: &Endpoint, now: u64) -> Option<Arc<Document>> {
         if let Some(document) = self.documents.get(id) {
             return Some(Arc::clone(document));
         }
         let usable = |document: &Document| document.is_of(endpoint) && document.is_usable(now);
-        if let Some(at) = self.inherited.iter().position(usable) {
-            return Some(Arc::new(self.inherited.swap_remove(at)));
-        }
-        let directory = engine.options.state_dir.as_deref()?;
-        match state::recall(directory, endpoint, now) {
-            Ok(document) => document.map(Arc::new),
-            Err(problem) => {
-                engine.tell(Level::Warn, problem.to_string());
-                None
-            }
-        }
+        let at = self.inherited.iter().position(usable)?;
+        Some(Arc::new(self.inherited.swap_remove(at)))
     }
 
-    /// Judges what a fetch brought. Returns the keys of all issuers, where they have changed.
+    /// What a fetch has brought.
+    ///
+    /// `now`: Unix seconds.
     pub(super) fn take_answer(
         &mut self,
-        engine: &Engine,
+        exchange: &mut Exchange,
         live: &Live,
-        id: &str,
-        endpoint: &Endpoint,
+        (id, endpoint): (&str, &Endpoint),
         answer: Result<Vec<u8>, FetchError>,
         now: u64,
-    ) -> Option<Vec<Option<Arc<KeySet>>>> {
+    ) -> Update {
+        let mut update = Update::default();
         // A policy that came meanwhile may not know the issuer any more.
-        let at = position(live, id)?;
-        let rules = live.compiled.snapshot.issuers.get(at)?;
-        let name = live.compiled.snapshot.issuer_names.get(at)?;
-        let judged = answer
+        let Some((at, rules, name)) = position(live, id).and_then(|at| {
+            let snapshot = &live.compiled.snapshot;
+            Some((at, snapshot.issuers.get(at)?, snapshot.issuer_names.get(at)?))
+        }) else {
+            return update;
+        };
+        let validated = answer
             .map_err(UnusableAnswer::Fetch)
             .and_then(|bytes| validate(bytes, endpoint, rules.algorithms, now));
-        let (document, set, reports) = match judged {
-            Ok(judged) => judged,
+        let (document, set, reports) = match validated {
+            Ok(validated) => validated,
             Err(error) => {
                 let error = one_line_of(&error.to_string(), MAX_SHOWN);
                 let kept = self.documents.get(id).map(|document| document.keep_until());
-                let again = lock(&engine.exchange).note_failed(id, &error);
-                if !again {
-                    engine.tell(Level::Error, failure_message(name, &error, kept));
+                if !exchange.note_failed(id, &error) {
+                    update.messages.push((Level::Error, failure_message(name, &error, kept)));
                 }
-                return None;
+                return update;
             }
         };
         let document = Arc::new(document);
-        let had_failed =
-            lock(&engine.exchange).remotes().any(|remote| remote.id == id && remote.failure.is_some());
+        let had_failed = exchange.remotes().any(|remote| remote.id == id && remote.failure.is_some());
         let before = self.documents.insert(id.to_owned(), Arc::clone(&document));
         let changed = live.keys.get(at).is_none_or(|old| old.as_ref() != Some(&set));
+        let mut log = |level, text| update.messages.push((level, text));
         if changed {
-            engine.tell(Level::Notice, format!("issuer `{name}`: keys fetched: {}", kids(&reports)));
+            log(Level::Notice, format!("issuer `{name}`: keys fetched: {}", kids(&reports)));
         } else if had_failed {
-            engine.tell(Level::Notice, format!("issuer `{name}`: the keys could be fetched again"));
+            log(Level::Notice, format!("issuer `{name}`: the keys could be fetched again"));
         }
         if before.is_none_or(|before| before.jwks != document.jwks) {
             for report in &reports {
                 if let Some(why) = &report.refused {
                     let kid = report.kid.as_deref().unwrap_or_default().escape_debug();
-                    engine.tell(Level::Warn, format!("issuer `{name}`: the key `{kid}` is not used: {why}"));
+                    log(Level::Warn, format!("issuer `{name}`: the key `{kid}` is not used: {why}"));
                 }
             }
         }
-        self.keep(engine, endpoint, &document);
-        let keys = changed.then(|| replaced(live, at, Some(set)));
-        lock(&engine.exchange).note_fetched(id, document);
-        keys
+        update.keys = changed.then(|| replaced(live, at, Some(set)));
+        update.keep = Some(Arc::clone(&document));
+        exchange.note_fetched(id, document);
+        update
     }
 
-    /// Uses what another worker has fetched and judged.
+    /// Uses what another worker has fetched and validated.
     pub(super) fn adopt(
         &mut self,
-        engine: &Engine,
+        exchange: &mut Exchange,
         live: &Live,
         id: &str,
         document: Arc<Document>,
-    ) -> Option<Vec<Option<Arc<KeySet>>>> {
+    ) -> Update {
         let found = position(live, id).and_then(|at| {
             let rules = live.compiled.snapshot.issuers.get(at)?;
             Some((at, key_set(&document, rules.algorithms)?))
         });
         let Some((at, set)) = found else {
-            lock(&engine.exchange).note_adopted(id, None);
-            return None;
+            exchange.note_adopted(id, None);
+            return Update::default();
         };
         self.documents.insert(id.to_owned(), Arc::clone(&document));
-        lock(&engine.exchange).note_adopted(id, Some(document));
+        exchange.note_adopted(id, Some(document));
         let changed = live.keys.get(at).is_none_or(|old| old.as_ref() != Some(&set));
-        changed.then(|| replaced(live, at, Some(set)))
+        Update { keys: changed.then(|| replaced(live, at, Some(set))), ..Update::default() }
     }
 
     /// Uses an issuer's keys no longer: they could not be fetched again for too long.
-    pub(super) fn forget(
-        &mut self,
-        engine: &Engine,
-        live: &Live,
-        id: &str,
-    ) -> Option<Vec<Option<Arc<KeySet>>>> {
+    ///
+    /// `now`: Unix seconds.
+    pub(super) fn forget(&mut self, live: &Live, id: &str, now: u64) -> Update {
+        let mut update = Update::default();
         // One that was fetched while this was on its way.
-        if self.documents.get(id).is_some_and(|document| document.is_usable(super::unix_now())) {
-            return None;
+        if self.documents.get(id).is_none_or(|document| document.is_usable(now)) {
+            return update;
         }
-        self.documents.remove(id)?;
-        let at = position(live, id)?;
-        let name = live.compiled.snapshot.issuer_names.get(at)?;
-        engine.tell(
+        self.documents.remove(id);
+        let Some(at) = position(live, id) else { return update };
+        let Some(name) = live.compiled.snapshot.issuer_names.get(at) else { return update };
+        update.messages.push((
             Level::Error,
             format!("issuer `{name}`: the keys could not be fetched for 24 hours and are used no longer"),
-        );
-        Some(replaced(live, at, None))
-    }
-
-    fn keep(&mut self, engine: &Engine, endpoint: &Endpoint, document: &Document) {
-        let Some(directory) = engine.options.state_dir.as_deref() else { return };
-        let problem = state::keep(directory, endpoint, document).err();
-        if let Some(problem) = &problem
-            && self.told.as_ref() != Some(problem)
-        {
-            engine.tell(Level::Error, format!("the keys are not kept for a restart: {problem}"));
-        }
-        self.told = problem;
+        ));
+        update.keys = Some(replaced(live, at, None));
+        update
     }
 }
 

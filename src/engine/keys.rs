@@ -1,8 +1,8 @@
 //! Fetched keys: when they are fetched, by which worker, and how they come to the others.
 //!
-//! The work is the thread's (`super::reload`); when there is any is found out here, by [`Engine::exchange`], which
-//! the worker's timer calls several times a second. It reads no file and no key set, and waits for nobody. Workers
-//! meet in a memory that they share:
+//! [`Exchange::poll`] finds out what there is to do, several times a second, on the event loop; it reads no file and no key
+//! set, waits for nobody and looks at no clock. What it finds is done by the engine's thread. Workers meet in a memory that
+//! they share:
 //!
 //! | entry | holds |
 //! |---|---|
@@ -22,8 +22,6 @@ pub(super) use document::{Document, id_of};
 pub(super) use shared::Local;
 pub use shared::Shared;
 
-use super::reload::Task;
-use super::{Engine, Level, lock};
 use crate::fetch::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,6 +90,37 @@ pub(super) struct Failure {
     pub(super) at: u64,
     count: u32,
     pub(super) error: String,
+}
+
+/// Work that has been found for the thread.
+pub(super) enum Work {
+    /// Fetch an issuer's keys.
+    Fetch {
+        /// What the issuer's keys are filed under.
+        id: String,
+        /// Where they are.
+        endpoint: Endpoint,
+    },
+    /// Use what another worker fetched.
+    Adopt {
+        /// What the issuer's keys are filed under.
+        id: String,
+        /// What was fetched.
+        document: Arc<Document>,
+    },
+    /// Use keys no longer: they have become too old.
+    Forget {
+        /// What the issuer's keys are filed under.
+        id: String,
+    },
+}
+
+/// What a look at the shared memory leads to.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) work: Vec<Work>,
+    /// Warnings.
+    pub(super) problems: Vec<String>,
 }
 
 impl Exchange {
@@ -174,6 +203,36 @@ impl Exchange {
     pub(super) fn take_counter(&mut self) -> Option<(String, u64)> {
         self.counters.pop_first()
     }
+
+    /// Finds out which keys have to be fetched, and exchanges what was fetched with the other workers.
+    ///
+    /// `shared`: what all workers see. `now`: Unix seconds.
+    pub(super) fn poll(&mut self, shared: &mut dyn Shared, now: u64) -> Found {
+        let Self { remotes, owner, .. } = self;
+        let mut found = Found::default();
+        for remote in remotes {
+            found.problems.extend(remote.publish_outcome(shared, owner, now));
+            if remote.held.as_ref().is_some_and(|held| held.keep_until() <= now) {
+                remote.held = None;
+                found.work.push(Work::Forget { id: remote.id.clone() });
+            }
+            let newest = shared.number(&remote.key("_version"));
+            match newest {
+                Some(version) if remote.version != newest && !remote.fetching => {
+                    found.work.extend(remote.take_version(version, shared, now));
+                }
+                // The memory has forgotten, or has never known.
+                None if !remote.fetching && !remote.adopting => found.problems.extend(remote.publish(shared)),
+                _ => {}
+            }
+            if !remote.fetching {
+                remote.failure =
+                    shared.get(&remote.key("_failure")).and_then(|json| serde_json::from_slice(&json).ok());
+            }
+            found.work.extend(remote.fetch_if_due(owner, shared, now));
+        }
+        found
+    }
 }
 
 impl Remote {
@@ -181,8 +240,8 @@ impl Remote {
         format!("jwks{kind}:{}", self.id)
     }
 
-    /// Tells the others what became of a fetch of ours.
-    fn tell(&mut self, shared: &mut dyn Shared, owner: &str, now: u64) -> Option<String> {
+    /// Publishes what became of a fetch of ours. Returns a problem that was not reported before.
+    fn publish_outcome(&mut self, shared: &mut dyn Shared, owner: &str, now: u64) -> Option<String> {
         let ended = self.ended.take()?;
         self.fetching = false;
         // What tokens asked for meanwhile has been asked.
@@ -239,6 +298,59 @@ impl Remote {
             )
         })
     }
+
+    /// Looks at a set that another worker has published.
+    fn take_version(&mut self, version: u64, shared: &mut dyn Shared, now: u64) -> Option<Work> {
+        self.version = Some(version);
+        let published = shared.get(&self.key("")).and_then(|json| Document::from_bytes(&json));
+        match published.filter(|document| document.is_of(&self.endpoint)) {
+            Some(document) if document.is_usable(now) => {
+                self.adopting = true;
+                self.missed = false;
+                self.asked.store(false, Ordering::Relaxed);
+                return Some(Work::Adopt { id: self.id.clone(), document: Arc::new(document) });
+            }
+            // Too old for anybody.
+            Some(_) => {}
+            None => self.missed = true,
+        }
+        None
+    }
+
+    fn fetch_if_due(&mut self, owner: &str, shared: &mut dyn Shared, now: u64) -> Option<Work> {
+        if self.fetching || self.adopting {
+            return None;
+        }
+        // A clock that was set back makes nothing younger.
+        let is_fresh = |held: &Arc<Document>| (held.fetched_at..held.refresh_at).contains(&now);
+        let due = self.missed || !self.held.as_ref().is_some_and(is_fresh);
+        let unknown = self.key("_unknown");
+        if !due {
+            if !self.asked.load(Ordering::Relaxed) {
+                return None;
+            }
+            if shared.get(&unknown).is_some() {
+                self.asked.store(false, Ordering::Relaxed);
+                return None;
+            }
+        }
+        let lock = self.key("_lock");
+        if !shared.add(&lock, owner.as_bytes(), LOCK) {
+            return None;
+        }
+        // Whoever had the lock may have published between our look at the version and now: that is taken over first.
+        if shared.number(&self.key("_version")).is_some_and(|newest| self.version != Some(newest)) {
+            shared.delete(&lock);
+            return None;
+        }
+        if !due && !shared.add(&unknown, b"1", UNKNOWN_KID) {
+            shared.delete(&lock);
+            return None;
+        }
+        self.asked.store(false, Ordering::Relaxed);
+        self.fetching = true;
+        Some(Work::Fetch { id: self.id.clone(), endpoint: self.endpoint.clone() })
+    }
 }
 
 /// How long nobody tries after so many failures in a row. Without keys nobody gets in, so that it is tried often.
@@ -246,109 +358,6 @@ fn wait_after(failures: u32, have_keys: bool) -> Duration {
     let doubled =
         |first: u64, most: u64| first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most);
     Duration::from_secs(if have_keys { doubled(30, 300) } else { doubled(1, 5) })
-}
-
-impl Engine {
-    /// Finds out which keys have to be fetched, and exchanges what was fetched with the other workers. To be called
-    /// several times a second, on the event loop.
-    ///
-    /// `shared`: what all workers see; `None` where there is no such thing, and each worker is on its own. `now`: Unix
-    /// seconds.
-    pub fn exchange(&self, shared: Option<&mut dyn Shared>, now: u64) {
-        match shared {
-            Some(shared) => self.exchange_over(shared, now),
-            None => self.exchange_over(&mut *lock(&self.alone), now),
-        }
-    }
-
-    fn exchange_over(&self, shared: &mut dyn Shared, now: u64) {
-        let mut exchange = lock(&self.exchange);
-        let Exchange { remotes, owner, .. } = &mut *exchange;
-        for remote in remotes {
-            if let Some(problem) = remote.tell(shared, owner, now) {
-                self.tell(Level::Warn, problem);
-            }
-            if remote.held.as_ref().is_some_and(|held| held.keep_until() <= now) {
-                remote.held = None;
-                self.send(Task::Forget { id: remote.id.clone() });
-            }
-            let newest = shared.number(&remote.key("_version"));
-            match newest {
-                Some(version) if remote.version != newest && !remote.fetching => {
-                    remote.version = Some(version);
-                    let published = shared.get(&remote.key("")).and_then(|json| Document::from_bytes(&json));
-                    match published.filter(|document| document.is_of(&remote.endpoint)) {
-                        Some(document) if document.is_usable(now) => {
-                            remote.adopting = true;
-                            remote.missed = false;
-                            remote.asked.store(false, Ordering::Relaxed);
-                            self.send(Task::Adopt { id: remote.id.clone(), document: Arc::new(document) });
-                        }
-                        // Too old for anybody.
-                        Some(_) => {}
-                        None => remote.missed = true,
-                    }
-                }
-                // The memory has forgotten, or has never known.
-                None if !remote.fetching && !remote.adopting => {
-                    if let Some(problem) = remote.publish(shared) {
-                        self.tell(Level::Warn, problem);
-                    }
-                }
-                _ => {}
-            }
-            if !remote.fetching {
-                remote.failure =
-                    shared.get(&remote.key("_failure")).and_then(|json| serde_json::from_slice(&json).ok());
-            }
-            self.fetch_if_due(remote, owner, shared, now);
-        }
-    }
-
-    fn fetch_if_due(&self, remote: &mut Remote, owner: &str, shared: &mut dyn Shared, now: u64) {
-        if remote.fetching || remote.adopting {
-            return;
-        }
-        // A clock that was set back makes nothing younger.
-        let is_fresh = |held: &Arc<Document>| (held.fetched_at..held.refresh_at).contains(&now);
-        let due = remote.missed || !remote.held.as_ref().is_some_and(is_fresh);
-        let unknown = remote.key("_unknown");
-        if !due {
-            if !remote.asked.load(Ordering::Relaxed) {
-                return;
-            }
-            if shared.get(&unknown).is_some() {
-                remote.asked.store(false, Ordering::Relaxed);
-                return;
-            }
-        }
-        let lock = remote.key("_lock");
-        if !shared.add(&lock, owner.as_bytes(), LOCK) {
-            return;
-        }
-        // Whoever had the lock may have published between our look at the version and now: that is taken over first.
-        if shared.number(&remote.key("_version")).is_some_and(|newest| remote.version != Some(newest)) {
-            shared.delete(&lock);
-            return;
-        }
-        if !due && !shared.add(&unknown, b"1", UNKNOWN_KID) {
-            shared.delete(&lock);
-            return;
-        }
-        remote.asked.store(false, Ordering::Relaxed);
-        remote.fetching = true;
-        self.send(Task::Fetch { id: remote.id.clone(), endpoint: remote.endpoint.clone() });
-    }
-
-    /// Gives the thread something to do. Where it is gone, so is the worker.
-    pub(super) fn send(&self, task: Task) {
-        _ = self.inbox.send(task);
-    }
-
-    /// One of the samples of metrics that grew since the last call, and by how much.
-    pub fn take_counter(&self) -> Option<(String, u64)> {
-        lock(&self.exchange).take_counter()
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use super::checks::{Caches, Parsed, check, cookie_name};
 use super::headers::{HeaderNames, Headers};
-use super::reload::Task;
 use super::rewrite::{Rewrite, Upgrade, hop_by_hop};
+use super::task::Task;
 use super::verdict::{Facts, Verdict};
 use super::{Engine, Live, Worker, lock, since_epoch};
 use crate::audit;

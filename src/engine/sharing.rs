@@ -4,8 +4,7 @@
 //! busy while a good version came and broke. Grants that were withdrawn in that version must not live on in it, so it
 //! takes the newest version that any worker took.
 
-use super::reload::Task;
-use super::{Engine, Level, Shared, lock};
+use super::keys::Shared;
 use crate::policy::store::Bundle;
 use std::time::Duration;
 
@@ -30,6 +29,15 @@ pub(super) struct Sharing {
     considering: bool,
 }
 
+/// What a look at the shared memory leads to.
+pub(super) enum Found {
+    Nothing,
+    /// What another worker left is to be considered.
+    Theirs(Vec<u8>),
+    /// Why the policy in force is not where others find it.
+    NotKept(&'static str),
+}
+
 impl Sharing {
     /// What another worker left was looked at. Unless it is newer, others are to have what this worker holds.
     ///
@@ -42,77 +50,66 @@ impl Sharing {
             self.pending = Some(own.to_bytes());
         }
     }
-}
 
-impl Engine {
+    /// Whether others have it, or are about to.
+    pub(super) fn is_known(&self, id: &str) -> bool {
+        self.id.as_deref() == Some(id) && self.pending.is_none()
+    }
+
     /// Something else is in force. Large policies take a while to be written down, during which the event loop must not
-    /// wait for the lock.
-    pub(super) fn offer(&self, bundle: &Bundle) {
-        let id = bundle.id();
-        let is_known = {
-            let sharing = lock(&self.sharing);
-            sharing.id.as_ref() == Some(&id) && sharing.pending.is_none()
-        };
-        let bytes = (!is_known).then(|| bundle.to_bytes());
-        let mut sharing = lock(&self.sharing);
-        sharing.id = Some(id);
+    /// wait: `bytes` are made before, where others do not have them.
+    pub(super) fn offer(&mut self, id: String, bytes: Option<Vec<u8>>) {
+        self.id = Some(id);
         if bytes.is_some() {
-            sharing.pending = bytes;
+            self.pending = bytes;
         }
     }
 
-    /// Leaves what the policy in force was made of for other workers, and has the thread look at what they left. To be
-    /// called again and again; reads no file. Whatever this worker has not looked at is not replaced, so that the
-    /// newest stays.
-    ///
-    /// `shared`: the memory of all workers, where there is one.
-    pub fn share_policy(&self, shared: Option<&mut dyn Shared>) {
-        let mut sharing = lock(&self.sharing);
+    /// Leaves what is in force where others find it, and finds what they left. Whatever this worker has not looked at is
+    /// not replaced, so that the newest stays.
+    pub(super) fn poll(&mut self, shared: Option<&mut dyn Shared>) -> Found {
         let Some(shared) = shared else {
-            sharing.pending = None;
-            return;
+            self.pending = None;
+            return Found::Nothing;
         };
         let there = shared.get(LAST_GOOD_ID);
-        if there.is_some() && there.as_deref() == sharing.id.as_deref().map(str::as_bytes) {
-            sharing.pending = None;
-            return;
+        if there.is_some() && there.as_deref() == self.id.as_deref().map(str::as_bytes) {
+            self.pending = None;
+            return Found::Nothing;
         }
-        if there.is_some() && sharing.considered != there {
-            sharing.considered = there;
-            if let Some(bytes) = shared.get(LAST_GOOD) {
-                sharing.considering = true;
-                self.send(Task::Consider(bytes));
-            }
-            return;
+        if there.is_some() && self.considered != there {
+            self.considered = there;
+            return shared.get(LAST_GOOD).map_or(Found::Nothing, |bytes| {
+                self.considering = true;
+                Found::Theirs(bytes)
+            });
         }
-        if sharing.considering || sharing.pending.is_none() {
-            return;
+        if self.considering || self.pending.is_none() || !shared.add(LAST_GOOD_LOCK, b"1", LOCK_LIFETIME) {
+            return Found::Nothing;
         }
-        if !shared.add(LAST_GOOD_LOCK, b"1", LOCK_LIFETIME) {
-            return;
-        }
+        let mut found = Found::Nothing;
         if shared.get(LAST_GOOD_ID) == there
-            && let (Some(bytes), Some(id)) = (sharing.pending.take(), &sharing.id)
+            && let (Some(bytes), Some(id)) = (self.pending.take(), &self.id)
+            && let Err(problem) = keep(shared, &bytes, id)
         {
-            // Never at the price of counters, which have the other half: what does not fit is not kept. A policy of 100 000
-            // grants of their own is some 4.5 MB, and the dict of the examples has 10.
-            let kept = if shared.capacity().is_some_and(|capacity| bytes.len().saturating_mul(2) > capacity) {
-                Err("it is larger than half of the shared dict")
-            } else if shared.set(LAST_GOOD, &bytes, None) && shared.set(LAST_GOOD_ID, id.as_bytes(), None) {
-                Ok(())
-            } else {
-                Err("no memory")
-            };
-            if let Err(problem) = kept {
-                // Better none than one that is older than what was in force: its grants may have been withdrawn since.
-                shared.delete(LAST_GOOD_ID);
-                shared.delete(LAST_GOOD);
-                self.tell(
-                    Level::Warn,
-                    format!("the last good policy cannot be kept for other and later workers: {problem}"),
-                );
-            }
+            // Better none than one that is older than what was in force: its grants may have been withdrawn since.
+            shared.delete(LAST_GOOD_ID);
+            shared.delete(LAST_GOOD);
+            found = Found::NotKept(problem);
         }
         shared.delete(LAST_GOOD_LOCK);
+        found
+    }
+}
+
+/// Never at the price of counters, which have the other half: what does not fit is not kept. A policy of 100 000 grants of
+/// their own is some 4.5 MB, and the dict of the examples has 10.
+fn keep(shared: &mut dyn Shared, bytes: &[u8], id: &str) -> Result<(), &'static str> {
+    if shared.capacity().is_some_and(|capacity| bytes.len().saturating_mul(2) > capacity) {
+        Err("it is larger than half of the shared dict")
+    } else if shared.set(LAST_GOOD, bytes, None) && shared.set(LAST_GOOD_ID, id.as_bytes(), None) {
+        Ok(())
+    } else {
+        Err("no memory")
     }
 }

@@ -1,6 +1,6 @@
 //! What `status()` says of a worker. Holds no secret.
 
-use super::{Engine, Legacy, Live, keys, lock, timestamp, unix_now};
+use super::{Engine, Live, Predecessor, keys, lock, timestamp, unix_now};
 use crate::policy::OwnerState;
 use crate::policy::diagnostic::Diagnostic;
 use serde_json::{Value, json};
@@ -43,8 +43,8 @@ impl Engine {
             "problems": last.problems,
             "policy_source": live.map(|_| match last.fallen_back {
                 None => "policy",
-                Some(Legacy::SharedDict) => "shared_dict",
-                Some(Legacy::StateDir) => "state_dir",
+                Some(Predecessor::SharedDict) => "shared_dict",
+                Some(Predecessor::StateDir) => "state_dir",
             }),
             "issuers": live.map_or_else(Vec::new, |live| {
                 self.issuers(live).map(|issuer| issuer.status(unix_now())).collect()

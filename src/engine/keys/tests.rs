@@ -1,67 +1,68 @@
 //! Several workers over one memory, with a clock that the test moves. What the thread would do is done by hand.
 
 use super::*;
-use crate::engine::Options;
-use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
+use std::cell::{RefCell, RefMut};
+use std::sync::atomic::AtomicUsize;
 
 const NOW: u64 = 1_800_000_000;
 
 /// A worker without its thread.
 struct Worker {
-    engine: Arc<Engine>,
-    inbox: Receiver<Task>,
+    exchange: RefCell<Exchange>,
+    warnings: RefCell<Vec<String>>,
     asked: Arc<AtomicBool>,
 }
 
 impl Worker {
     fn new(held: Option<&Arc<Document>>) -> Self {
-        let (engine, inbox) = Engine::new(Options {
-            policy: PathBuf::new(),
-            reload_interval: Duration::from_secs(2),
-            state_dir: None,
-        });
-        let issuer = ("entra".into(), endpoint(), held.cloned());
-        let asked = lock(&engine.exchange).set_issuers(vec![issuer]).remove(0);
-        Self { engine, inbox, asked }
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut exchange = Exchange::new(COUNT.fetch_add(1, Ordering::Relaxed).to_string());
+        let asked = exchange.set_issuers(vec![("entra".into(), endpoint(), held.cloned())]).remove(0);
+        Self { exchange: RefCell::new(exchange), warnings: RefCell::default(), asked }
+    }
+
+    fn exchange(&self) -> RefMut<'_, Exchange> {
+        self.exchange.borrow_mut()
+    }
+
+    fn poll(&self, shared: &mut dyn Shared, now: u64) -> Vec<Work> {
+        let Found { work, problems } = self.exchange().poll(shared, now);
+        self.warnings.borrow_mut().extend(problems);
+        work
     }
 
     /// One tick; what the thread is asked to do.
     fn tick(&self, shared: &mut Local, now: u64) -> Vec<&'static str> {
-        self.engine.exchange(Some(shared), now);
-        self.inbox
-            .try_iter()
-            .map(|task| match task {
-                Task::Fetch { .. } => "fetch",
-                Task::Adopt { id, document } => {
-                    lock(&self.engine.exchange).note_adopted(&id, Some(document));
-                    "adopt"
-                }
-                Task::Forget { .. } => "forget",
-                Task::Release(_) | Task::Fetched { .. } | Task::Consider(_) => "other",
-            })
-            .collect()
+        let work = self.poll(shared, now).into_iter();
+        work.map(|work| match work {
+            Work::Fetch { .. } => "fetch",
+            Work::Adopt { id, document } => {
+                self.exchange().note_adopted(&id, Some(document));
+                "adopt"
+            }
+            Work::Forget { .. } => "forget",
+        })
+        .collect()
     }
 
     fn finish(&self, outcome: Result<Arc<Document>, String>) -> bool {
-        let mut exchange = lock(&self.engine.exchange);
         match outcome {
-            Ok(document) => exchange.note_fetched(&id_of(&endpoint()), document),
-            Err(error) => return exchange.note_failed(&id_of(&endpoint()), &error),
+            Ok(document) => self.exchange().note_fetched(&id_of(&endpoint()), document),
+            Err(error) => return self.exchange().note_failed(&id_of(&endpoint()), &error),
         }
         false
     }
 
     fn held(&self) -> Option<Arc<Document>> {
-        lock(&self.engine.exchange).remotes[0].held.clone()
+        self.exchange().remotes[0].held.clone()
     }
 
     fn counters(&self) -> Vec<(String, u64)> {
-        std::iter::from_fn(|| self.engine.take_counter()).collect()
+        std::iter::from_fn(|| self.exchange().take_counter()).collect()
     }
 
     fn warnings(&self) -> usize {
-        std::iter::from_fn(|| self.engine.next_message()).count()
+        self.warnings.take().len()
     }
 }
 
@@ -184,7 +185,7 @@ fn a_failure_keeps_the_keys_and_is_told_to_all() {
     assert!(second.tick(shared, later).is_empty());
     assert!(first.tick(shared, later).is_empty(), "nobody tries for a while");
     for worker in [&first, &second] {
-        let exchange = lock(&worker.engine.exchange);
+        let exchange = worker.exchange();
         let failure = exchange.remotes[0].failure.clone().unwrap();
         assert_eq!((failure.at, failure.count, &*failure.error), (later, 1, "refused"));
         assert_eq!(exchange.remotes[0].held, Some(keys.clone()));
@@ -200,7 +201,7 @@ fn a_failure_keeps_the_keys_and_is_told_to_all() {
     first.tick(shared, later + 90);
     assert_eq!(second.tick(shared, later + 90), ["adopt"]);
     for worker in [&first, &second] {
-        assert_eq!(lock(&worker.engine.exchange).remotes[0].failure, None);
+        assert_eq!(worker.exchange().remotes[0].failure, None);
         assert_eq!(worker.held(), Some(newer.clone()));
     }
     assert_eq!(
@@ -298,8 +299,8 @@ fn what_was_published_just_before_the_lock_is_not_fetched_again() {
     let keys = document("k", NOW);
     first.finish(Ok(Arc::clone(&keys)));
     shared.other = Some(&first);
-    second.engine.exchange(Some(&mut shared), NOW);
-    assert!(shared.other.is_none() && second.inbox.try_iter().next().is_none());
+    let work = second.poll(&mut shared, NOW);
+    assert!(shared.other.is_none() && work.is_empty());
     assert_eq!(second.tick(&mut shared.memory, NOW), ["adopt"]);
     assert_eq!(second.held(), Some(keys));
     // A request that meets an unknown key now is asked, and not taken for one that the second fetch answered.
@@ -336,8 +337,7 @@ fn without_room_to_share_each_worker_fetches_for_itself() {
     let shared = &mut Full(Local::default());
     let [first, second] = [Worker::new(None), Worker::new(None)];
     let tick = |worker: &Worker, shared: &mut Full| {
-        worker.engine.exchange(Some(shared), NOW);
-        worker.inbox.try_iter().filter(|task| matches!(task, Task::Fetch { .. })).count()
+        worker.poll(shared, NOW).iter().filter(|work| matches!(work, Work::Fetch { .. })).count()
     };
     assert_eq!(tick(&first, shared), 1);
     first.finish(Ok(document("k", NOW)));
@@ -373,11 +373,8 @@ fn a_fetch_that_outlived_its_lock_gives_way() {
 
 #[test]
 fn a_worker_on_its_own_needs_no_memory() {
-    let worker = Worker::new(None);
-    let tick = |now| {
-        worker.engine.exchange(None, now);
-        worker.inbox.try_iter().filter(|task| matches!(task, Task::Fetch { .. })).count()
-    };
+    let (worker, alone) = (Worker::new(None), RefCell::new(Local::default()));
+    let tick = |now| worker.tick(&mut alone.borrow_mut(), now).len();
     assert_eq!(tick(NOW), 1);
     assert_eq!(tick(NOW), 0);
     worker.finish(Ok(document("k", NOW)));
@@ -396,10 +393,9 @@ fn an_issuer_keeps_its_state_over_a_change_of_the_policy() {
         (name.into(), endpoint, None)
     };
     // The same under another name is still being fetched; another address is another thing.
-    lock(&worker.engine.exchange)
-        .set_issuers(vec![issuer("renamed", None), issuer("b", Some("https://b/k"))]);
+    worker.exchange().set_issuers(vec![issuer("renamed", None), issuer("b", Some("https://b/k"))]);
     assert_eq!(worker.tick(shared, NOW), ["fetch"]);
-    let exchange = lock(&worker.engine.exchange);
+    let exchange = worker.exchange();
     assert_eq!(exchange.remotes.iter().map(|remote| remote.fetching).collect::<Vec<_>>(), [true, true]);
 }
 
@@ -468,9 +464,8 @@ fn a_set_that_cannot_be_shared_is_fetched_once_by_each_worker() {
     let mut fetches = 0;
     for round in 0..40 {
         for worker in &workers {
-            worker.engine.exchange(Some(&mut shared), NOW + round / 4);
-            let tasks: Vec<Task> = worker.inbox.try_iter().collect();
-            if tasks.iter().any(|task| matches!(task, Task::Fetch { .. })) {
+            let work = worker.poll(&mut shared, NOW + round / 4);
+            if work.iter().any(|work| matches!(work, Work::Fetch { .. })) {
                 fetches += 1;
                 worker.finish(Ok(document("k", NOW + round / 4)));
             }

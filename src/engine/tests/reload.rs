@@ -225,7 +225,7 @@ fn a_successor_takes_nothing_over_from_another_policy() {
 fn a_panic_of_the_thread_is_told_and_survived() {
     let reload_interval = Duration::from_millis(100);
     let (engine, _inbox) = Engine::new(Options { policy: PathBuf::new(), reload_interval, state_dir: None });
-    super::super::reload::guarded(&engine, "the policy was read", || panic!("deliberate, in a test"));
+    super::super::thread::guarded(&engine, "the policy was read", || panic!("deliberate, in a test"));
     assert_eq!(engine.readiness(), Readiness::NoPolicy);
     let (level, text) = engine.next_message().unwrap();
     assert_eq!((level, &*text), (Level::Error, "internal error: a panic while the policy was read"));
