@@ -12,6 +12,7 @@
 mod support;
 
 mod archive;
+mod attack_again;
 mod attack_fallbacks;
 mod attack_headers;
 mod audit;
