@@ -1,5 +1,5 @@
-//! What an attacker tries on the ways from a decision to an answer: caches, copies that nginx made before, fallbacks, and
-//! the connection's other requests.
+//! What an attacker tries on the ways from a decision to an answer: caches, copies that nginx made before, fallbacks,
+//! and the connection's other requests.
 
 use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::{Client, Request};
@@ -60,10 +60,13 @@ fn no_earlier_copy_of_the_tenant_header_becomes_the_tenants() {
         ("access", "limit_req zone=tenants burst=1000 nodelay;"),
     ];
     let mut wrong = Vec::new();
-    for (phase, copy) in copies {
+    let settings = ["underscores_in_headers on;", "ignore_invalid_headers off;"];
+    for ((phase, copy), setting) in
+        copies.into_iter().flat_map(|copy| settings.map(|setting| (copy, setting)))
+    {
         let server = format!(
             r#"
-            underscores_in_headers on;
+            {setting}
             {copy}
             {phase}_by_lua_block {{ require("tenantauth").enforce {{ backend = "loki" }} }}
             location / {{
@@ -87,7 +90,7 @@ fn no_earlier_copy_of_the_tenant_header_becomes_the_tenants() {
                 let (tenants, header) = (seen.values("X-Seen-Tenants"), seen.values("X-Seen-Header"));
                 // The header may be there as it was written, which means the same.
                 if tenants != ["tenant1"] || header.iter().any(|header| header.contains("tenant2")) {
-                    wrong.push(format!("{copy} {before:?}: {tenants:?} {header:?}"));
+                    wrong.push(format!("{setting} {copy} {before:?}: {tenants:?} {header:?}"));
                 }
             }
         }
@@ -390,8 +393,8 @@ fn requests_that_waited_together_are_not_taken_for_one_another() {
     }
 }
 
-/// While the gateway only records, what it would deny before it reads the tenants has none: such requests of all tenants
-/// would share a cache's entries.
+/// While the gateway only records, what it would deny before it reads the tenants has none: such requests of all
+/// tenants would share a cache's entries.
 #[test]
 fn a_cache_keeps_tenants_apart_while_the_gateway_only_records() {
     let server = r#"
