@@ -7,7 +7,7 @@
 //! that what nginx has made of it (`$uri`) still is that path. Routes that the table does not know are denied.
 
 use crate::reason::Reason;
-use crate::scope::{BackendSet, Scope};
+use crate::scope::{Backend, BackendSet, Scope};
 use index::INDEX;
 
 pub use index::{TableRow, table};
@@ -162,13 +162,16 @@ fn raw<'a>(
 ///
 /// - `backends`, `scope`: of the route that was decided. The method is the one that was decided, too.
 /// - `others`: further backends that may get it. To them its path must be unknown: what one backend reads is a write to
-///   another, or bound by another restriction.
+///   another, or bound by another restriction. A path of which only the part below a prefix is known may go to none of
+///   them: what they will get is not seen here.
+/// - `is_upgraded`: it is a WebSocket, which only the path that came may be.
 /// - `request_uri`, `uri`: nginx's `$request_uri`, and `$uri` as it is now.
 #[cold]
 pub fn is_same(
     backends: BackendSet,
     others: BackendSet,
     scope: Scope,
+    is_upgraded: bool,
     method: &[u8],
     request_uri: &[u8],
     uri: &[u8],
@@ -179,11 +182,30 @@ pub fn is_same(
     if let Ok(path) = RoutePath::parse(raw)
         && path.decoded().as_bytes() == uri
     {
-        return !is_of_others(&path);
+        let is_whole = matches!(verdict(backends, method, path.as_str()), Verdict::Known(_));
+        return others.is_empty() || (is_whole && !is_of_others(&path));
     }
-    let Some(path) = undecoded(uri) else { return false };
+    let Some(path) = undecoded(uri).filter(|_| !is_upgraded) else { return false };
     let found = verdict(backends, method, path.as_str());
     matches!(found, Verdict::Known(route) if route.scope == scope && !route.tail) && !is_of_others(&path)
+}
+
+/// The backends that know a request, where more than one does: by the path that came, or where only the part below a prefix is
+/// known, by that.
+///
+/// `request_uri`, `uri`: nginx's `$request_uri`, and `$uri` as it is now.
+#[cold]
+pub fn knowing(scope: Scope, method: &[u8], request_uri: &[u8], uri: &[u8]) -> BackendSet {
+    let raw = request_uri.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let of = |path: RoutePath<'_>| {
+        let knows = |backend: &Backend| {
+            let found = verdict(BackendSet::of(*backend), method, path.as_str());
+            matches!(found, Verdict::Known(route) if route.scope == scope)
+        };
+        Backend::ALL.into_iter().filter(knows).collect::<BackendSet>()
+    };
+    let as_it_came = RoutePath::parse(raw).map_or(BackendSet::EMPTY, of);
+    if as_it_came.is_empty() { undecoded(uri).map_or(BackendSet::EMPTY, of) } else { as_it_came }
 }
 
 /// The request's path, and where there is a prefix, that path below it.

@@ -281,10 +281,15 @@ local function earlier_record()
 end
 
 
+-- Its path for the error log. Decoded, what a client wrote may hold line feeds.
+local function shown_uri()
+    return (ngx_var.uri or ""):gsub("%c", "?")
+end
+
+
 -- A request that reaches `enforce` in a way in which it cannot be decided. Returns how it is denied, if it is.
 local function refuse(server, why)
-    -- Decoded: what nobody decided may hold line feeds.
-    ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", (ngx_var.uri or ""):gsub("%c", "?"), "`")
+    ngx_log(ngx.ERR, "tenantauth: ", why, ", location of `", shown_uri(), "`")
     local code, record, passes = native.internal_error(server.number, get_method(), ngx_var.request_uri or "",
         ngx_var.realip_remote_addr or ngx_var.remote_addr or "")
     -- A first decision keeps its record, and so does the main request of a subrequest, which shares its variables.
@@ -341,6 +346,14 @@ local function ask(r, number)
 end
 
 
+-- Sets the tenants in canonical form. Where nginx has evaluated the header before (`if`, `set`, `limit_req_zone`), it keeps
+-- that copy for its own variable, as it came.
+local function set_tenants(r, tenants)
+    set_header("X-Scope-OrgID", tenants)
+    set_variable(r, "tenantauth_denied_tenants", answer.tenants)
+end
+
+
 -- Lets an allowed request go on as it was authorised: canonical tenants, no credentials.
 local function apply(r)
     local cookies_to = answer.cookies_to
@@ -350,7 +363,7 @@ local function apply(r)
     remove_headers(r)
     local tenants = text_of(answer.tenants)
     if tenants then
-        set_header("X-Scope-OrgID", tenants)
+        set_tenants(r, tenants)
     end
     if cookies_to == REMOVE_COOKIES then
         remove_cookies(r)
@@ -382,7 +395,7 @@ local function refuse_decided(server, record)
     if reason then
         return server, reason
     end
-    ngx_log(ngx.ERR, "tenantauth: this request was allowed already and came again, as `", ngx_var.uri,
+    ngx_log(ngx.ERR, "tenantauth: this request was allowed already and came again, as `", shown_uri(),
         "`: its location needs `enforce { again = true }` if it proxies, ",
         "`rewrite_by_lua_block { }` if its pages are static")
     return server, "internal_error"
@@ -405,7 +418,7 @@ local function pass_again(server, record)
         return server, reason
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed as another one and came again, as `", get_method(), " ",
-        ngx_var.uri, "`: fall back to a named location, which keeps method and path")
+        shown_uri(), "`: fall back to a named location, which keeps method and path")
     return server, "internal_error"
 end
 

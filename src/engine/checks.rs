@@ -53,6 +53,10 @@ pub(super) fn check<'a>(
     }
     let tenant = headers.tenant.at_most_one(Reason::TenantDuplicate)?;
     let tenant = tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
+    // nginx takes such a line for the same header, and one that it has evaluated before cannot be undone.
+    if headers.is_tenant_misspelled {
+        return Err(Reason::TenantDuplicate);
+    }
     let credential = headers.credential.at_most_one(Reason::TokenDuplicate)?;
     let is_service = matches!(credential, Some(Credential::Service { .. }));
     // Found before anything is decided, so that a bad value is recorded always; it denies where a restriction applies.

@@ -184,6 +184,8 @@ pub(super) struct Headers<'a> {
     pub(super) connection: Connection,
     pub(super) upgrade: Lines<&'a [u8]>,
     pub(super) grafana: GrafanaContext<'a>,
+    /// A line is there whose name reaches `$http_x_scope_orgid` as the tenants' does.
+    pub(super) is_tenant_misspelled: bool,
     /// The lines that go no further, by their number; all lines of their name go with them.
     pub(super) removed: SmallVec<[u16; 16]>,
 }
@@ -262,7 +264,10 @@ impl<'a> Headers<'a> {
                     Role::Rule => first(&mut read.grafana.rule, value),
                     Role::Org => first(&mut read.grafana.org, value),
                     Role::Authorization | Role::Removed => !is_forwarded,
-                    Role::Spelling => true,
+                    Role::Spelling => {
+                        read.is_tenant_misspelled = true;
+                        true
+                    }
                 }
             };
             if goes {

@@ -156,11 +156,13 @@ pub fn is_allowed_again(
         return false;
     };
     // Where several know the path, the restrictions for each of them were looked at.
-    let backends = Backend::from_name(backend).map_or(BackendSet::ALL, BackendSet::of);
+    let of_several = || route::knowing(scope, method, request_uri, uri);
+    let backends = Backend::from_name(backend).map_or_else(of_several, BackendSet::of);
+    let is_upgraded = record.get("upgrade") == Some(&serde_json::Value::Bool(true));
     granted
         && backends.intersects(may_go_to)
         && member("method").is_some_and(|decided| decided.as_bytes() == method)
-        && route::is_same(backends, may_go_to.without(backends), scope, method, request_uri, uri)
+        && route::is_same(backends, may_go_to.without(backends), scope, is_upgraded, method, request_uri, uri)
 }
 
 fn split_query(request_uri: &[u8]) -> (&[u8], Option<&[u8]>) {

@@ -104,7 +104,7 @@ fn requests_go_upstream_byte_for_byte_and_the_old_script_decides() {
     let status = site.status().json();
     assert_eq!(status["mode"], "shadow");
     assert!(status["warnings"].to_string().contains("nothing is denied, only recorded"), "{status}");
-    // In canonical form, although the header goes on as it came; of one that is no list of tenants, nothing.
+    // In canonical form, although the header goes on as it came; of one that is no list of tenants, what no other has.
     site.send(Request::get("/loki/api/v1/query").tenant("a\"b|tenant1").token(&token(&["group1"])));
     wait_for("the tenants of all requests", 5, || {
         let tenants = site.workspace.read("tenants.log");
@@ -112,7 +112,8 @@ fn requests_go_upstream_byte_for_byte_and_the_old_script_decides() {
     });
     let tenants = site.workspace.read("tenants.log");
     assert!(
-        tenants.starts_with("tenant1|tenant2\ntenant1\ntenant2\n") && tenants.ends_with("\n\n"),
+        tenants.starts_with("tenant1|tenant2\ntenant1\ntenant2\n")
+            && tenants.lines().next_back().is_some_and(|last| last.len() == 33 && last.starts_with('?')),
         "{tenants}"
     );
     assert!(site.log().contains("until then nothing is denied, only recorded"));

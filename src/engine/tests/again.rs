@@ -28,9 +28,8 @@ fn only_what_was_allowed_passes_again() {
     for (request_uri, uri) in [
         (query, "/loki/api/v1/query"),
         ("/loki/api/v1/label/a%20b/values", "/loki/api/v1/label/a b/values"),
-        // Its prefix was removed, or kept.
+        // Its prefix was removed.
         ("/pre/loki/api/v1/query", "/loki/api/v1/query"),
-        ("/pre/loki/api/v1/query", "/pre/loki/api/v1/query"),
         // Another path of the scope.
         (query, "/loki/api/v1/labels"),
     ] {
@@ -63,6 +62,7 @@ fn only_what_was_allowed_passes_again() {
     let any = granted("any", "rules:read");
     assert!(passes(&any, "GET", "/prometheus/api/v1/rules", "/prometheus/api/v1/alerts"));
     assert!(!passes(&any, "GET", "/prometheus/api/v1/rules", "/loki/api/v1/query"));
+    assert!(!passes(&any, "GET", "/loki/api/v1/query", "/loki/api/v1/query"), "only one knows it");
     // Another backend's path is none of this one's.
     assert!(!passes(&granted("tempo", "logs:read"), "GET", "/x", "/loki/api/v1/query"));
     for broken in
@@ -91,4 +91,26 @@ fn an_allow_for_one_backend_is_none_for_another() {
     // No other backend knows it.
     assert!(passes(&Backend::ALL, &writes, "POST", "/api/v1/push"));
     assert!(!passes(&loki, &writes, "POST", "/api/v1/push"));
+    // What is below a prefix that stays in `$uri` may be anything to others.
+    assert!(!passes(&Backend::ALL, &writes, "POST", "/pre/api/prom/push"));
+    assert!(!passes(&Backend::ALL, &writes, "POST", "/pre/api/v1/push"));
+    assert!(passes(&mimir, &writes, "POST", "/pre/api/v1/push"));
+    // What two know is nothing to a third.
+    let any = record("allow", "granted", "any", "rules:read", "GET");
+    let path = "/prometheus/api/v1/rules";
+    assert!(passes(&mimir, &any, "GET", path) && passes(&loki, &any, "GET", path));
+    assert!(!passes(&[Backend::Tempo], &any, "GET", path));
+    assert!(!passes(&[Backend::Pyroscope], &any, "GET", path));
+}
+
+#[test]
+fn a_websocket_passes_as_what_it_was_alone() {
+    let mut tail = record("allow", "granted", "loki", "logs:read", "GET");
+    tail += ",\"upgrade\":true";
+    let passes = |uri: &str| {
+        let loki = BackendSet::of(Backend::Loki);
+        is_allowed_again(loki, tail.as_bytes(), b"GET", b"/loki/api/v1/tail?query=x", uri.as_bytes())
+    };
+    assert!(passes("/loki/api/v1/tail"));
+    assert!(!passes("/loki/api/v1/labels"));
 }
