@@ -1,6 +1,7 @@
 //! The image's entrypoint outside the image: it writes nginx's configuration from the environment that a chart or a
 //! compose file gives, and the real nginx reads it.
 
+use crate::support::client::Request;
 use crate::support::repository;
 use crate::support::site::Site;
 use crate::support::workspace::Workspace;
@@ -83,6 +84,35 @@ pub(crate) fn start(site: Site, environment: &Environment) -> Site {
 /// The harness loads the Lua module itself.
 fn without_packages(configuration: &str) -> String {
     configuration.replace("include /etc/nginx/modules-enabled/*.conf;", "")
+}
+
+/// Grafana learns each address once, the one that is stamped as the client's, and how the client connected.
+#[test]
+fn the_grafana_gateway_says_who_asked_and_how() {
+    let mut environment = [("TENANTAUTH_MODE", "grafana-gateway"), ("GRAFANA_URL", "http://grafana:3000")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into_iter()
+        .collect::<Environment>();
+    let ask = |environment: &Environment| {
+        let site = Site::prepare(true);
+        site.write("policy/client-ip.keys", &site.workspace.read("client-ip.keys"));
+        let site = start(site, environment);
+        let request = Request::get("/login")
+            .header("X-Forwarded-For", "203.0.113.5")
+            .header("X-Forwarded-Proto", "https")
+            .header("X-Real-IP", "198.18.0.5");
+        assert_eq!(request.send(site.port("grafana")).status, 200);
+        let seen = site.upstream_of("grafana").only();
+        ["X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto"].map(|name| {
+            let values = seen.values(name);
+            assert_eq!(values.len(), 1, "{name}: {values:?}");
+            values[0].to_owned()
+        })
+    };
+    // Without load balancers whoever connects is the client.
+    assert_eq!(ask(&environment), ["127.0.0.1", "203.0.113.5, 127.0.0.1", "https"]);
+    environment.insert("TENANTAUTH_LOAD_BALANCERS".to_owned(), "127.0.0.1".to_owned());
+    assert_eq!(ask(&environment), ["203.0.113.5", "203.0.113.5, 127.0.0.1", "https"]);
 }
 
 /// The image's layer of dependencies is built where the sources of tests and benchmarks are not there: cargo takes that

@@ -148,3 +148,30 @@ fn grafana_gateway() {
     assert_eq!(client.exactly(4), b"ping");
     assert!(site.upstream_of("3000").only().values("Cookie")[0].starts_with("Client_Ip=v1."));
 }
+
+/// Grafana learns each address once, the one that is stamped as the client's, and how the client connected.
+#[test]
+fn grafana_gateway_says_who_asked_and_how() {
+    let site = gateway();
+    let seen = |headers: &[(&str, &str)]| {
+        let request =
+            headers.iter().fold(Request::get("/login"), |request, (name, value)| request.header(name, value));
+        assert_eq!(request.send(site.port("8084")).status, 200);
+        let seen = site.upstream_of("3000").only();
+        ["X-Real-IP", "X-Forwarded-For", "X-Forwarded-Proto"].map(|name| {
+            let values = seen.values(name);
+            assert_eq!(values.len(), 1, "{name}: {values:?}");
+            values[0].to_owned()
+        })
+    };
+    assert_eq!(seen(&[]), ["127.0.0.1", "127.0.0.1", "http"]);
+    let balanced = [("X-Forwarded-For", "203.0.113.5"), ("X-Forwarded-Proto", "https")];
+    assert_eq!(seen(&balanced), ["203.0.113.5", "203.0.113.5, 127.0.0.1", "https"]);
+    // What a client wrote before its load balancer appended the address it saw, and what is no scheme.
+    let forged = [
+        ("X-Forwarded-For", "198.18.0.5, 203.0.113.5"),
+        ("X-Real-IP", "198.18.0.5"),
+        ("X-Forwarded-Proto", "javascript"),
+    ];
+    assert_eq!(seen(&forged), ["203.0.113.5", "198.18.0.5, 203.0.113.5, 127.0.0.1", "http"]);
+}
