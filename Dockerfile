@@ -40,7 +40,7 @@ RUN useradd --uid 10101 --user-group --no-create-home --home-dir /nonexistent --
     && install -d -o tenantauth -g tenantauth -m 0700 /var/lib/tenantauth \
     && install -d /etc/tenantauth
 USER 10101:10101
-EXPOSE 8080 8081 8082 8083 9145
+EXPOSE 8080 8081 8082 8083 8084 9145
 
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["/usr/local/bin/tenantauth-health"]
 # Open requests are finished.

@@ -529,7 +529,7 @@ fn every_variable_of_the_image_is_listed() {
         .map(str::to_owned)
         .collect();
     // The entrypoint puts these together from the names of the backends.
-    for backend in ["MIMIR", "LOKI", "TEMPO"] {
+    for backend in ["MIMIR", "LOKI", "TEMPO", "PYROSCOPE"] {
         known.extend([format!("{backend}_URL"), format!("TENANTAUTH_LISTEN_{backend}")]);
     }
     let listed: BTreeSet<String> = named_in_table("docs/install.md", "")

@@ -176,7 +176,7 @@ render() {
                 kept=", state_dir = \"$state\""
             fi
             served=
-            for backend in mimir=8081 loki=8082 tempo=8083; do
+            for backend in mimir=8081 loki=8082 tempo=8083 pyroscope=8084; do
                 listens=${backend#*=} backend=${backend%=*}
                 name=$(printf %s "$backend" | tr a-z A-Z)
                 eval "value=\${${name}_URL:-} listens=\${TENANTAUTH_LISTEN_$name:-$listens}"
@@ -186,7 +186,14 @@ render() {
                 fill "$templates/backend.conf" "$run/servers/$backend.conf" "BACKEND=$backend" "URL=$url" "LISTEN=$listens"
                 served=yes
             done
-            [ -n "$served" ] || refuse "no backend is given" "set MIMIR_URL, LOKI_URL or TEMPO_URL: http://host:port"
+            if [ -n "${TEMPO_OTLP_URL:-}" ]; then
+                [ -n "${TEMPO_URL:-}" ] || refuse "TEMPO_OTLP_URL needs TEMPO_URL" \
+                    "one server takes Tempo's questions and its traces"
+                url TEMPO_OTLP_URL "$TEMPO_OTLP_URL"
+                mkdir "$run/servers/tempo.d"
+                fill "$templates/otlp.conf" "$run/servers/tempo.d/otlp.conf" "URL=$url"
+            fi
+            [ -n "$served" ] || refuse "no backend is given" "set MIMIR_URL, LOKI_URL, TEMPO_URL or PYROSCOPE_URL: http://host:port"
             resolver=$(resolver)
             tls=$(tls)
             fill "$templates/admin.conf" "$run/admin.conf" "ADMIN_LISTEN=$admin"

@@ -327,5 +327,5 @@ fn the_backends_know_tenants_and_listen_where_the_gateways_ask() {
     }
     let receiver = document("tempo/tempo.yaml");
     let receiver = receiver["distributor"]["receivers"]["otlp"]["protocols"]["http"]["endpoint"].clone();
-    assert_eq!(port(receiver.as_str().unwrap()), port(&agents["TEMPO_URL"]));
+    assert_eq!(port(receiver.as_str().unwrap()), port(&agents["TEMPO_OTLP_URL"]));
 }

@@ -3,7 +3,8 @@
 
 use crate::support::client::Request;
 use crate::support::repository;
-use crate::support::site::Site;
+use crate::support::site::{POLICY, Site};
+use crate::support::tokens::token;
 use crate::support::workspace::Workspace;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -12,6 +13,11 @@ use std::process::Command;
 
 /// The environment of a container.
 pub(crate) type Environment = BTreeMap<String, String>;
+
+/// One that is written out.
+pub(crate) fn environment_of(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
 
 /// The environment that a pod's container gets.
 pub(crate) fn of_container(container: &Value) -> Environment {
@@ -66,7 +72,10 @@ pub(crate) fn start(site: Site, environment: &Environment) -> Site {
     let admin = format!("127.0.0.1:{}", site.port("admin"));
     environment.insert("TENANTAUTH_ADMIN_LISTEN".to_owned(), admin);
     environment.insert("TENANTAUTH_WORKERS".to_owned(), "1".to_owned());
-    for backend in ["mimir", "loki", "tempo", "grafana"] {
+    if let Some(url) = environment.get_mut("TEMPO_OTLP_URL") {
+        *url = format!("http://127.0.0.1:{}", site.upstream_of("otlp").port);
+    }
+    for backend in ["mimir", "loki", "tempo", "pyroscope", "grafana"] {
         let name = backend.to_uppercase();
         if let Some(url) = environment.get_mut(&format!("{name}_URL")) {
             *url = format!("http://127.0.0.1:{}", site.upstream_of(backend).port);
@@ -89,10 +98,8 @@ fn without_packages(configuration: &str) -> String {
 /// Grafana learns each address once, the one that is stamped as the client's, and how the client connected.
 #[test]
 fn the_grafana_gateway_says_who_asked_and_how() {
-    let mut environment = [("TENANTAUTH_MODE", "grafana-gateway"), ("GRAFANA_URL", "http://grafana:3000")]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into_iter()
-        .collect::<Environment>();
+    let mut environment =
+        environment_of(&[("TENANTAUTH_MODE", "grafana-gateway"), ("GRAFANA_URL", "http://grafana:3000")]);
     let ask = |environment: &Environment| {
         let site = Site::prepare(true);
         site.write("policy/client-ip.keys", &site.workspace.read("client-ip.keys"));
@@ -113,6 +120,44 @@ fn the_grafana_gateway_says_who_asked_and_how() {
     assert_eq!(ask(&environment), ["127.0.0.1", "203.0.113.5, 127.0.0.1", "https"]);
     environment.insert("TENANTAUTH_LOAD_BALANCERS".to_owned(), "127.0.0.1".to_owned());
     assert_eq!(ask(&environment), ["203.0.113.5", "203.0.113.5, 127.0.0.1", "https"]);
+}
+
+/// Tempo takes traces at another port than questions; each has its own scope, on one port of the gateway.
+#[test]
+fn traces_go_to_tempos_receiver_and_questions_to_its_api() {
+    let variables = [
+        ("TEMPO_URL", "http://tempo:3200"),
+        ("TEMPO_OTLP_URL", "http://tempo:4318"),
+        ("PYROSCOPE_URL", "http://pyroscope:4040"),
+    ];
+    let site = Site::prepare(true);
+    site.write("policy/policy.yaml", POLICY);
+    let site = start(site, &environment_of(&variables));
+    let send = |port: &str, method: &str, path: &str, group: &str| {
+        let request = Request::new(method, path).tenant("team-a").token(&token(&[group]));
+        request.body("spans").send(site.port(port))
+    };
+    for (path, asked) in [
+        ("/v1/traces", "/v1/traces"),
+        ("/otlp/v1/traces", "/v1/traces"),
+        ("/otlp/v1/traces?a=b", "/v1/traces?a=b"),
+    ] {
+        assert_eq!(send("tempo", "POST", path, "team-a").status, 200, "{path}");
+        let seen = site.upstream_of("otlp").only();
+        assert_eq!((seen.target(), seen.values("X-Scope-OrgID")), (asked, vec!["team-a".to_owned()]));
+        // A location of its own is no way around the decision.
+        assert_eq!(send("tempo", "POST", path, "sre").reason(), "scope_forbidden", "{path}");
+        assert_eq!(send("tempo", "GET", path, "team-a").reason(), "route_unknown", "{path}");
+    }
+    for path in ["/v1//traces", "/v1/%74races", "/x/../v1/traces", "/v1/traces/"] {
+        assert_eq!(send("tempo", "POST", path, "team-a").status, 403, "{path}");
+    }
+    assert!(site.upstream_of("otlp").take().is_empty());
+    assert_eq!(send("tempo", "GET", "/api/search?q=x", "team-a").status, 200);
+    assert_eq!(site.upstream_of("tempo").only().target(), "/api/search?q=x");
+    let profiles = send("pyroscope", "POST", "/querier.v1.QuerierService/ProfileTypes", "sre");
+    assert_eq!(profiles.status, 200);
+    assert_eq!(site.upstream_of("pyroscope").take().len(), 1);
 }
 
 /// The image's layer of dependencies is built where the sources of tests and benchmarks are not there: cargo takes that
