@@ -281,7 +281,10 @@ fn only_whom_it_concerns_gets_through_the_network() {
 fn alerts_and_dashboard_have_one_source() {
     let objects = rendered("everything-values.yaml");
     let rules = fs::read_to_string(repository("deploy/alerts/tenantauth.rules.yml")).unwrap();
-    let moved = rules.replace("docs/runbook.md", "https://wiki.example.org/tenantauth/runbook.md");
+    let moved = rules.replace(
+        "https://runbooks.example.com/tenantauth/runbook.md",
+        "https://wiki.example.org/tenantauth/runbook.md",
+    );
     assert_ne!(rules, moved);
     let spec = &only(&objects, "PrometheusRule", "")["spec"];
     assert_eq!(*spec, yaml::kubernetes(&moved)[0]);
@@ -317,7 +320,7 @@ fn the_packaged_chart_is_the_same() {
 
 #[test]
 fn what_cannot_work_is_refused_with_a_word() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["--set", "gateway.replicas=0"], "gateway/replicas"),
         (&["--set", "gatway.enabled=true"], "additional properties 'gatway' not allowed"),
         (&["--set", "gateway.mimirUrl=mimir:8080"], "gateway/mimirUrl"),
@@ -328,6 +331,8 @@ fn what_cannot_work_is_refused_with_a_word() {
         (&["--set", "clientIpKeys.value=short"], "clientIpKeys/value"),
         (&["--set", "grafanaGateway.loadBalancers={0.0.0.0/0}"], "grafanaGateway/loadBalancers/0"),
         (&["--set", "policy.owners.team-a.key=x"], "policy/owners/team-a"),
+        (&["--set", "prometheusRule.enabled=true"], "the address at which your people read docs/runbook.md"),
+        (&["--set", "prometheusRule.runbookUrl=docs/runbook.md"], "prometheusRule/runbookUrl"),
     ];
     for (arguments, word) in cases {
         let told = refusal(arguments);

@@ -16,6 +16,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 const RULES: &str = "deploy/alerts/tenantauth.rules.yml";
+/// Where the shipped rules say that the runbook is read: a place to be replaced.
+const RUNBOOK: &str = "https://runbooks.example.com/tenantauth/runbook.md";
 const DASHBOARD: &str = "deploy/grafana/tenantauth.json";
 /// A gateway with something to say about each metric: denials of all kinds, a shadow restriction, a grant that ends,
 /// keys that are fetched, from itself, and an owner.
@@ -148,9 +150,14 @@ fn prometheus_evaluates_the_rules_and_answers_each_query_of_the_dashboard() {
     for (title, target) in targets(&dashboard(), "prometheus") {
         let written = target["expr"].as_str().unwrap();
         let mut expression = written.to_owned();
-        for (variable, value) in
-            [("$__rate_interval", "10s"), ("$__range", "1m"), ("$job", "tenantauth"), ("$instance", ".*")]
-        {
+        for (variable, value) in [
+            ("$__rate_interval", "10s"),
+            ("$__range", "1m"),
+            ("$cluster", ".*"),
+            ("$namespace", ".*"),
+            ("$job", "tenantauth"),
+            ("$instance", ".*"),
+        ] {
             expression = expression.replace(variable, value);
         }
         assert!(!expression.contains('$'), "{title}: {expression}");
@@ -188,7 +195,7 @@ fn prometheus_evaluates_the_rules_and_answers_each_query_of_the_dashboard() {
             _ => ["inactive", "inactive"],
         };
         assert!(expected.iter().any(|state| rule["state"] == *state), "{rule}");
-        let place = format!("docs/runbook.md#{}", name.to_lowercase());
+        let place = format!("{RUNBOOK}#{}", name.to_lowercase());
         assert_eq!(rule["annotations"]["runbook_url"], place);
         assert!(runbook.contains(&format!("\n## {name}\n")), "the runbook has no heading {name}");
         let silent = format!("alertname: {name}, exp_alerts: [] }}");
@@ -216,9 +223,32 @@ fn the_dashboard_asks_for_what_there_is() {
         assert_eq!(panel["targets"].as_array().is_none_or(Vec::is_empty), row, "{panel}");
     }
     let text = dashboard.to_string();
+    // Of Grafana itself, where links know them.
+    let global = ["__url_time_range", "__field.labels.reason"];
+    let fields = ["__data.fields.tenants", "__data.fields.user", "__data.fields.reason"];
     for variable in between(&text, "${", "}") {
-        assert!(variables.contains(variable), "`{variable}` is not declared");
+        let name = variable.split(':').next().unwrap();
+        let known = variables.contains(name) || global.contains(&name) || fields.contains(&name);
+        assert!(known, "`{variable}` is not declared");
     }
+    for variable in between(&text, "var-", "=") {
+        assert!(variables.contains(variable), "a link sets `{variable}`, which is not declared");
+    }
+    // A link shows what a row or a series has: the query behind it gives that label.
+    let links = between(&text, "__data.fields.", "}").len() + between(&text, "__field.labels.", "}").len();
+    assert_eq!(links, 6);
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let settings = panel["fieldConfig"].to_string();
+        let expressions = panel["targets"].to_string();
+        let fields = between(&settings, "__data.fields.", "}").into_iter();
+        for label in fields.chain(between(&settings, "__field.labels.", "}")) {
+            let by = between(&expressions, "sum by (", ")");
+            assert!(by.iter().all(|by| by.split(", ").any(|one| one == label)), "{label} in {panel}");
+            assert!(!by.is_empty());
+        }
+    }
+    let list = dashboard["templating"]["list"].as_array().unwrap();
+    let audit_job = list.iter().find(|one| one["name"] == "audit_job").unwrap()["current"]["value"].clone();
     // The panels on Loki: labels that the shipping sets, and keys of the record.
     let shipping = fs::read_to_string(repository("deploy/alloy/audit.alloy")).unwrap();
     let logs = targets(&dashboard, "loki");
@@ -229,7 +259,12 @@ fn the_dashboard_asks_for_what_there_is() {
         for label in selector.split(", ") {
             let (name, value) = label.split_once('=').unwrap();
             // `job` is given to the file, the others are taken from the record.
-            let set = if name == "job" { format!("job = {value} }}") } else { format!("{name} = \"\"") };
+            let set = if name == "job" {
+                assert_eq!(value, "\"$audit_job\"");
+                format!("job = {audit_job} }}")
+            } else {
+                format!("{name} = \"\"")
+            };
             assert!(shipping.contains(&set), "{title}: {label} is not what the shipping sets");
         }
         for key in
