@@ -126,13 +126,13 @@ $(PROVIDER)/node_modules/.package-lock.json: $(PROVIDER)/package-lock.json
 	npm ci --prefix $(PROVIDER) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# The Prometheus Operator's types, likewise.
+# The types of the Prometheus Operator and of the Gateway API, likewise.
 OPERATOR := tests/operator
 .PHONY: operator
 operator: $(OPERATOR)/node_modules/.package-lock.json
 
 $(OPERATOR)/node_modules/.package-lock.json: $(OPERATOR)/package-lock.json
-	@echo "this goes into $(OPERATOR)/node_modules: $$(grep -o '"@kubernetes-models/prometheus-operator": .*' $(OPERATOR)/package.json) and what it needs"
+	@echo "this goes into $(OPERATOR)/node_modules: $$(grep -o '"@kubernetes-models/.*' $(OPERATOR)/package.json | tr '\n' ' ')and what they need"
 	npm ci --prefix $(OPERATOR) --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 

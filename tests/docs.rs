@@ -89,6 +89,7 @@ fn pages() -> Vec<(PathBuf, String)> {
         "CONTRIBUTING.md",
         "SECURITY.md",
         "deploy/compose/README.md",
+        "deploy/helm/tenantauth/README.md",
     ]
     .map(repository);
     let pages = docs.chain(others);

@@ -1,7 +1,9 @@
 //! The chart with several sets of values: valid for Kubernetes, and of one piece.
 
-use crate::helm::{CHART, NAMESPACE, objects, of_kind, only, refusal, rendered, run, value_sets};
-use crate::schemas::{Kubernetes, problems_of_operator};
+use crate::helm::{
+    CHART, NAMESPACE, objects, of_kind, only, refusal, rendered, run, value_sets, with_values,
+};
+use crate::schemas::{Kubernetes, is_of_kubernetes, problems_of_operator};
 use crate::support::repository;
 use crate::support::workspace::Workspace;
 use crate::yaml;
@@ -9,8 +11,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-
-const OPERATOR: &str = "monitoring.coreos.com/v1";
 
 /// The pods' templates of a set of objects, with the labels that they get.
 fn pods(objects: &[Value]) -> Vec<&Value> {
@@ -42,10 +42,10 @@ fn kubernetes_takes_every_object() {
     assert_eq!(
         names,
         [
-            "defaults",
             "everything-values.yaml",
             "existing-configmaps-values.yaml",
-            "grafana-gateway-values.yaml"
+            "grafana-gateway-values.yaml",
+            "minimal-values.yaml"
         ]
     );
     for (name, arguments) in &sets {
@@ -54,8 +54,8 @@ fn kubernetes_takes_every_object() {
         let long = "a".repeat(53);
         for release in ["r", &long] {
             let objects = objects(release, &arguments);
-            let (operator, plain): (Vec<&Value>, Vec<&Value>) =
-                objects.iter().partition(|object| object["apiVersion"] == OPERATOR);
+            let (plain, operator): (Vec<&Value>, Vec<&Value>) =
+                objects.iter().partition(|object| is_of_kubernetes(object));
             for object in plain {
                 let problems = kubernetes.problems(object);
                 assert!(problems.is_empty(), "{name}: {problems:#?}");
@@ -74,7 +74,11 @@ fn kubernetes_takes_every_object() {
     let expected = [
         "ConfigMap",
         "Deployment",
+        "HTTPRoute",
+        "HorizontalPodAutoscaler",
+        "Ingress",
         "NetworkPolicy",
+        "Pod",
         "PodDisruptionBudget",
         "PrometheusRule",
         "Secret",
@@ -101,6 +105,10 @@ fn a_mistake_is_seen() {
     broken["spec"]["endpoints"][0]["intervall"] = json!("30s");
     broken["spec"]["endpoints"][0]["interval"] = json!(30);
     assert_eq!(problems_of_operator(&[&broken]).lines().count(), 2);
+    let mut broken = only(&objects, "HTTPRoute", "").clone();
+    broken["spec"]["rules"][0]["match"] = json!([]);
+    broken["spec"]["hostnames"] = json!("grafana.example.org");
+    assert_eq!(problems_of_operator(&[&broken]).lines().count(), 2);
 }
 
 #[test]
@@ -117,9 +125,19 @@ fn every_pod_is_nobody_and_may_nothing() {
             assert_eq!(context["runAsNonRoot"], true);
             assert_eq!([&context["runAsUser"], &context["runAsGroup"], &context["fsGroup"]], [10101; 3]);
             assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+            // The first is ours; more of them are the values'.
             let containers = spec["containers"].as_array().unwrap();
-            assert_eq!((containers.len(), spec.get("initContainers")), (1, None));
             let container = &containers[0];
+            let more = if (name.as_str(), container["name"].as_str())
+                == ("everything-values.yaml", Some("gateway"))
+            {
+                vec!["audit"]
+            } else {
+                Vec::new()
+            };
+            let names: Vec<&str> =
+                containers[1..].iter().map(|container| container["name"].as_str().unwrap()).collect();
+            assert_eq!((names, spec.get("initContainers").is_some()), (more.clone(), !more.is_empty()));
             let expected = json!({
                 "allowPrivilegeEscalation": false,
                 "readOnlyRootFilesystem": true,
@@ -143,7 +161,8 @@ fn every_pod_is_nobody_and_may_nothing() {
             let writable = mounts.iter().filter(|mount| mount.get("readOnly").is_none());
             let writable: Vec<&str> = writable.map(|mount| mount["mountPath"].as_str().unwrap()).collect();
             let state = if container["name"] == "gateway" { &["/var/lib/tenantauth"][..] } else { &[] };
-            assert_eq!(writable, [state, &["/run/tenantauth", "/tmp"]].concat());
+            let extra = if more.is_empty() { &[][..] } else { &["/var/log/tenantauth"] };
+            assert_eq!(writable, [state, &["/run/tenantauth", "/tmp"], extra].concat());
             // A file that is mounted by a subPath would never change.
             assert!(mounts.iter().all(|mount| mount.get("subPath").is_none()));
 
@@ -185,6 +204,12 @@ fn the_objects_are_of_one_piece() {
         for budget in budgets {
             assert_eq!(matching(&budget["spec"]["selector"]["matchLabels"]).len(), 1);
         }
+        // Whoever is scaled has no number of replicas of its own: each upgrade would set it back.
+        for scaler in of_kind(&objects, "HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            let workload = only(&objects, target["kind"].as_str().unwrap(), target["name"].as_str().unwrap());
+            assert_eq!(workload["spec"].get("replicas"), None);
+        }
         for monitor in of_kind(&objects, "ServiceMonitor") {
             let selector = &monitor["spec"]["selector"]["matchLabels"];
             let services = of_kind(&objects, "Service");
@@ -203,12 +228,21 @@ fn the_objects_are_of_one_piece() {
     }
 }
 
+/// What pods of a component are selected by.
+fn component(of: &str) -> Value {
+    json!({
+        "app.kubernetes.io/name": "tenantauth",
+        "app.kubernetes.io/instance": "r",
+        "app.kubernetes.io/component": of,
+    })
+}
+
 /// Who a policy lets in, as (namespace, labels, ports).
-fn peers(policy: &Value) -> Vec<(Value, Value, Vec<u64>)> {
+fn peers(policy: &Value) -> Vec<(Value, Value, Vec<Value>)> {
     let rules = policy["spec"]["ingress"].as_array().unwrap().iter();
     let of_rule = |rule: &Value| {
         let ports = rule["ports"].as_array().cloned().unwrap_or_default();
-        let ports: Vec<u64> = ports.iter().map(|port| port["port"].as_u64().unwrap()).collect();
+        let ports: Vec<Value> = ports.iter().map(|port| port["port"].clone()).collect();
         let from = rule["from"].as_array().cloned().unwrap_or_else(|| vec![json!({})]);
         from.into_iter()
             .map(|peer| {
@@ -230,21 +264,15 @@ fn only_whom_it_concerns_gets_through_the_network() {
     }
     assert_eq!(policies.len(), 6);
     let app = |name: &str| json!({"app.kubernetes.io/name": name});
-    let component = |of: &str| {
-        json!({
-            "app.kubernetes.io/name": "tenantauth",
-            "app.kubernetes.io/instance": "r",
-            "app.kubernetes.io/component": of,
-        })
-    };
-
     let gateway = only(&objects, "NetworkPolicy", "auth-gateway");
     assert_eq!(gateway["spec"]["podSelector"]["matchLabels"], component("gateway"));
-    let backends = vec![8081, 8082, 8083];
+    let numbers = |ports: &[u64]| ports.iter().map(|port| json!(port)).collect::<Vec<Value>>();
+    let backends = numbers(&[8082, 8081, 8084, 8083]);
     let expected = vec![
         (json!("monitoring"), app("grafana"), backends.clone()),
-        (json!("monitoring"), app("alloy"), backends),
-        (Value::Null, app("prometheus"), vec![9145]),
+        (json!("monitoring"), app("alloy"), backends.clone()),
+        (Value::Null, component("test"), [&backends[..], &numbers(&[9145])].concat()),
+        (Value::Null, app("prometheus"), numbers(&[9145])),
     ];
     assert_eq!(peers(gateway), expected);
 
@@ -252,19 +280,22 @@ fn only_whom_it_concerns_gets_through_the_network() {
     assert_eq!(grafana["metadata"]["namespace"], "monitoring");
     assert_eq!(grafana["spec"]["podSelector"]["matchLabels"], app("grafana"));
     let expected = vec![
-        (json!(NAMESPACE), component("grafana-gateway"), vec![3000]),
-        (Value::Null, app("prometheus"), vec![3000]),
+        (json!(NAMESPACE), component("grafana-gateway"), numbers(&[3000])),
+        (Value::Null, app("prometheus"), numbers(&[3000])),
+        (Value::Null, app("grafana"), Vec::new()),
     ];
     assert_eq!(peers(grafana), expected);
 
-    for (backend, namespace, port, others) in
-        [("mimir", "mimir", 8080, 0), ("loki", "loki", 3100, 1), ("tempo", NAMESPACE, 3200, 0)]
-    {
+    for (backend, namespace, ports, others) in [
+        ("mimir", "mimir", vec![json!("http-metrics")], 0),
+        ("loki", "loki", numbers(&[8080, 3100]), 1),
+        ("tempo", NAMESPACE, numbers(&[3200, 4318]), 0),
+    ] {
         let policy = only(&objects, "NetworkPolicy", &format!("auth-backend-{backend}"));
         assert_eq!(policy["metadata"]["namespace"], namespace);
         assert_eq!(policy["spec"]["podSelector"]["matchLabels"], app(backend));
         let peers = peers(policy);
-        assert_eq!(peers[0], (json!(NAMESPACE), component("gateway"), vec![port]));
+        assert_eq!(peers[0], (json!(NAMESPACE), component("gateway"), ports));
         assert_eq!(peers[1], (Value::Null, app(backend), Vec::new()));
         assert_eq!(peers.len(), 2 + others);
     }
@@ -318,20 +349,50 @@ fn the_packaged_chart_is_the_same() {
     );
 }
 
+/// What the chart needs at least.
+const LOKI: &str = "gateway.lokiUrl=http://loki:3100";
+
 #[test]
 fn what_cannot_work_is_refused_with_a_word() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["--set", "gateway.replicas=0"], "gateway/replicas"),
         (&["--set", "gatway.enabled=true"], "additional properties 'gatway' not allowed"),
         (&["--set", "gateway.mimirUrl=mimir:8080"], "gateway/mimirUrl"),
         (&["--set", "gateway.mimirUrl=http://mimir:8080/prometheus"], "gateway/mimirUrl"),
-        (&["--set", "gateway.mimirUrl=,gateway.lokiUrl=,gateway.tempoUrl="], "give at least one of mimirUrl"),
-        (&["--set", "policy.existingConfigMap="], "without a policy nobody is let in"),
-        (&["--set", "clientIpKeys.existingSecret="], "it signs with the keys of clientIpKeys"),
+        (&[], "give at least one of mimirUrl"),
+        (
+            &["--set", "gateway.tempoOtlpUrl=http://t:4318,gateway.lokiUrl=http://loki:3100"],
+            "give tempoUrl too",
+        ),
+        (&["--set", LOKI, "--set", "policy.existingConfigMap="], "without a policy nobody is let in"),
+        (&["--set", "image.digest=sha256:abc"], "image/digest"),
+        (
+            &[
+                "--set",
+                LOKI,
+                "--set",
+                "gateway.autoscaling.enabled=true,gateway.autoscaling.targetCPUUtilizationPercentage=null",
+            ],
+            "give a target",
+        ),
+        (
+            &["--set", LOKI, "--set", "grafanaGateway.ingress.enabled=true"],
+            "the host at which people read Grafana",
+        ),
+        (&["--set", LOKI, "--set", "grafanaGateway.httpRoute.enabled=true"], "the Gateway that serves it"),
+        (&["--set-json", r#"grafanaGateway.httpRoute.rules=[{"backendRefs":[]}]"#], "httpRoute/rules/0"),
+        (
+            &["--set-json", r#"networkPolicy.backends=[{"name":"a","podLabels":{"a":"b"},"port":1}]"#],
+            "'ports'",
+        ),
+        (&["--set", LOKI, "--set", "clientIpKeys.existingSecret="], "it signs with the keys of clientIpKeys"),
         (&["--set", "clientIpKeys.value=short"], "clientIpKeys/value"),
         (&["--set", "grafanaGateway.loadBalancers={0.0.0.0/0}"], "grafanaGateway/loadBalancers/0"),
         (&["--set", "policy.owners.team-a.key=x"], "policy/owners/team-a"),
-        (&["--set", "prometheusRule.enabled=true"], "the address at which your people read docs/runbook.md"),
+        (
+            &["--set", LOKI, "--set", "prometheusRule.enabled=true"],
+            "the address at which your people read docs/runbook.md",
+        ),
         (&["--set", "prometheusRule.runbookUrl=docs/runbook.md"], "prometheusRule/runbookUrl"),
     ];
     for (arguments, word) in cases {
@@ -358,17 +419,115 @@ fn the_values_of_the_page_can_be_rendered() {
         .skip(1)
         .map(|rest| rest.split("```").next().unwrap())
         .collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     let mut kubernetes = Kubernetes::default();
     for block in blocks {
-        let workspace = Workspace::new();
-        let file = workspace.write("values.yaml", block);
-        let objects = objects("tenantauth", &["--values", file.to_str().unwrap()]);
-        for object in objects.iter().filter(|object| object["apiVersion"] != OPERATOR) {
+        let objects = with_values(block);
+        for object in objects.iter().filter(|object| is_of_kubernetes(object)) {
             assert_eq!(kubernetes.problems(object), Vec::<String>::new());
         }
         // Names that the page gives to Services.
         only(&objects, "Service", "tenantauth-gateway");
         only(&objects, "Service", "tenantauth-grafana-gateway");
+    }
+}
+
+/// A backend without an address has no port anywhere.
+#[test]
+fn one_backend_is_one_port() {
+    let objects = rendered("minimal-values.yaml");
+    let names = |ports: &Value| -> Vec<String> {
+        ports.as_array().unwrap().iter().map(|port| port["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let gateway = only(&objects, "Deployment", "tenantauth-gateway");
+    let container = &gateway["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(names(&container["ports"]), ["loki", "admin"]);
+    assert_eq!(names(&only(&objects, "Service", "tenantauth-gateway")["spec"]["ports"]), ["loki"]);
+    let urls = container["env"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap());
+    assert_eq!(urls.filter(|name| name.ends_with("_URL")).collect::<Vec<_>>(), ["LOKI_URL"]);
+    let ports = &peers(only(&objects, "NetworkPolicy", "tenantauth-gateway"))[0].2;
+    assert_eq!(ports, &[json!(8082)]);
+}
+
+/// Labels and annotations for everything are on everything, and never select.
+#[test]
+fn common_labels_and_annotations_are_everywhere() {
+    let objects = rendered("everything-values.yaml");
+    for object in objects.iter().filter(|object| object["metadata"]["name"] != "r-extra") {
+        let place = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        let metadata = [&object["metadata"], &object["spec"]["template"]["metadata"]];
+        for metadata in metadata.into_iter().filter(|metadata| metadata.is_object()) {
+            assert_eq!(metadata["labels"]["example.org/team"], "platform", "{place}");
+            assert_eq!(metadata["annotations"]["example.org/cost-center"], "4711", "{place}");
+        }
+        assert!(!object["spec"]["selector"].to_string().contains("example.org"), "{place}");
+    }
+    let gateway = only(&objects, "StatefulSet", "");
+    let pod = &gateway["spec"]["template"];
+    assert_eq!(gateway["metadata"]["annotations"]["example.org/reviewed"], "yes");
+    assert_eq!(pod["metadata"]["labels"]["example.org/mesh"], "off");
+    assert_eq!(pod["spec"]["priorityClassName"], "system-cluster-critical");
+    assert_eq!(pod["spec"]["serviceAccountName"], only(&objects, "ServiceAccount", "")["metadata"]["name"]);
+    let image = pod["spec"]["containers"][0]["image"].as_str().unwrap();
+    assert!(image.starts_with("registry.example.org/tenantauth:0.1.0@sha256:"), "{image}");
+    assert_eq!(pod["spec"]["containers"][1]["volumeMounts"][0]["mountPath"], "/audit/r");
+}
+
+/// Where the cluster chooses the users of pods, null takes the chart's away.
+#[test]
+fn the_security_context_can_be_the_clusters() {
+    let null =
+        ["runAsUser", "runAsGroup", "fsGroup"].map(|key| format!("podSecurityContext.{key}=null")).join(",");
+    let objects = objects("r", &["--set", LOKI, "--set", &null]);
+    for pod in pods(&objects) {
+        let expected = json!({
+            "runAsNonRoot": true,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        });
+        assert_eq!(pod["spec"]["securityContext"], expected);
+    }
+}
+
+/// Every value has its line in the README, and every line its value.
+#[test]
+fn the_readme_lists_every_value() {
+    let values = fs::read_to_string(repository(CHART).join("values.yaml")).unwrap();
+    let values = &yaml::kubernetes(&values)[0];
+    let readme = fs::read_to_string(repository(CHART).join("README.md")).unwrap();
+    let mut listed: BTreeSet<&str> =
+        readme.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let mut missing = Vec::new();
+    leaves(values, "", &mut |path| {
+        // A line may stand for all that lies below it.
+        let mut above = path;
+        loop {
+            if listed.contains(above) {
+                return;
+            }
+            match above.rsplit_once('.') {
+                Some((parent, _)) => above = parent,
+                None => break,
+            }
+        }
+        missing.push(path.to_owned());
+    });
+    assert_eq!(missing, Vec::<String>::new());
+    listed.retain(|path| {
+        let pointer = format!("/{}", path.replace('.', "/"));
+        values.pointer(&pointer).is_none()
+    });
+    assert_eq!(listed, BTreeSet::new());
+}
+
+fn leaves(value: &Value, path: &str, found: &mut impl FnMut(&str)) {
+    match value.as_object() {
+        Some(map) if !map.is_empty() => {
+            for (key, value) in map {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(value, &path, found);
+            }
+        }
+        _ => found(path),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn refusal(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-/// The sets of values that are rendered: the defaults, and each file of `ci/`. Names and arguments.
+/// The sets of values that are rendered: each file of `ci/`. Names and arguments.
 pub(crate) fn value_sets() -> Vec<(String, Vec<String>)> {
     let files = fs::read_dir(repository(CHART).join("ci")).unwrap();
     let mut sets: Vec<_> = files
@@ -64,8 +64,15 @@ pub(crate) fn value_sets() -> Vec<(String, Vec<String>)> {
         })
         .collect();
     sets.sort();
-    sets.insert(0, ("defaults".to_owned(), Vec::new()));
     sets
+}
+
+/// The objects of a release `tenantauth` with these values over the least that the chart needs.
+pub(crate) fn with_values(text: &str) -> Vec<Value> {
+    let workspace = Workspace::new();
+    let least = repository(CHART).join("ci/minimal-values.yaml");
+    let file = workspace.write("values.yaml", text);
+    objects("tenantauth", &["--values", least.to_str().unwrap(), "--values", file.to_str().unwrap()])
 }
 
 /// The objects of one set of values, by the name of its file.

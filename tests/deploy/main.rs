@@ -17,6 +17,7 @@ mod compose;
 mod helm;
 mod image;
 mod kubelet;
+mod networks;
 mod projected;
 mod provisioning;
 mod schemas;

@@ -167,7 +167,7 @@ fn probes(workload: &Value) -> (&Value, [(String, String); 2]) {
 /// What the kubelet would do to a pod: whether it restarts it, and whether it sends requests there.
 #[test]
 fn the_probes_ask_the_right_questions() {
-    let objects = objects("r", &[]);
+    let objects = rendered("minimal-values.yaml");
     let (container, probes) = probes(only(&objects, "Deployment", "tenantauth-gateway"));
     let site = Site::prepare(true);
     site.write("policy/policy.yaml", "version: 1\nissuers: [\n");
@@ -213,6 +213,51 @@ fn the_grafana_gateway_is_ready_while_it_can_stamp() {
     let seen = site.upstream_of("grafana").take();
     assert!(seen.iter().all(|request| request.target() == "/api/health"));
     assert!(seen.last().unwrap().values("Cookie")[0].starts_with("Client_Ip=v1."));
+}
+
+/// `helm test` passes where everything serves, and says what does not.
+#[test]
+fn the_test_of_the_chart_sees_what_does_not_serve() {
+    let objects = rendered("minimal-values.yaml");
+    let gateway = only(&objects, "Deployment", "tenantauth-gateway");
+    let site = Site::prepare(true);
+    site.write("policy/policy.yaml", POLICY);
+    let site = image::start(site, &image::of_container(probes(gateway).0));
+    site.expect_errors();
+    let pod = only(&objects, "Pod", "-test");
+    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let script = pod["spec"]["containers"][0]["args"][0].as_str().unwrap();
+    let domain = "gateways.svc.cluster.local";
+    // Grafana is here what answers 200 to everybody: the backend itself.
+    let script = [
+        (format!("r-tenantauth-gateway-admin.{domain} 9145"), site.port("admin")),
+        (format!("r-tenantauth-gateway.{domain} 8082"), site.port("loki")),
+        (format!("r-tenantauth-grafana-gateway.{domain} 80"), site.upstream_of("loki").port),
+    ]
+    .iter()
+    .fold(script.to_owned(), |script, (address, port)| {
+        assert_eq!(script.matches(address).count(), 1, "{script}");
+        script.replace(address, &format!("127.0.0.1 {port}"))
+    });
+    let run = || {
+        let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = run();
+    assert_eq!((code, said.matches("ok: ").count(), said.lines().count()), (Some(0), 3, 3), "{said}");
+    // Behind it everybody is let in: what the test is for.
+    let open = script.replace(
+        &format!("127.0.0.1 {} /loki", site.port("loki")),
+        &format!("127.0.0.1 {} /loki", site.upstream_of("loki").port),
+    );
+    let output = Command::new("bash").args(["-c", &open]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("failed: loki: denied without a token: 200"), "{said}");
+    // Where nothing listens.
+    drop(site);
+    let (code, said) = run();
+    assert_eq!((code, said.matches("failed: ").count()), (Some(1), 2), "{said}");
 }
 
 /// nginx takes what the entrypoint makes of each set of values.

@@ -1,5 +1,5 @@
 //! Schemas of what others read: Kubernetes' own, of the oldest and the newest version that the chart is for, and the
-//! Prometheus Operator's types.
+//! types of the Prometheus Operator and of the Gateway API.
 
 use crate::support::{python, repository};
 use serde_json::Value;
@@ -64,7 +64,13 @@ impl Kubernetes {
     }
 }
 
-/// What is wrong with objects of the Prometheus Operator.
+/// Whether an object is of Kubernetes itself, and not of the Prometheus Operator or the Gateway API.
+pub(crate) fn is_of_kubernetes(object: &Value) -> bool {
+    let version = object["apiVersion"].as_str().unwrap();
+    !["monitoring.coreos.com/", "gateway.networking.k8s.io/"].iter().any(|group| version.starts_with(group))
+}
+
+/// What is wrong with objects of the Prometheus Operator and of the Gateway API.
 pub(crate) fn problems_of_operator(objects: &[&Value]) -> String {
     let mut node = Command::new("node")
         .arg(repository("tests/operator/validate.mjs"))

@@ -1,13 +1,17 @@
-// Validates objects of the Prometheus Operator, a JSON array on standard input, by the operator's own types. Prints one
-// line for each that is not valid, and one for each unknown key: what a cluster would drop without a word.
+// Validates objects of the Prometheus Operator and of the Gateway API, a JSON array on standard input, by their own
+// types. Prints one line for each that is not valid, and one for each unknown key: what a cluster would drop without a
+// word.
+import { HTTPRoute } from "@kubernetes-models/gateway-api/gateway.networking.k8s.io/v1";
 import { PrometheusRule, ServiceMonitor } from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
 import { readFileSync } from "node:fs";
 
-const kinds = { PrometheusRule, ServiceMonitor };
+const kinds = { HTTPRoute, PrometheusRule, ServiceMonitor };
 const keys = {
-  ServiceMonitor: ["selector", "endpoints", "namespaceSelector", "jobLabel"],
+  HTTPRoute: ["parentRefs", "hostnames", "rules"],
+  ServiceMonitor: ["selector", "endpoints", "namespaceSelector", "jobLabel", "targetLabels"],
   PrometheusRule: ["groups"],
-  endpoint: ["port", "path", "interval", "scheme", "scrapeTimeout"],
+  endpoint: ["port", "path", "interval", "scheme", "scrapeTimeout", "relabelings", "metricRelabelings"],
+  route: ["backendRefs", "matches", "filters", "timeouts"],
   group: ["name", "rules", "interval"],
   rule: ["alert", "expr", "for", "labels", "annotations"],
 };
@@ -24,6 +28,7 @@ for (const object of JSON.parse(readFileSync(0, "utf8"))) {
     console.log(`${place}: ${error.message}`);
   }
   known(object.spec, keys[object.kind], place);
+  for (const rule of object.spec.rules ?? []) known(rule, keys.route, place);
   for (const endpoint of object.spec.endpoints ?? []) known(endpoint, keys.endpoint, place);
   for (const group of object.spec.groups ?? []) {
     known(group, keys.group, place);

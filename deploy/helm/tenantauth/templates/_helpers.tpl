@@ -20,31 +20,56 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{/* Arguments: root, component, own (more labels). */}}
 {{- define "tenantauth.labels" -}}
 {{ include "tenantauth.selector" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- with .own }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The block of an object's annotations, or nothing. Arguments: root, own, indent. */}}
+{{- define "tenantauth.annotations" -}}
+{{- with mergeOverwrite (dict) .root.Values.commonAnnotations (.own | default dict) }}
+{{- dict "annotations" . | toYaml | nindent $.indent }}
+{{- end }}
 {{- end -}}
 
 {{- define "tenantauth.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- with .Values.image.digest }}@{{ . }}{{ end }}
 {{- end -}}
 
-{{/* The image's user, who is nobody special. The kubelet gives mounted files to its group. */}}
-{{- define "tenantauth.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 10101
-runAsGroup: 10101
-fsGroup: 10101
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: { type: RuntimeDefault }
+{{- define "tenantauth.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ .Values.serviceAccount.name | default (include "tenantauth.fullname" .) }}
+{{- else -}}
+{{ .Values.serviceAccount.name | default "default" }}
+{{- end -}}
 {{- end -}}
 
-{{- define "tenantauth.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: { drop: [ALL] }
+{{/* Whether the gateway has a port for a backend: its name, port and probe path, one a line. */}}
+{{- define "tenantauth.backends" -}}
+{{- with .Values.gateway -}}
+{{- if .mimirUrl }}
+mimir: 8081
+{{- end }}
+{{- if .lokiUrl }}
+loki: 8082
+{{- end }}
+{{- if .tempoUrl }}
+tempo: 8083
+{{- end }}
+{{- if .pyroscopeUrl }}
+pyroscope: 8084
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "tenantauth.policyConfigMap" -}}
@@ -100,8 +125,24 @@ podSelector:
 {{- end -}}
 {{- end -}}
 
-{{/* Where pods run, spread over nodes as far as there are nodes. Arguments: root, component, values. */}}
-{{- define "tenantauth.scheduling" -}}
+{{/* What every pod has, but for its containers and volumes. Spread over nodes as far as there are nodes. Arguments: root,
+     component, values. */}}
+{{- define "tenantauth.pod" -}}
+serviceAccountName: {{ include "tenantauth.serviceAccountName" .root }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .root.Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+terminationGracePeriodSeconds: {{ .values.terminationGracePeriodSeconds }}
 {{- with .values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -115,10 +156,18 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 topologySpreadConstraints:
+  {{- if .values.topologySpreadConstraints }}
+  {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
+  {{- else }}
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
       matchLabels:
         {{- include "tenantauth.selector" . | nindent 8 }}
+  {{- end }}
+{{- with .values.extraInitContainers }}
+initContainers:
+  {{- tpl (toYaml .) $.root | nindent 2 }}
+{{- end }}
 {{- end -}}
