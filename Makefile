@@ -63,6 +63,7 @@ install-image:
 	install -d $(BIN) $(SHARE)/image
 	install -m 0755 deploy/image/entrypoint.sh $(BIN)/tenantauth-entrypoint
 	install -m 0755 deploy/image/health.sh $(BIN)/tenantauth-health
+	install -m 0755 deploy/image/rotate.sh $(BIN)/tenantauth-rotate
 	install -m 0644 deploy/image/*.conf $(SHARE)/image
 
 # The container image, by whichever engine is here.

@@ -141,6 +141,24 @@ workers() {
     echo "$workers"
 }
 
+# $audit, $audit_mib, $piped and $audit_buffer. A pipe takes short records alone; a file takes what the policy allows.
+audit() {
+    audit=${TENANTAUTH_AUDIT_LOG:-/dev/stdout}
+    audit_mib=${TENANTAUTH_AUDIT_FILE_MIB:-64}
+    require_path TENANTAUTH_AUDIT_LOG "$audit"
+    matches '[1-9][0-9]{0,4}' "$audit_mib" ||
+        refuse "TENANTAUTH_AUDIT_FILE_MIB: \`$audit_mib\` is no size of a file" "1 to 99999"
+    case $audit in
+        /dev/*) piped= audit_buffer=4k ;;
+        *)
+            [ -d "${audit%/*}" ] && [ -w "${audit%/*}" ] ||
+                refuse "TENANTAUTH_AUDIT_LOG: \`${audit%/*}\` cannot be written" \
+                    "mount a volume there that user $(id -u) may write"
+            piped="# " audit_buffer=64k
+            ;;
+    esac
+}
+
 # Template to file, with the values given as NAME=value.
 fill() {
     from=$1 to=$2
@@ -196,8 +214,10 @@ render() {
             [ -n "$served" ] || refuse "no backend is given" "set MIMIR_URL, LOKI_URL, TEMPO_URL or PYROSCOPE_URL: http://host:port"
             resolver=$(resolver)
             tls=$(tls)
+            audit
             fill "$templates/admin.conf" "$run/admin.conf" "ADMIN_LISTEN=$admin"
             fill "$templates/gateway.conf" "$run/nginx.conf" "WORKERS=$count" "LOG_LEVEL=$level" "POLICY=$policy" \
+                "AUDIT_LOG=$audit" "AUDIT_BUFFER=$audit_buffer" "PIPED=$piped" \
                 "STATE_DIR=$kept" "TLS=$tls" "RESOLVER=$resolver"
             ;;
         grafana-gateway)
@@ -244,5 +264,7 @@ else
     render
     [ "$mode" != gateway ] || look_at_policy
     configuration=$run/nginx.conf
+    # The shell becomes nginx: its process id is nginx's.
+    case ${audit:-/dev/} in /dev/*) ;; *) "$prefix/bin/tenantauth-rotate" "$audit" "$audit_mib" $$ & ;; esac
 fi
 exec openresty -p "$run" -e stderr -c "$configuration" -g 'daemon off;'

@@ -410,16 +410,18 @@ fn the_chart_has_the_version_of_the_crate() {
     assert_eq!([&chart["version"], &chart["appVersion"]], [version; 2]);
 }
 
-/// What the page shows of values is rendered as it stands.
+/// What the pages show of values is rendered as it stands.
 #[test]
 fn the_values_of_the_page_can_be_rendered() {
-    let page = fs::read_to_string(repository("docs/kubernetes.md")).unwrap();
-    let blocks: Vec<&str> = page
+    let pages =
+        ["docs/kubernetes.md", "docs/audit.md"].map(|page| fs::read_to_string(repository(page)).unwrap());
+    let pages = pages.concat();
+    let blocks: Vec<&str> = pages
         .split("```yaml\n# values.yaml of the chart\n")
         .skip(1)
         .map(|rest| rest.split("```").next().unwrap())
         .collect();
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
     let mut kubernetes = Kubernetes::default();
     for block in blocks {
         let objects = with_values(block);
@@ -530,4 +532,34 @@ fn leaves(value: &Value, path: &str, found: &mut impl FnMut(&str)) {
         }
         _ => found(path),
     }
+}
+
+/// The notes say what is closed and what is open, as the policies are.
+#[test]
+fn the_notes_say_what_is_closed() {
+    let notes = |values: &str| {
+        let values = format!("deploy/helm/tenantauth/ci/{values}");
+        let head = ["install", "r", CHART, "--namespace", NAMESPACE, "--dry-run=client"];
+        let output = run(&[&head[..], &["--values", &values]].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8(output.stdout).unwrap();
+        said.split("\nNOTES:\n").nth(1).expect("notes").to_owned()
+    };
+    let parts = |notes: &str| -> [String; 2] {
+        let (closed, open) = notes.split_once("\nStill open:\n").unwrap();
+        [closed.split("\nClosed by").nth(1).unwrap().to_owned(), open.to_owned()]
+    };
+    let least = notes("minimal-values.yaml");
+    let [closed, open] = parts(&least);
+    assert!(closed.contains("  the gateway ") && !closed.contains("  Grafana "), "{closed}");
+    for what in ["  the Grafana Gateway ", "  Grafana  ", "  the backends "] {
+        assert!(open.contains(what), "{open}");
+    }
+    assert!(least.contains("No load balancer is trusted") && !least.contains("Mimir"), "{least}");
+    let [closed, open] = parts(&notes("everything-values.yaml"));
+    for what in ["  the gateway ", "  the Grafana Gateway ", "  Grafana  ", "  mimir ", "  loki ", "  tempo "]
+    {
+        assert!(closed.contains(what), "{what}: {closed}");
+    }
+    assert!(!open.contains("Grafana"), "{open}");
 }

@@ -3,9 +3,10 @@
 
 use crate::support::client::Request;
 use crate::support::repository;
-use crate::support::site::{POLICY, Site};
+use crate::support::site::{POLICY, Site, records_of};
 use crate::support::tokens::token;
-use crate::support::workspace::Workspace;
+use crate::support::wait_for;
+use crate::support::workspace::{Process, Workspace};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -158,6 +159,54 @@ fn traces_go_to_tempos_receiver_and_questions_to_its_api() {
     let profiles = send("pyroscope", "POST", "/querier.v1.QuerierService/ProfileTypes", "sre");
     assert_eq!(profiles.status, 200);
     assert_eq!(site.upstream_of("pyroscope").take().len(), 1);
+}
+
+/// A pipe takes short records, a file takes whole ones; the file is moved aside when it has grown, and no record is lost.
+#[test]
+fn the_audit_log_of_a_volume_is_whole_and_kept_short() {
+    let site = Site::prepare(true);
+    site.write("policy/policy.yaml", POLICY);
+    let volume = site.workspace.path("volume");
+    fs::create_dir(&volume).unwrap();
+    let log = volume.join("audit.jsonl");
+    let mut environment = environment_of(&[("LOKI_URL", "http://loki:3100")]);
+    environment.insert("TENANTAUTH_RESOLVER".to_owned(), "127.0.0.1".to_owned());
+    let piped = render(&site, &environment);
+    assert!(piped.contains("\nenv TENANTAUTH_AUDIT_MAX_BYTES=4000;\n"));
+    assert!(piped.contains("access_log /dev/stdout tenantauth_audit buffer=4k flush=1s;"));
+    environment.insert("TENANTAUTH_AUDIT_LOG".to_owned(), log.to_str().unwrap().to_owned());
+    let site = start(site, &environment);
+
+    let pid = site.workspace.read("run/nginx.pid").trim().to_owned();
+    let mut command = Command::new("sh");
+    command.arg(repository("deploy/image/rotate.sh")).arg(&log).args(["1", &pid, "1"]);
+    let _rotation = Process::start(&site.workspace, "rotate", &mut command);
+    // About 1.5 MiB, while the file is moved aside and after that.
+    let long = "q".repeat(10_000);
+    let token = token(&["group1"]);
+    let mut sent = 0;
+    let mut ask = || {
+        let target = format!("/loki/api/v1/query?query={long}&number={sent}");
+        assert_eq!(Request::get(target).tenant("tenant1").token(&token).send(site.port("loki")).status, 200);
+        sent += 1;
+    };
+    (0..120).for_each(|_| ask());
+    wait_for("a file that is moved aside", 20, || {
+        ask();
+        volume.join("audit.jsonl.1").exists().then_some(())
+    });
+    (0..20).for_each(|_| ask());
+    let records = || {
+        let files = ["audit.jsonl.1", "audit.jsonl"].map(|file| fs::read_to_string(volume.join(file)));
+        Some(records_of(&files.into_iter().flatten().collect::<String>()))
+            .filter(|records| records.len() == sent)
+    };
+    let records = wait_for("each record", 20, records);
+    for (number, record) in records.iter().enumerate() {
+        assert_eq!(record["query"], format!("query={long}&number={number}"));
+        assert_eq!(record["truncated"], Value::Null);
+    }
+    assert!(fs::metadata(volume.join("audit.jsonl.1")).unwrap().len() >= 1024 * 1024);
 }
 
 /// The image's layer of dependencies is built where the sources of tests and benchmarks are not there: cargo takes that

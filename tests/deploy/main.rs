@@ -21,4 +21,5 @@ mod networks;
 mod projected;
 mod provisioning;
 mod schemas;
+mod shipping;
 mod yaml;
