@@ -107,6 +107,13 @@ fn mimir_loki_tempo() {
     assert_allowed(&ask("8081", "POST", "/api/v1/push", "team-a", team, &home));
     site.upstream_of("9009").take();
 
+    // Traces are written to Tempo's receiver, by whom the policy lets write.
+    for path in ["/v1/traces", "/otlp/v1/traces"] {
+        assert_denied(&ask("8083", "POST", path, "team-a", sre, ""), "scope_forbidden");
+        assert_allowed(&ask("8083", "POST", path, "team-a", team, &home));
+        assert_eq!(site.upstream_of("4318").only().target(), "/v1/traces");
+    }
+
     // Live tail, and a token as large as real ones get.
     let mut groups: Vec<String> = (0..200).map(|n| format!("ffffffff-0000-4000-8000-{n:012}")).collect();
     groups.push(team.to_owned());
@@ -121,7 +128,7 @@ fn mimir_loki_tempo() {
 
     assert_eq!(Request::get("/status").send(site.port("9145")).status, 200);
     assert!(Request::get("/metrics").send(site.port("9145")).text().contains("tenantauth_decisions_total{"));
-    site.audit(13);
+    site.audit(17);
 }
 
 fn gateway() -> Site {
