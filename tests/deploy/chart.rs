@@ -354,7 +354,7 @@ const LOKI: &str = "gateway.lokiUrl=http://loki:3100";
 
 #[test]
 fn what_cannot_work_is_refused_with_a_word() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 21] = [
         (&["--set", "gateway.replicas=0"], "gateway/replicas"),
         (&["--set", "gatway.enabled=true"], "additional properties 'gatway' not allowed"),
         (&["--set", "gateway.mimirUrl=mimir:8080"], "gateway/mimirUrl"),
@@ -366,6 +366,9 @@ fn what_cannot_work_is_refused_with_a_word() {
         ),
         (&["--set", LOKI, "--set", "policy.existingConfigMap="], "without a policy nobody is let in"),
         (&["--set", "image.digest=sha256:abc"], "image/digest"),
+        // Pods are selected by it.
+        (&["--set", r"commonLabels.app\.kubernetes\.io/component=x"], "'app.kubernetes.io/component'"),
+        (&["--set", r"gateway.podLabels.app\.kubernetes\.io/name=x"], "'app.kubernetes.io/name'"),
         (
             &[
                 "--set",
