@@ -2,12 +2,15 @@
 //!
 //! Nothing here looks at a clock, a file or a header; what it needs is in the request and the snapshot.
 
+mod memory;
+
 use crate::client_ip::ClientIp;
 use crate::network::NetworkSet;
 use crate::policy::snapshot::{Grant, GrantOutcome, GroupId, Restriction, RestrictionOutcome, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
 use crate::tenant::{TenantList, TenantPattern};
+use memory::Memory;
 
 /// Everything a decision depends on besides the policy. Each part is proven by its type.
 #[derive(Clone, Debug)]
@@ -140,6 +143,9 @@ enum Found {
 fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) -> Found {
     let mut best = None;
     let mut other_scope = false;
+    // A rule is found by each of its groups and patterns: one that has exceptions is held against the tenant once.
+    let mut excepting = Memory::new();
+    let mut bounds = Bounds::of(tenant);
     snapshot.grant_index.each_rule(tenant, request.groups, &mut |rule| {
         // Only a rule that would change the answer is looked at.
         if best.is_some_and(|best: u32| best <= rule) {
@@ -147,12 +153,18 @@ fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) ->
         }
         let Some(grant) = rule_at(&snapshot.grants, rule) else { return };
         let allows = grant.scopes.contains(request.scope);
-        if !allows && (other_scope || best.is_some()) {
+        if (!allows && (other_scope || best.is_some())) || grant.has_expired(request.now) {
             return;
         }
-        let in_bounds = grant.within_bounds || snapshot.is_in_bounds(grant.owner, tenant);
-        if !in_bounds || grant.has_expired(request.now) || grant.excepts(tenant) {
-            return;
+        let is_plain = grant.within_bounds && grant.except_tenants.is_empty();
+        if !is_plain {
+            if excepting.get(rule).is_some() {
+                return;
+            }
+            let in_bounds = grant.within_bounds || bounds.hold(snapshot, grant.owner);
+            if !in_bounds || grant.excepts(tenant) {
+                return excepting.set(rule, ());
+            }
         }
         if allows {
             best = Some(rule);
@@ -167,6 +179,41 @@ fn best_grant(snapshot: &Snapshot, request: &AccessRequest<'_>, tenant: &str) ->
     }
 }
 
+/// Whether a tenant lies within owners' bounds: the rules of one owner come one after the other, and ask for the same.
+struct Bounds<'t> {
+    tenant: &'t str,
+    last: Option<(Option<u32>, bool)>,
+}
+
+impl<'t> Bounds<'t> {
+    const fn of(tenant: &'t str) -> Self {
+        Self { tenant, last: None }
+    }
+
+    #[cold]
+    fn hold(&mut self, snapshot: &Snapshot, owner: Option<u32>) -> bool {
+        match self.last {
+            // The platform has none.
+            _ if owner.is_none() => true,
+            Some((last, hold)) if last == owner => hold,
+            _ => {
+                let hold = snapshot.is_in_bounds(owner, self.tenant);
+                self.last = Some((owner, hold));
+                hold
+            }
+        }
+    }
+}
+
+/// What is known of a restriction that a request meets.
+#[derive(Clone, Copy)]
+enum Stand {
+    /// It denies no tenant: it is for other scopes or groups, or the client is inside.
+    Satisfied,
+    /// It denies every tenant that it binds. This one, by its position, it does not.
+    Violated(u32),
+}
+
 /// The first enforced and the first shadowed restriction that the request violates, in the order of tenants and
 /// then of the document.
 fn first_violations(
@@ -175,18 +222,38 @@ fn first_violations(
     bound_by: &[GroupId],
 ) -> (Option<(Reason, u32)>, Option<ShadowDenial>) {
     let mut shadow: Option<ShadowDenial> = None;
-    for tenant in request.tenants.iter() {
+    // A rule is found by each of its groups, patterns and tenants: what does not depend on the tenant is looked at once, and
+    // each tenant once.
+    let mut known = Memory::new();
+    for (position, tenant) in (0..).zip(request.tenants.iter()) {
         let mut denied: Option<u32> = None;
         let mut shadowed: Option<u32> = None;
+        let mut bounds = Bounds::of(tenant);
         snapshot.restriction_index.each_rule(tenant, bound_by, &mut |rule| {
             let Some(restriction) = rule_at(&snapshot.restrictions, rule) else { return };
             let first = if restriction.shadow { &mut shadowed } else { &mut denied };
-            if first.is_some_and(|first| first <= rule) {
+            // Nothing comes of a second denial in shadow mode.
+            if first.is_some_and(|first| first <= rule) || (restriction.shadow && shadow.is_some()) {
                 return;
             }
-            let in_bounds = restriction.within_bounds || snapshot.is_in_bounds(restriction.owner, tenant);
-            if in_bounds && binds(restriction, request, tenant) && !is_inside(restriction, request) {
+            if !restriction.scopes.cover(request.scope, request.backends) {
+                return;
+            }
+            match known.get(rule) {
+                Some(Stand::Satisfied) => return,
+                Some(Stand::Violated(other)) if other == position => return,
+                Some(Stand::Violated(_)) => {}
+                None => {
+                    if is_inside(restriction, request) || restriction.excepts_groups(request.groups) {
+                        return known.set(rule, Stand::Satisfied);
+                    }
+                }
+            }
+            let in_bounds = restriction.within_bounds || bounds.hold(snapshot, restriction.owner);
+            if in_bounds && !restriction.excepts_tenant(tenant) {
                 *first = Some(rule);
+            } else {
+                known.set(rule, Stand::Violated(position));
             }
         });
         let reason = request.client_ip.err().unwrap_or(Reason::IpForbidden);
@@ -202,13 +269,6 @@ fn first_violations(
 
 fn rule_at<T>(rules: &[T], number: u32) -> Option<&T> {
     usize::try_from(number).ok().and_then(|number| rules.get(number))
-}
-
-/// Whether a restriction whose tenants and groups are met binds this request.
-fn binds(restriction: &Restriction, request: &AccessRequest<'_>, tenant: &str) -> bool {
-    restriction.scopes.cover(request.scope, request.backends)
-        && !restriction.excepts_tenant(tenant)
-        && !restriction.excepts_groups(request.groups)
 }
 
 fn is_inside(restriction: &Restriction, request: &AccessRequest<'_>) -> bool {

@@ -4,8 +4,11 @@
 //! through are refused here: empty parts (`a|`), and `:`, behind which newer backends trim everything and older
 //! ones do not.
 
+mod affixes;
+mod patterns;
 mod set;
 
+pub(crate) use patterns::PatternMap;
 pub use set::PatternSet;
 
 use std::fmt;
@@ -178,9 +181,14 @@ impl TenantPattern {
         self.0.split('*').next().unwrap_or_default()
     }
 
-    /// The pattern of everything that begins with `head`, which is part of another pattern.
-    pub(crate) fn trailing_star(head: &str) -> Option<Self> {
-        Self::parse(&format!("{head}*")).ok()
+    /// What every matching tenant ends in: everything behind the last `*`.
+    pub fn suffix(&self) -> &str {
+        self.0.rsplit('*').next().unwrap_or_default()
+    }
+
+    /// What stands before and behind its `*`, where there is just one.
+    pub fn only_star(&self) -> Option<(&str, &str)> {
+        self.0.split_once('*').filter(|(_, tail)| !tail.contains('*'))
     }
 
     /// What stands before its `*`, where that is the only one and its end.

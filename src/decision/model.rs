@@ -10,7 +10,7 @@
 )]
 
 use super::*;
-use crate::policy::fixtures::{HEAD, outcome};
+use crate::policy::fixtures::{HEAD, give_to_owner, outcome};
 use crate::scope::Backend;
 use crate::token::fixtures::NOW;
 use proptest::prelude::*;
@@ -39,6 +39,15 @@ pub(crate) struct Policy {
     pub(crate) revoked: Vec<&'static str>,
     /// Of the service account.
     pub(crate) networks: Option<Vec<&'static str>>,
+    pub(crate) owner: Option<Owned>,
+}
+
+/// An owner of less than its rules say.
+#[derive(Clone, Debug)]
+pub(crate) struct Owned {
+    pub(crate) tenants: Vec<&'static str>,
+    /// Of so many grants, and restrictions, one is its: the first.
+    pub(crate) every: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -56,9 +65,14 @@ pub(crate) const GROUPS: [&str; 5] = ["a", "b", "c", "alias", "entra:*"];
 pub(crate) const RAW_GROUPS: [&str; 7] = ["a", "b", "c", "alias", "raw", "stranger", "service:agent"];
 pub(crate) const REVOCABLE: [&str; 5] = ["a", "b", "alias", "raw", "service:agent"];
 /// The last two leave nothing to an exception.
-pub(crate) const PATTERNS: [&str; 15] =
-    ["t", "u", "v", "t*", "*v", "t*v", "tv", "tx*", "txv*", "tx*x", "t*x*v", "*x*", "txxv", "*", "tx*v*x"];
-pub(crate) const TENANTS: [&str; 9] = ["t", "u", "v", "tv", "txv", "x", "txxv", "tx", "txvxx"];
+pub(crate) const PATTERNS: [&str; 26] = [
+    "t", "u", "v", "t*", "*v", "t*v", "tv", "tx*", "txv*", "tx*x", "t*x*v", "*x*", "txxv", "t*xv", "t*xxv",
+    "t*x", "t*vxx", "*xv", "*xx", "*x", "*vxx", "tx*v", "tx*xv", "tx*xx", "*", "tx*v*x",
+];
+/// How many leave something to an exception.
+pub(crate) const EXCEPTIONS: usize = PATTERNS.len() - 2;
+pub(crate) const TENANTS: [&str; 11] =
+    ["t", "u", "v", "tv", "txv", "x", "txxv", "tx", "txvxx", "txxxv", "uxxv"];
 pub(crate) const SCOPES: [&str; 14] = [
     "metrics:read",
     "metrics:*",
@@ -137,6 +151,16 @@ fn matches(pattern: &str, tenant: &str) -> bool {
                 && matches(pattern.get(1..).unwrap(), tenant.get(1..).unwrap())
         }
     }
+}
+
+/// The rules that count for a tenant: the platform's, and those of the owner where the tenant is its.
+fn counting<'p>(policy: &'p Policy, rules: &'p [Rule], tenant: &str) -> impl Iterator<Item = &'p Rule> {
+    let owner = policy.owner.as_ref().filter(|owner| !owner.tenants.iter().any(|own| matches(own, tenant)));
+    rules
+        .iter()
+        .enumerate()
+        .filter(move |(n, _)| owner.is_none_or(|owner| n % owner.every != 0))
+        .map(|(_, rule)| rule)
 }
 
 fn names_tenant(rule: &Rule, tenant: &str) -> bool {
@@ -222,8 +246,7 @@ fn expected(policy: &Policy, wish: &Wish) -> (Reason, Option<Reason>) {
     let mut tenants = wish.tenants.clone();
     tenants.sort_unstable();
     let grants_of = |tenant: &str| -> Vec<&Rule> {
-        let grants = policy.grants.iter();
-        grants
+        counting(policy, &policy.grants, tenant)
             .filter(|grant| names_tenant(grant, tenant) && grants_to(policy, grant, wish))
             .filter(|grant| grant.expires.is_none_or(|expires| NOW < expires))
             .collect()
@@ -247,9 +270,7 @@ fn expected(policy: &Policy, wish: &Wish) -> (Reason, Option<Reason>) {
     }
     let violated = |shadow: bool| {
         tenants.iter().any(|tenant| {
-            policy
-                .restrictions
-                .iter()
+            counting(policy, &policy.restrictions, tenant)
                 .filter(|rule| rule.shadow == shadow && applies(policy, rule, wish, tenant))
                 .any(|rule| !wish.client_ip.is_ok_and(|client_ip| inside(rule, client_ip)))
         })
@@ -271,7 +292,14 @@ pub(crate) fn agrees(policy: &Policy, wishes: &[Wish]) -> Result<bool, TestCaseE
         );
         return Ok(false);
     };
-    let snapshot = compiled.snapshot;
+    let mut snapshot = compiled.snapshot;
+    if let Some(owner) = &policy.owner {
+        // Behind those of `authorizations`, before the last.
+        let first = snapshot.grants.len() - 1 - policy.grants.len();
+        let grants = (0..policy.grants.len()).step_by(owner.every).map(|n| first + n);
+        let restrictions = (0..policy.restrictions.len()).step_by(owner.every);
+        give_to_owner(&mut snapshot, &owner.tenants, grants, restrictions);
+    }
     for wish in wishes {
         let held = snapshot.groups.held_by_user(0, wish.raw_groups.iter().copied());
         let account = &snapshot.service_accounts[0];
@@ -343,8 +371,11 @@ mod tests {
         fn rule()(
             groups in prop_oneof![2 => some_of(&GROUPS, 1..3), 1 => Just(vec!["*"])],
             except_groups in some_of(&GROUPS, 0..2),
-            tenants in some_of(&PATTERNS, 1..3),
-            except_tenants in some_of(&PATTERNS[..13], 0..2),
+            tenants in prop_oneof![3 => some_of(&PATTERNS, 1..3), 1 => some_of(&PATTERNS, 8..20)],
+            except_tenants in prop_oneof![
+                5 => some_of(&PATTERNS[..EXCEPTIONS], 0..2),
+                1 => some_of(&PATTERNS[..EXCEPTIONS], 9..15),
+            ],
             scopes in prop::option::of(some_of(&SCOPES, 1..3)),
             expires in prop_oneof![4 => Just(None), 1 => Just(Some(NOW)), 1 => Just(Some(NOW + 1))],
             networks in some_of(&NETWORKS, 1..3),
@@ -358,12 +389,15 @@ mod tests {
     fn policies() -> impl Strategy<Value = Policy> {
         let revoked = prop_oneof![2 => Just(Vec::new()), 1 => some_of(&REVOCABLE, 1..3)];
         let networks = prop::option::of(some_of(&NETWORKS, 1..3));
-        (prop::collection::vec(rule(), 0..5), prop::collection::vec(rule(), 0..4), revoked, networks)
-            .prop_map(|(grants, restrictions, revoked, networks)| Policy {
+        let owner = (some_of(&PATTERNS, 0..12), 1_usize..3);
+        let owner = prop::option::of(owner.prop_map(|(tenants, every)| Owned { tenants, every }));
+        (prop::collection::vec(rule(), 0..5), prop::collection::vec(rule(), 0..4), revoked, networks, owner)
+            .prop_map(|(grants, restrictions, revoked, networks, owner)| Policy {
                 grants,
                 restrictions,
                 revoked,
                 networks,
+                owner,
             })
     }
 
@@ -371,7 +405,7 @@ mod tests {
         fn wish()(
             service in prop::bool::weighted(0.25),
             raw_groups in some_of(&RAW_GROUPS, 0..4),
-            tenants in some_of(&TENANTS, 1..4),
+            tenants in some_of(&TENANTS, 1..6),
             scope in prop::sample::select(&Scope::ALL[..]),
             backends in prop::collection::vec(prop::sample::select(&Backend::ALL[..]), 1..3),
             client_ip in prop_oneof![

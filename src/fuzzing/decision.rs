@@ -1,7 +1,8 @@
 //! Decisions against the slow model.
 
 use crate::decision::model::{
-    ADDRESSES, GROUPS, NETWORKS, PATTERNS, Policy, RAW_GROUPS, REVOCABLE, Rule, SCOPES, TENANTS, Wish, agrees,
+    ADDRESSES, EXCEPTIONS, GROUPS, NETWORKS, Owned, PATTERNS, Policy, RAW_GROUPS, REVOCABLE, Rule, SCOPES,
+    TENANTS, Wish, agrees,
 };
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
@@ -42,6 +43,9 @@ impl Choices<'_> {
             restrictions: (0..self.below(4)).map(|_| self.rule()).collect(),
             revoked: self.some(&REVOCABLE, 0, 2),
             networks: self.is().then(|| self.some(&NETWORKS, 1, 2)),
+            owner: self
+                .is()
+                .then(|| Owned { tenants: self.some(&PATTERNS, 0, 11), every: self.below(2) + 1 }),
         }
     }
 
@@ -50,7 +54,7 @@ impl Choices<'_> {
             groups: if self.below(3) == 0 { vec!["*"] } else { self.some(&GROUPS, 1, 2) },
             except_groups: self.some(&GROUPS, 0, 1),
             tenants: self.some(&PATTERNS, 1, 2),
-            except_tenants: self.some(&PATTERNS[..13], 0, 1),
+            except_tenants: self.some(&PATTERNS[..EXCEPTIONS], 0, 1),
             scopes: self.is().then(|| self.some(&SCOPES, 1, 2)),
             expires: self.one(&[None, None, Some(NOW), Some(NOW + 1)]),
             networks: self.some(&NETWORKS, 1, 2),

@@ -8,9 +8,12 @@
     reason = "built for tests and fuzzing alone"
 )]
 
+use super::snapshot::{Owner, Snapshot};
 use super::{Files, Outcome, compile};
 use crate::file::FileError;
+use crate::tenant::{PatternSet, TenantPattern};
 use crate::token::algorithm::Algorithm;
+use crate::token::digest::Sha256;
 use crate::token::fixtures::{NOW, jwk, with};
 use serde_json::json;
 use std::io;
@@ -49,4 +52,31 @@ issuers:
 
 pub(crate) fn outcome(text: &str) -> Outcome {
     compile("p.yaml", text.as_bytes(), &mut Shelf, NOW)
+}
+
+/// Gives some of the rules to an owner of these tenants, as if its bounds had been narrowed since.
+///
+/// `grants`, `restrictions`: their positions.
+pub(crate) fn give_to_owner(
+    snapshot: &mut Snapshot,
+    tenants: &[&str],
+    grants: impl Iterator<Item = usize>,
+    restrictions: impl Iterator<Item = usize>,
+) {
+    let owner = Some(u32::try_from(snapshot.owners.len()).unwrap());
+    snapshot.owners.push(Owner {
+        name: "narrowed".into(),
+        file: "narrowed.yaml".into(),
+        tenants: PatternSet::new(tenants.iter().map(|text| TenantPattern::parse(text).unwrap())),
+        available: true,
+        judged: None,
+        context: Sha256::of(b""),
+    });
+    for grant in grants {
+        (snapshot.grants[grant].owner, snapshot.grants[grant].within_bounds) = (owner, false);
+    }
+    for restriction in restrictions {
+        let rule = &mut snapshot.restrictions[restriction];
+        (rule.owner, rule.within_bounds) = (owner, false);
+    }
 }

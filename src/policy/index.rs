@@ -1,13 +1,12 @@
 //! Which rules may apply to a tenant and a principal's groups, without looking at the others.
 //!
-//! Exact tenants are found by one hash look-up. Patterns are filed under what stands before their first `*`: the longest
-//! such prefix of a tenant is found by a binary search among their lengths, a hash look-up each, and leads to the shorter
-//! ones. So many patterns cost as little as one, but for those with a `*` before their end, which are compared one by
-//! one: an owner's document may hold few of them (`document::limits`). Within what is found, rules are sorted by group,
-//! so that a tenant with thousands of rules costs a binary search a group.
+//! Exact tenants are found by one hash look-up, patterns by where they begin and end ([`PatternMap`]). So many cost as
+//! little as one, but for patterns with something between two `*`, which are compared one by one: an owner's document may
+//! hold few of them (`document::limits`). Within what is found, rules are sorted by group, so that a tenant with thousands
+//! of rules costs a binary search a group.
 
 use super::groups::GroupId;
-use crate::tenant::TenantPattern;
+use crate::tenant::{PatternMap, TenantPattern};
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use std::hash::BuildHasher as _;
 
@@ -29,8 +28,8 @@ struct Exact {
     tenants: Box<[(usize, usize)]>,
     names: Box<str>,
     entries: Box<[Entry]>,
-    /// The rules of those tenants of which [`by_rule`] says so, by position.
-    by_rule: HashMap<usize, ByRule>,
+    /// The rules of those tenants of which [`by_mask`] says so, by position.
+    by_mask: HashMap<usize, Box<[Masks]>>,
 }
 
 impl Exact {
@@ -39,7 +38,7 @@ impl Exact {
     fn build(mut rules: Vec<(&str, usize)>, of_rules: &[(u32, &[GroupId])]) -> Self {
         rules.sort_unstable();
         let (mut tenants, mut names, mut entries) = (Vec::new(), String::new(), Vec::new());
-        let mut rules_of = HashMap::new();
+        let mut masks_of = HashMap::new();
         for of_tenant in rules.chunk_by(|(one, _), (other, _)| one == other) {
             let Some((tenant, _)) = of_tenant.first() else { continue };
             tenants.push((names.len(), entries.len()));
@@ -48,13 +47,13 @@ impl Exact {
             let own = own
                 .flat_map(|(rule, groups)| groups.iter().map(|group| Entry { group: *group, rule: *rule }));
             let own = sorted(own.collect());
-            if let Some(rules) = by_rule(&own) {
-                rules_of.insert(tenants.len() - 1, rules);
+            if let Some(masks) = by_mask(&own) {
+                masks_of.insert(tenants.len() - 1, masks);
             }
             entries.extend(own);
         }
         let mut exact = Self {
-            by_rule: rules_of,
+            by_mask: masks_of,
             table: HashTable::with_capacity(tenants.len()),
             tenants: tenants.into(),
             names: names.into(),
@@ -89,7 +88,8 @@ impl Exact {
         (0..self.tenants.len()).map(|position| self.name(position))
     }
 
-    /// Whether any tenant matches. They are sorted, so that only those are looked at which begin as the pattern does.
+    /// Whether any tenant matches. They are sorted, so that only those are looked at which begin as the pattern does;
+    /// where they are more than can be looked at, yes.
     fn any_matches(&self, pattern: &TenantPattern) -> bool {
         let (mut low, mut high) = (0, self.tenants.len());
         while low < high {
@@ -97,7 +97,8 @@ impl Exact {
             if self.name(middle) < pattern.prefix() { low = middle + 1 } else { high = middle }
         }
         let rest = (low..self.tenants.len()).map(|position| self.name(position));
-        rest.take_while(|name| name.starts_with(pattern.prefix())).any(|name| pattern.matches(name))
+        let mut found = rest.take_while(|name| name.starts_with(pattern.prefix()));
+        found.by_ref().take(MOST_LOOKED_AT).any(|name| pattern.matches(name)) || found.next().is_some()
     }
 
     fn position(&self, tenant: &str) -> Option<usize> {
@@ -108,170 +109,19 @@ impl Exact {
         let Some(position) = self.position(tenant) else { return };
         let entries = self.at(position).1;
         if entries.len() > FEW
-            && let Some(rules) = self.by_rule.get(&position)
+            && let Some(masks) = self.by_mask.get(&position)
         {
-            return each_of_rules(rules, groups, found);
+            return each_of_masks(masks, groups, found);
         }
         each_of_groups(entries, groups, found);
     }
-}
-
-/// Rules by tenants written as patterns, filed under what stands before the first `*`.
-#[derive(Debug, Default)]
-struct Wild {
-    /// In the order of their prefixes.
-    nodes: Box<[Node]>,
-    /// The distinct lengths of prefixes, ascending.
-    lengths: Box<[usize]>,
-    /// The last node whose prefix the key begins with; for every prefix, and for those beginnings of it at which the
-    /// search among `lengths` for this prefix stops (Waldvogel et al., Scalable High Speed IP Routing Lookups, 1997).
-    table: HashMap<Box<str>, Option<usize>>,
-}
-
-/// The patterns of one prefix.
-#[derive(Debug)]
-struct Node {
-    prefix: Box<str>,
-    /// That with the longest prefix with which this one begins.
-    parent: Option<usize>,
-    /// Of the pattern that ends in its only `*`.
-    trailing: Option<Naming>,
-    /// Of each that does not.
-    inner: Box<[(TenantPattern, Naming)]>,
-}
-
-impl Wild {
-    fn build(patterns: HashMap<&TenantPattern, Vec<Entry>>) -> Self {
-        let mut nodes: Vec<Node> = Vec::new();
-        let mut above: Vec<usize> = Vec::new();
-        let mut patterns: Vec<(&str, &TenantPattern, Vec<Entry>)> =
-            patterns.into_iter().map(|(pattern, entries)| (pattern.prefix(), pattern, entries)).collect();
-        patterns.sort_unstable_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
-        for of_prefix in patterns.chunk_by_mut(|one, other| one.0 == other.0) {
-            let Some(&mut (prefix, ..)) = of_prefix.first_mut() else { continue };
-            let begins =
-                |node: &usize| nodes.get(*node).is_some_and(|node| prefix.starts_with(&*node.prefix));
-            while above.last().is_some_and(|node| !begins(node)) {
-                above.pop();
-            }
-            let mut node = Node {
-                prefix: prefix.into(),
-                parent: above.last().copied(),
-                trailing: None,
-                inner: [].into(),
-            };
-            let mut inner = Vec::new();
-            for (_, pattern, entries) in of_prefix {
-                let entries = Naming::of(std::mem::take(entries));
-                match pattern.trailing() {
-                    Some(_) => node.trailing = Some(entries),
-                    None => inner.push((pattern.clone(), entries)),
-                }
-            }
-            node.inner = inner.into();
-            above.push(nodes.len());
-            nodes.push(node);
-        }
-        let mut lengths: Vec<usize> = nodes.iter().map(|node| node.prefix.len()).collect();
-        lengths.sort_unstable();
-        lengths.dedup();
-        let mut wild = Self { nodes: nodes.into(), lengths: lengths.into(), table: HashMap::new() };
-        wild.table = wild.stops();
-        wild
-    }
-
-    /// What [`Wild::last`] looks up on its way to each prefix.
-    fn stops(&self) -> HashMap<Box<str>, Option<usize>> {
-        let mut table: HashMap<Box<str>, Option<usize>> = HashMap::new();
-        for (number, node) in self.nodes.iter().enumerate() {
-            let (mut low, mut high) = (0, self.lengths.len());
-            while low < high {
-                let middle = low.midpoint(high);
-                let length = self.lengths.get(middle).copied().unwrap_or(usize::MAX);
-                let Some(stop) = node.prefix.get(..length) else {
-                    high = middle;
-                    continue;
-                };
-                if !table.contains_key(stop) {
-                    table.insert(
-                        stop.into(),
-                        self.chain(Some(number)).find(|above| self.is_within(*above, length)),
-                    );
-                }
-                low = middle + 1;
-            }
-        }
-        table
-    }
-
-    fn is_within(&self, node: usize, length: usize) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.prefix.len() <= length)
-    }
-
-    /// A node and those above it.
-    fn chain(&self, node: Option<usize>) -> impl Iterator<Item = usize> {
-        std::iter::successors(node, |node| self.nodes.get(*node)?.parent)
-    }
-
-    /// The node with the longest prefix with which the tenant begins: a binary search among the lengths of prefixes,
-    /// so that a request pays for their logarithm.
-    fn last(&self, tenant: &str) -> Option<usize> {
-        let (mut low, mut high) = (0, self.lengths.len());
-        let mut last = None;
-        while low < high {
-            let middle = low.midpoint(high);
-            let stop = self.lengths.get(middle).and_then(|length| tenant.get(..*length));
-            match stop.and_then(|stop| self.table.get(stop)) {
-                Some(found) => (last, low) = (*found, middle + 1),
-                None => high = middle,
-            }
-        }
-        last
-    }
-
-    fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
-        let mut next = self.last(tenant);
-        while let Some(node) = next.and_then(|node| self.nodes.get(node)) {
-            if let Some(naming) = &node.trailing {
-                naming.each_rule(groups, found);
-            }
-            for (pattern, naming) in &node.inner {
-                if pattern.matches(tenant) {
-                    naming.each_rule(groups, found);
-                }
-            }
-            next = node.parent;
-        }
-    }
-
-    /// Whether any pattern matches a tenant that `other` matches too.
-    fn meets(&self, other: &TenantPattern) -> bool {
-        let prefix = other.prefix();
-        let within = begin_with(&self.nodes, prefix, |node| &node.prefix);
-        let above = self.chain(self.last(prefix)).filter_map(|node| self.nodes.get(node));
-        if other.trailing().is_some() {
-            // Beyond the longer of two prefixes at least one of the patterns takes whatever the other one wants.
-            return !within.is_empty() || self.last(prefix).is_some();
-        }
-        within.iter().chain(above).any(|node| {
-            let trailing = node.trailing.as_ref().and_then(|_| TenantPattern::trailing_star(&node.prefix));
-            trailing.is_some_and(|pattern| pattern.overlaps(other))
-                || node.inner.iter().any(|(pattern, _)| pattern.overlaps(other))
-        })
-    }
-}
-
-/// The part of a sorted list whose texts begin with `prefix`.
-fn begin_with<'l, T>(list: &'l [T], prefix: &str, text: impl Fn(&T) -> &str) -> &'l [T] {
-    let rest = list.get(list.partition_point(|item| text(item) < prefix)..).unwrap_or_default();
-    rest.get(..rest.partition_point(|item| text(item).starts_with(prefix))).unwrap_or_default()
 }
 
 /// Rules by tenant and group.
 #[derive(Debug, Default)]
 pub(crate) struct TenantIndex {
     exact: Exact,
-    wild: Wild,
+    wild: PatternMap<Naming>,
     /// Further rules, for as long as an owner's tests run.
     further: Option<Box<TenantIndex>>,
 }
@@ -299,7 +149,8 @@ impl TenantIndex {
             }
             of_rules.push((rule, groups));
         }
-        Self { exact: Exact::build(exact, &of_rules), wild: Wild::build(patterns), further: None }
+        let patterns = patterns.into_iter().map(|(pattern, entries)| (pattern, Naming::of(entries)));
+        Self { exact: Exact::build(exact, &of_rules), wild: PatternMap::build(patterns), further: None }
     }
 
     /// Adds rules behind those that are indexed, or takes them away again: what is there is not indexed anew.
@@ -308,19 +159,22 @@ impl TenantIndex {
     }
 
     /// Calls `found` with the number of every rule that names this tenant and one of these groups.
-    /// A rule that does so in several ways is told several times.
+    /// A rule that does so in several ways is named several times.
     ///
     /// `groups`: sorted, without duplicates.
     pub(crate) fn each_rule(&self, tenant: &str, groups: &[GroupId], found: &mut impl FnMut(u32)) {
         self.exact.each_rule(tenant, groups, found);
-        self.wild.each_rule(tenant, groups, found);
+        self.wild.any_match(tenant, &mut |naming| {
+            naming.each_rule(groups, found);
+            false
+        });
         if let Some(further) = &self.further {
             further.each_rule(tenant, groups, found);
         }
     }
 
-    /// Whether any rule names a tenant that matches `pattern`. Looks through all that begin like a pattern with a `*`
-    /// before its end.
+    /// Whether any rule names a tenant that matches `pattern`. Never a wrong no; where more tenants begin like a pattern
+    /// with a `*` before its end than can be looked at, yes.
     pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {
         let exact = match pattern.literal() {
             Some(tenant) => self.exact.position(tenant).is_some(),
@@ -330,29 +184,65 @@ impl TenantIndex {
     }
 }
 
+/// The most tenants at which [`Exact::any_matches`] looks one by one.
+const MOST_LOOKED_AT: usize = 512;
+
 /// The rules that name one pattern.
 #[derive(Debug)]
 enum Naming {
     ByGroup(Box<[Entry]>),
-    ByRule(ByRule),
+    ByMask(Box<[Masks]>),
 }
 
 impl Naming {
     fn of(entries: Vec<Entry>) -> Self {
         let entries = sorted(entries);
-        by_rule(&entries).map_or(Self::ByGroup(entries), Self::ByRule)
+        by_mask(&entries).map_or(Self::ByGroup(entries), Self::ByMask)
     }
 
     fn each_rule(&self, groups: &[GroupId], found: &mut impl FnMut(u32)) {
         match self {
             Self::ByGroup(entries) => each_of_groups(entries, groups, found),
-            Self::ByRule(rules) => each_of_rules(rules, groups, found),
+            Self::ByMask(masks) => each_of_masks(masks, groups, found),
         }
     }
 }
 
-/// Rules, each with its groups, sorted.
-type ByRule = Box<[(u32, Box<[GroupId]>)]>;
+/// Up to 64 rules that are for many groups each: looked for by group, each would be found again and again.
+#[derive(Debug)]
+struct Masks {
+    /// In their order.
+    rules: Box<[u32]>,
+    /// Sorted.
+    groups: Box<[GroupId]>,
+    /// Which of the rules are for each group, by bits.
+    masks: Box<[u64]>,
+}
+
+impl Masks {
+    /// `entries`: of at most 64 rules, sorted by them.
+    fn of(entries: &[(u32, GroupId)]) -> Self {
+        let of_rules = entries.chunk_by(|one, other| one.0 == other.0);
+        let rules = of_rules.filter_map(|of_rule| of_rule.first()).map(|(rule, _)| *rule).collect();
+        let mut bit = 0_u64;
+        let mut before = None;
+        let mut by_group: Vec<(GroupId, u64)> = Vec::with_capacity(entries.len());
+        for (rule, group) in entries {
+            if before != Some(rule) {
+                bit = if before.is_none() { 1 } else { bit << 1 };
+                before = Some(rule);
+            }
+            by_group.push((*group, bit));
+        }
+        by_group.sort_unstable();
+        let (mut groups, mut masks) = (Vec::new(), Vec::new());
+        for of_group in by_group.chunk_by(|one, other| one.0 == other.0) {
+            groups.extend(of_group.first().map(|(group, _)| *group));
+            masks.push(of_group.iter().fold(0, |all, (_, bit)| all | bit));
+        }
+        Self { rules, groups: groups.into(), masks: masks.into() }
+    }
+}
 
 /// Up to this many entries are looked at one by one.
 const FEW: usize = 16;
@@ -360,18 +250,13 @@ const FEW: usize = 16;
 /// More rules than this are always looked for by group.
 const MANY_RULES: usize = 512;
 
-/// The same by rule, where rules are for many groups each: looked for by group, each would be found again and again.
-fn by_rule(entries: &[Entry]) -> Option<ByRule> {
+/// The same by rule, where rules are for many groups each.
+fn by_mask(entries: &[Entry]) -> Option<Box<[Masks]>> {
     let mut by_rule: Vec<(u32, GroupId)> = entries.iter().map(|entry| (entry.rule, entry.group)).collect();
     by_rule.sort_unstable();
-    let rules = by_rule.chunk_by(|one, other| one.0 == other.0);
-    let count = rules.clone().count();
-    let of = |of_rule: &[(u32, GroupId)]| {
-        let groups = of_rule.iter().map(|(_, group)| *group).collect();
-        of_rule.first().map(|(rule, _)| (*rule, groups))
-    };
-    (entries.len() > FEW && count <= MANY_RULES && entries.len() >= 2 * count)
-        .then(|| rules.filter_map(of).collect())
+    let rules: Vec<&[(u32, GroupId)]> = by_rule.chunk_by(|one, other| one.0 == other.0).collect();
+    let is_worth_it = entries.len() > FEW && rules.len() <= MANY_RULES && entries.len() >= 2 * rules.len();
+    is_worth_it.then(|| rules.chunks(64).map(|rules| Masks::of(&rules.concat())).collect())
 }
 
 fn sorted(mut entries: Vec<Entry>) -> Box<[Entry]> {
@@ -381,8 +266,7 @@ fn sorted(mut entries: Vec<Entry>) -> Box<[Entry]> {
 }
 
 fn each_of_groups(entries: &[Entry], groups: &[GroupId], found: &mut impl FnMut(u32)) {
-    // Few rules, or fewer than groups: look at each. Many: look for each of the principal's groups.
-    if entries.len() <= FEW || entries.len() < groups.len() {
+    if entries.len() <= FEW {
         for entry in entries {
             if groups.binary_search(&entry.group).is_ok() {
                 found(entry.rule);
@@ -390,22 +274,69 @@ fn each_of_groups(entries: &[Entry], groups: &[GroupId], found: &mut impl FnMut(
         }
         return;
     }
-    let mut rest = entries;
-    for group in groups {
-        let from = rest.partition_point(|entry| entry.group < *group);
-        rest = rest.get(from..).unwrap_or_default();
-        for entry in rest.iter().take_while(|entry| entry.group == *group) {
+    each_of_groups_held(entries, |entry| entry.group, groups, &mut |at| {
+        if let Some(entry) = entries.get(at) {
             found(entry.rule);
+        }
+    });
+}
+
+#[cold]
+fn each_of_masks(all: &[Masks], groups: &[GroupId], found: &mut impl FnMut(u32)) {
+    for Masks { rules, groups: own, masks } in all {
+        let mut met = 0_u64;
+        each_of_groups_held(own, |group| *group, groups, &mut |at| {
+            met |= masks.get(at).copied().unwrap_or_default();
+        });
+        while let Some(rule) = rules.get(usize::try_from(met.trailing_zeros()).unwrap_or(usize::MAX)) {
+            found(*rule);
+            met &= met - 1;
         }
     }
 }
 
-#[cold]
-fn each_of_rules(rules: &ByRule, groups: &[GroupId], found: &mut impl FnMut(u32)) {
-    for (rule, own) in rules {
-        let (few, many) = if own.len() <= groups.len() { (&**own, groups) } else { (groups, &**own) };
-        if few.iter().any(|group| many.binary_search(group).is_ok()) {
-            found(*rule);
+/// One of two lists is this many times as long as the other where it is searched instead of walked.
+const FAR_LONGER: usize = 8;
+
+/// Calls `met` with the position of each item that is for one of the groups. Both lists are sorted by group; several items
+/// may be for the same.
+fn each_of_groups_held<T>(
+    items: &[T],
+    group_of: impl Fn(&T) -> GroupId,
+    groups: &[GroupId],
+    met: &mut impl FnMut(usize),
+) {
+    if items.len() / FAR_LONGER > groups.len() {
+        let mut at = 0;
+        for group in groups {
+            let rest = items.get(at..).unwrap_or_default();
+            at += rest.partition_point(|item| group_of(item) < *group);
+            while items.get(at).is_some_and(|item| group_of(item) == *group) {
+                met(at);
+                at += 1;
+            }
         }
+        return;
+    }
+    if groups.len() / FAR_LONGER > items.len() {
+        let mut rest = groups;
+        for (at, item) in items.iter().enumerate() {
+            let own = group_of(item);
+            rest = rest.get(rest.partition_point(|group| *group < own)..).unwrap_or_default();
+            if rest.first() == Some(&own) {
+                met(at);
+            }
+        }
+        return;
+    }
+    let (mut at, mut held) = (0, 0);
+    while let (Some(item), Some(group)) = (items.get(at), groups.get(held)) {
+        let own = group_of(item);
+        if own == *group {
+            met(at);
+        }
+        // Without a branch, which nothing could predict.
+        at += usize::from(own <= *group);
+        held += usize::from(own > *group);
     }
 }

@@ -5,6 +5,7 @@ mod cases;
 mod errors;
 mod groups;
 mod index;
+mod limits;
 mod owners;
 mod turns;
 mod warnings;

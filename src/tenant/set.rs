@@ -1,6 +1,8 @@
 //! Lists of patterns as rules and bounds write them, matched without looking at each pattern.
 
-use super::TenantPattern;
+use super::{PatternMap, TenantPattern};
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher as _;
 use std::ops::Deref;
 
 /// Up to this many patterns are compared one by one, which is quicker than any search.
@@ -16,11 +18,10 @@ pub struct PatternSet {
 
 #[derive(Clone, Debug, Default)]
 struct Lookup {
-    /// Positions of patterns that end in their only `*`, but for those that another one covers: of these at most one
-    /// begins any tenant, the last one that does not come after it.
-    trailing: Box<[u32]>,
-    /// Positions of patterns with a `*` elsewhere.
-    inner: Box<[u32]>,
+    /// Positions of patterns without a `*`, by their hash.
+    names: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    wild: PatternMap<()>,
 }
 
 impl PatternSet {
@@ -33,12 +34,12 @@ impl PatternSet {
         Self { patterns: patterns.into(), lookup }
     }
 
-    /// Whether any pattern matches the tenant. A set of n patterns takes O(log n) comparisons, and one for each pattern
-    /// with a `*` before its end.
+    /// Whether any pattern matches the tenant. How many there are makes no difference, but for those with something
+    /// between two `*`, which are compared one by one.
     pub fn matches(&self, tenant: &str) -> bool {
         match &self.lookup {
             None => self.patterns.iter().any(|pattern| pattern.matches(tenant)),
-            Some(lookup) => self.finds(lookup, tenant),
+            Some(lookup) => lookup.finds(&self.patterns, tenant),
         }
     }
 
@@ -47,41 +48,52 @@ impl PatternSet {
         self.matches(other.as_str())
     }
 
-    #[cold]
-    fn finds(&self, lookup: &Lookup, tenant: &str) -> bool {
-        let at = |position: &u32| usize::try_from(*position).ok().and_then(|at| self.patterns.get(at));
-        let head = |position: &u32| at(position).and_then(TenantPattern::trailing).unwrap_or_default();
-        if self.patterns.binary_search_by(|pattern| pattern.as_str().cmp(tenant)).is_ok() {
-            return true;
-        }
-        let after = lookup.trailing.partition_point(|position| head(position) <= tenant);
-        let last = after.checked_sub(1).and_then(|last| lookup.trailing.get(last));
-        last.is_some_and(|position| tenant.starts_with(head(position)))
-            || lookup.inner.iter().filter_map(at).any(|pattern| pattern.matches(tenant))
+    /// The most steps that matching a tenant takes, with the beginning of the tenants that take them
+    /// ([`PatternMap::most_steps`]).
+    pub(crate) fn most_steps(&self) -> (usize, &str) {
+        self.lookup.as_ref().map_or((self.patterns.len(), ""), |lookup| lookup.wild.most_steps())
     }
 }
 
 impl Lookup {
     fn of(patterns: &[TenantPattern]) -> Self {
-        let mut trailing: Vec<(&str, u32)> = Vec::new();
-        let mut inner = Vec::new();
+        let mut lookup = Self::default();
+        // Of patterns that end in their only `*`, those that another one covers come right behind it.
+        let mut wide: Vec<&TenantPattern> = Vec::new();
+        let mut trailing: Vec<&TenantPattern> =
+            patterns.iter().filter(|pattern| pattern.trailing().is_some()).collect();
+        trailing.sort_unstable_by_key(|pattern| pattern.prefix());
+        for pattern in trailing {
+            if wide.last().is_none_or(|before| !before.matches(pattern.prefix())) {
+                wide.push(pattern);
+            }
+        }
+        let of_all = PatternMap::build(wide.iter().map(|pattern| (*pattern, ())));
+        let is_covered = |pattern: &TenantPattern| of_all.any_match(pattern.as_str(), &mut |()| true);
+        let (hasher, names) = (&lookup.hasher, &mut lookup.names);
         for (position, pattern) in (0..).zip(patterns) {
-            match pattern.trailing() {
-                Some(head) => trailing.push((head, position)),
-                None if pattern.literal().is_none() => inner.push(position),
-                None => {}
+            if let Some(name) = pattern.literal() {
+                names.insert_unique(hasher.hash_one(name), position, |other| {
+                    hasher.hash_one(text_at(patterns, *other))
+                });
             }
         }
-        trailing.sort_unstable();
-        // What begins with the head before it that was kept comes right behind it.
-        let mut kept: Vec<(&str, u32)> = Vec::new();
-        for (head, position) in trailing {
-            if kept.last().is_none_or(|(before, _)| !head.starts_with(before)) {
-                kept.push((head, position));
-            }
-        }
-        Self { trailing: kept.into_iter().map(|(_, position)| position).collect(), inner: inner.into() }
+        let others = patterns.iter().filter(|pattern| pattern.trailing().is_none() && !is_covered(pattern));
+        lookup.wild = PatternMap::build(wide.iter().copied().chain(others).map(|pattern| (pattern, ())));
+        lookup
     }
+
+    #[cold]
+    fn finds(&self, patterns: &[TenantPattern], tenant: &str) -> bool {
+        let is_it = |position: &u32| text_at(patterns, *position) == tenant;
+        self.names.find(self.hasher.hash_one(tenant), is_it).is_some()
+            || self.wild.any_match(tenant, &mut |()| true)
+    }
+}
+
+fn text_at(patterns: &[TenantPattern], position: u32) -> &str {
+    let pattern = usize::try_from(position).ok().and_then(|at| patterns.get(at));
+    pattern.map_or("", TenantPattern::as_str)
 }
 
 impl Deref for PatternSet {
@@ -109,8 +121,8 @@ mod tests {
     proptest! {
         #[test]
         fn matches_what_any_of_its_patterns_matches(
-            patterns in proptest::collection::vec("[ab]{0,3}\\*?[ab]{0,2}\\*?", 0..30),
-            tenants in proptest::collection::vec("[ab*]{1,6}", 1..20),
+            patterns in proptest::collection::vec("[ab]{0,4}\\*?[ab]{0,3}\\*?[ab]{0,2}", 0..40),
+            tenants in proptest::collection::vec("[ab*]{1,8}", 1..20),
         ) {
             let patterns: Vec<TenantPattern> =
                 patterns.iter().filter_map(|text| TenantPattern::parse(text).ok()).collect();

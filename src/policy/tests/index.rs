@@ -22,10 +22,10 @@ proptest! {
     #[test]
     fn finds_what_a_scan_finds(
         rules in prop::collection::vec(
-            (prop::collection::vec("[ab]{0,4}\\*?[ab]{0,2}\\*?[ab]{0,1}\\*?", 1..4), prop::collection::btree_set(0u32..40, 0..25)),
+            (prop::collection::vec("[ab]{0,4}\\*?[ab]{0,3}\\*?[ab]{0,1}\\*?", 1..8), prop::collection::btree_set(0u32..40, 0..25)),
             0..40,
         ),
-        tenants in prop::collection::vec("[ab*]{1,6}", 1..8),
+        tenants in prop::collection::vec("[ab*]{1,8}", 1..8),
         groups in prop::collection::btree_set(0u32..40, 0..30),
         split in any::<prop::sample::Index>(),
     ) {
