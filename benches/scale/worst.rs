@@ -140,6 +140,8 @@ const GRANT: &str = "- { groups: [g0, g1, g2], tenants: ['team-*'], scopes: ['lo
 
 fn kinds() -> Vec<Kind> {
     let few = names(20, "g");
+    // Not those of the grant.
+    let beside = (3..23).map(|n| format!("g{n}")).collect::<Vec<_>>().join(", ");
     let other = "scopes: ['metrics:read']";
     let head = |n: usize| STEM.get(..STEM.len() - n).expect("that long");
     let tail = |n: usize| TAIL.get(TAIL.len() - n..).expect("that long");
@@ -149,7 +151,7 @@ fn kinds() -> Vec<Kind> {
         text + &(0..6000).fold(String::new(), |text, n| {
             text + &format!(
                 "- {{ groups: [g{}], tenants: ['{STEM}-{n}-{}*'] }}\n",
-                n % 150,
+                150 + n % 50,
                 "y".repeat(n % 100)
             )
         })
@@ -186,7 +188,7 @@ fn kinds() -> Vec<Kind> {
         let rule = |n: usize| {
             let names = names(names_each, &format!("team-{n}-"));
             format!(
-                "groups: [{few}], tenants: ['team-*', '{STEM}*'], except_tenants: [{names}, 'team-*{}'], scopes: ['logs:read']",
+                "groups: [{beside}], tenants: ['team-*', '{STEM}*'], except_tenants: [{names}, 'team-*{}'], scopes: ['logs:read']",
                 tail(3)
             )
         };
@@ -213,34 +215,27 @@ fn kinds() -> Vec<Kind> {
         format!("grants:\n{GRANT}") + &list("restrictions", (0..count).map(rule))
     };
     // Rules of which each is for other groups.
-    let groups = |count: usize, each: usize| {
+    let groups = |count: usize, each: usize, of: usize| {
         let rule = |n: usize| {
-            let own = (0..each).map(|g| format!("g{}", (n * each + g) % 300)).collect::<Vec<_>>().join(", ");
-            format!("groups: [{own}], tenants: ['team-*'], {other}")
-        };
-        list("grants", (0..count).map(rule)) + GRANT
-    };
-    // Each for one of fifty, of which one may have twenty.
-    let crowd = |count: usize, each: usize| {
-        let rule = |n: usize| {
-            let own = (0..each).map(|g| format!("g{}", (n * each + g) % 50)).collect::<Vec<_>>().join(", ");
+            let own = (0..each).map(|g| format!("g{}", (n * each + g) % of)).collect::<Vec<_>>().join(", ");
             format!("groups: [{own}], tenants: ['team-*'], {other}")
         };
         list("grants", (0..count).map(rule)) + GRANT
     };
     vec![
-        of("one pattern within another", nested(10), further(nested(14)), false),
-        of("ends within one another", tails(10), further(tails(14)), false),
-        of("beginnings with many ends", beginnings(2), further(beginnings(3)), false),
-        of("several `*`", loose(5, 5), further(loose(8, 12)), false),
-        of("exceptions of 30 names", excepting(10, 30), further(excepting(20, 30)), false),
-        of("exceptions of 1000 names", excepting(10, 30), excepting(20, 1000), false),
+        of("one pattern within another", nested(10), nested(14), false),
+        of("ends within one another", tails(10), tails(14), false),
+        of("beginnings with many ends", beginnings(2), beginnings(3), false),
+        of("several `*`", loose(5, 5), further(loose(8, 9)), false),
+        of("exceptions of 30 names", excepting(11, 30), further(excepting(21, 30)), false),
+        of("exceptions of 1000 names", excepting(11, 30), excepting(21, 1000), false),
         of("excepted groups, outside", excepted_groups(10, 25), excepted_groups(20, 25), true),
-        of("restrictions, inside", restrictions(10, 20), restrictions(40, 5), false),
-        of("300 groups", groups(10, 30), groups(300, 1), false),
-        of("1000 pairs of group and pattern", groups(10, 30), groups(20, 49), false),
-        of("400 rules of 50 groups", crowd(10, 40), crowd(399, 1), false),
-        of("a mixture", meeting(5, 5, 0, 0), meeting(7, 8, 5, 6000), false),
+        of("restrictions, inside", restrictions(10, 20), restrictions(32, 5), false),
+        of("300 groups", groups(10, 30, 300), groups(300, 1, 300), false),
+        of("a rule for each group, and 30 more", groups(10, 32, 320), groups(346, 1, 320), false),
+        of("1000 pairs of group and pattern", groups(10, 30, 300), groups(20, 49, 300), false),
+        of("30 rules of 50 groups", groups(10, 30, 50), groups(29, 24, 50), false),
+        of("a mixture", meeting(5, 5, 0, 0), meeting(6, 6, 5, 6000), false),
     ]
 }
 
@@ -307,32 +302,31 @@ pub(crate) fn decisions() -> Vec<Outcome> {
             [50, 200].into_iter().flat_map(|count| questions().into_iter().map(move |q| (count, q)))
         {
             let is_many = question.tenants.len() > 200;
-            let rounds = if is_many { 40 } else { 4000 };
-            let (mut ratios, mut base, mut times) = (Vec::new(), Vec::new(), Vec::new());
+            let rounds = if is_many { 20 } else { 1000 };
+            // The least of many rounds is what the work itself takes: what else the machine does only adds to it.
+            let (mut small, mut large) = (f64::INFINITY, f64::INFINITY);
             for _ in 0..option("ROUNDS", 24) {
-                let small = time(&few, &kind, &question, count, rounds);
-                let large = time(&one, &kind, &question, count, rounds);
-                ratios.push(large / small);
-                base.push(small);
-                times.push(large);
+                small = small.min(time(&few, &kind, &question, count, rounds));
+                large = large.min(time(&one, &kind, &question, count, rounds));
             }
-            let [ratio, base, large] = [ratios, base, times].map(Spread::of);
-            let crowded = time(&ten, &kind, &question, count, (rounds / 20).max(3));
+            let ratio = Spread::exactly(large / small);
+            let crowd = (0..4).map(|_| time(&ten, &kind, &question, count, (rounds / 20).max(3)));
+            let crowded = crowd.fold(f64::INFINITY, f64::min);
             let micros = |nanos: f64| format!("{:.2} us", nanos / 1e3);
             lines.push([
                 kind.what.to_owned(),
                 count.to_string(),
                 question.what.to_owned(),
-                micros(base.median),
-                micros(large.median),
+                micros(small),
+                micros(large),
                 format!("{:.2}", ratio.median),
                 micros(crowded),
-                format!("{:.1}", crowded / base.median),
+                format!("{:.1}", crowded / small),
             ]);
             let [one_tenant, many_tenants] = &mut worst;
             let worst = if is_many { many_tenants } else { one_tenant };
             if worst.as_ref().is_none_or(|(other, _)| other.median < ratio.median) {
-                let (large, small) = (large.median / 1e3, base.median / 1e3);
+                let (large, small) = (large / 1e3, small / 1e3);
                 let told =
                     format!("{large:.3} / {small:.3} us: {}, {count} groups, {}", kind.what, question.what);
                 *worst = Some((ratio, told));
