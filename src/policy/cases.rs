@@ -172,8 +172,9 @@ pub(super) fn are_within_budget(
     problems: &mut Problems,
 ) -> bool {
     let mut left = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(WORK_PER_BYTE).max(LEAST_WORK);
+    let loose = snapshot.grant_index.loose_patterns() + snapshot.restriction_index.loose_patterns();
     for case in cases {
-        let Some(rest) = case.work(snapshot, now, left) else {
+        let Some(rest) = case.work(snapshot, now, loose, left) else {
             problems
                 .error(
                     case.place,
@@ -192,7 +193,9 @@ impl Case {
     /// What is left of some work once it is decided; `None` where it takes more.
     ///
     /// Counted are the tenants, the groups that are looked for with each, and the rules that name both.
-    fn work(&self, snapshot: &Snapshot, now: u64, left: u64) -> Option<u64> {
+    ///
+    /// `loose`: patterns that are compared with each tenant.
+    fn work(&self, snapshot: &Snapshot, now: u64, loose: usize, left: u64) -> Option<u64> {
         let units = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
         let written = match &self.who {
             Who::Groups(names) => units(names.len(), 30),
@@ -212,7 +215,7 @@ impl Case {
             units(except, 2).saturating_add(4)
         };
         for tenant in self.tenant.split('|').take(MAX_TENANTS) {
-            let mut work = units(groups.len(), 2).saturating_add(48);
+            let mut work = units(groups.len(), 2).saturating_add(units(loose, 4)).saturating_add(48);
             snapshot.grant_index.each_rule(tenant, groups, &mut |_| work = work.saturating_add(4));
             snapshot
                 .restriction_index

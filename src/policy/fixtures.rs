@@ -13,7 +13,6 @@ use super::{Files, Outcome, compile};
 use crate::file::FileError;
 use crate::tenant::{PatternSet, TenantPattern};
 use crate::token::algorithm::Algorithm;
-use crate::token::digest::Sha256;
 use crate::token::fixtures::{NOW, jwk, with};
 use serde_json::json;
 use std::io;
@@ -69,8 +68,7 @@ pub(crate) fn give_to_owner(
         file: "narrowed.yaml".into(),
         tenants: PatternSet::new(tenants.iter().map(|text| TenantPattern::parse(text).unwrap())),
         available: true,
-        judged: None,
-        context: Sha256::of(b""),
+        except_tenants: PatternSet::default(),
     });
     for grant in grants {
         (snapshot.grants[grant].owner, snapshot.grants[grant].within_bounds) = (owner, false);

@@ -173,6 +173,11 @@ impl TenantIndex {
         }
     }
 
+    /// How many patterns are compared with every tenant that begins like them, since they have something between two `*`.
+    pub(super) fn loose_patterns(&self) -> usize {
+        self.wild.loose() + self.further.as_ref().map_or(0, |further| further.loose_patterns())
+    }
+
     /// Whether any rule names a tenant that matches `pattern`. Never a wrong no; where more tenants begin like a pattern
     /// with a `*` before its end than can be looked at, yes.
     pub(super) fn names_any_tenant_of(&self, pattern: &TenantPattern) -> bool {
