@@ -111,8 +111,8 @@ fn issuers(policy: &Compiled) -> BTreeMap<String, Said> {
                 "algorithms",
                 rules.algorithms.iter().map(Algorithm::name).collect::<Vec<_>>().join(", ").into(),
             ),
-            ("groups_claim", claim(&rules.groups_claim).into()),
-            ("groups_format", format!("{:?}", rules.groups_format).to_lowercase().into()),
+            ("groups_claim", claims(&rules.groups_claim)),
+            ("groups_format", rules.groups_format.name().to_owned().into()),
             ("user_claim", rules.user_claim.to_string().into()),
             ("leeway", format!("{}s", rules.leeway).into()),
             ("bare_groups", snapshot.groups.is_bare(at).to_string().into()),
@@ -121,6 +121,15 @@ fn issuers(policy: &Compiled) -> BTreeMap<String, Said> {
         (name.to_string(), said)
     })
     .collect()
+}
+
+/// The order of claims does not count: their groups are united.
+fn claims(paths: &[ClaimPath]) -> Value {
+    let mut written: Vec<String> = paths.iter().map(claim).collect();
+    let shown = written.join(", ");
+    written.sort_unstable();
+    // Quoted: a name may hold what separates them.
+    Value { shown, meaning: format!("{written:?}") }
 }
 
 /// As a policy writes it.

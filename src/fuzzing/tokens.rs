@@ -3,7 +3,7 @@
 use super::parts;
 use crate::reason::Reason;
 use crate::token::algorithm::{Algorithm, AlgorithmSet};
-use crate::token::claims::IssuerRules;
+use crate::token::claims::{ClaimPath, Claims, GroupsFormat, IssuerRules, Origin, read_claims};
 use crate::token::digest::Sha256;
 use crate::token::fixtures::{self, ISSUER, NOW, b64, jwk, key_set, with};
 use crate::token::jwks::{InvalidJwks, MAX_JWKS_LEN, MAX_KEYS};
@@ -75,6 +75,7 @@ pub(super) fn claims(bytes: &[u8]) -> bool {
     let token = format!("{signed}.{}", b64(fixtures::sign(Algorithm::EdDsa, signed.as_bytes())));
     let found = verified(token.as_bytes());
     assert_ne!(found, Err(Reason::TokenSignature));
+    read_groups(claims);
     let Ok(verified) = found else { return false };
 
     let (header, claims) = (lax(header), lax(claims));
@@ -97,8 +98,7 @@ pub(super) fn claims(bytes: &[u8]) -> bool {
     assert_eq!(identity.subject.as_deref(), text("sub"));
     assert_eq!(identity.object_id.as_deref(), text("oid"));
     assert!(identity.subject.is_some() || identity.object_id.is_some());
-    let groups: Vec<&str> =
-        claims["groups"].as_array().unwrap().iter().map(|group| group.as_str().unwrap()).collect();
+    let groups = groups_of(GroupsFormat::List, &claims["groups"]);
     assert_eq!(identity.groups.iter().map(|group| &**group).collect::<Vec<_>>(), groups);
     assert!(groups.len() <= 2000 && groups.iter().all(|group| !group.is_empty()));
     for shown in
@@ -107,6 +107,55 @@ pub(super) fn claims(bytes: &[u8]) -> bool {
         assert!(!shown.is_empty() && !shown.chars().any(char::is_control), "{shown:?}");
     }
     true
+}
+
+/// The groups that a lax reader finds in a claim.
+fn groups_of(format: GroupsFormat, claim: &Value) -> Vec<&str> {
+    match (format, claim) {
+        (_, Value::Null) => Vec::new(),
+        (GroupsFormat::List, Value::Array(list)) => {
+            list.iter().map(|group| group.as_str().unwrap()).collect()
+        }
+        (GroupsFormat::List | GroupsFormat::String, Value::String(group)) => vec![group],
+        (GroupsFormat::Space, Value::String(line)) => line.split_ascii_whitespace().collect(),
+        (GroupsFormat::Comma, Value::String(line)) => {
+            line.split(',').map(str::trim_ascii).filter(|group| !group.is_empty()).collect()
+        }
+        (GroupsFormat::Keys, Value::Object(object)) => {
+            let is_held = |value: &Value| match value {
+                Value::Bool(held) => *held,
+                Value::Null => false,
+                value => {
+                    assert!(value.is_object() || value.is_array(), "{value} says nothing of a group");
+                    true
+                }
+            };
+            object.iter().filter(|(_, value)| is_held(value)).map(|(group, _)| &**group).collect()
+        }
+        (format, claim) => panic!("{claim} as {format:?}"),
+    }
+}
+
+/// Any claims in every format and from two places: what is read is what a lax reader finds there, and no more.
+fn read_groups(text: &[u8]) {
+    let Ok(claims) = Claims::parse(text) else { return };
+    for groups_format in GroupsFormat::ALL {
+        let groups_claim = ["groups", "/realm/roles"].map(|path| ClaimPath::parse(path).unwrap()).into();
+        let rules = IssuerRules { groups_claim, groups_format, ..fixtures::rules() };
+        let Ok(identity) = read_claims(&claims, &rules, Origin::Sample, NOW) else { continue };
+        let lax = lax(text);
+        let found = [&lax["groups"], &lax["realm"]["roles"]];
+        assert!(found.iter().any(|claim| !claim.is_null()), "groups of nowhere");
+        let mut expected: Vec<&str> =
+            found.into_iter().flat_map(|claim| groups_of(groups_format, claim)).collect();
+        let mut read: Vec<&str> = identity.groups.iter().map(|group| &**group).collect();
+        assert!(read.len() <= 2000 && read.iter().all(|group| !group.is_empty()));
+        read.sort_unstable();
+        assert!(read.windows(2).all(|pair| pair[0] != pair[1]), "united: {read:?}");
+        expected.sort_unstable();
+        expected.dedup();
+        assert_eq!(read, expected, "{groups_format:?}");
+    }
 }
 
 /// Reads JSON as most libraries do. What we take must have no member twice: then an object has as many members as the

@@ -89,7 +89,10 @@ pub(super) struct IssuerEntry {
     pub(super) audiences: Vec<At<Box<str>>>,
     pub(super) keys: KeysEntry,
     pub(super) algorithms: Vec<At<Box<str>>>,
-    pub(super) groups_claim: Option<At<Box<str>>>,
+    /// Empty where the key is absent.
+    pub(super) groups_claim: Vec<At<Box<str>>>,
+    /// They were written as a list.
+    pub(super) groups_claim_is_list: bool,
     pub(super) groups_format: Option<At<Box<str>>>,
     pub(super) user_claim: Option<Box<str>>,
     pub(super) leeway: u64,

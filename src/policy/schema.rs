@@ -11,6 +11,7 @@ use crate::reason::Reason;
 use crate::scope::{Backend, Scope, ScopeSet};
 use crate::tenant::{MAX_TENANT_BYTES, MAX_WILDCARDS};
 use crate::token::algorithm::Algorithm;
+use crate::token::claims::GroupsFormat;
 use serde_json::{Map, Value, json};
 
 /// The schema of a policy document.
@@ -284,12 +285,16 @@ fn issuer_key(key: &str) -> Value {
             "The issuer's public keys themselves.",
         ),
         "algorithms" => {
-            let names: Vec<&str> = Algorithm::ALL.into_iter().map(Algorithm::name).collect();
+            let names: Vec<&str> =
+                Algorithm::ALL.into_iter().map(Algorithm::name).chain(["Ed25519"]).collect();
             told(some_of(json!({"enum": names})), "How tokens may be signed. Default: [RS256].")
         }
-        "groups_claim" => told(text(), "A claim's name, or a JSON Pointer like /realm_access/roles."),
+        "groups_claim" => told(
+            json!({"anyOf": [text(), some_of(text())]}),
+            "A claim's name, or a JSON Pointer like /realm_access/roles; or a list of them, whose groups are united.",
+        ),
         "groups_format" => told(
-            json!({"enum": ["list", "space", "string"], "default": "list"}),
+            json!({"enum": GroupsFormat::ALL.map(GroupsFormat::name), "default": "list"}),
             "How the claim writes the groups.",
         ),
         "user_claim" => told(text(), "The claim that names a person in the audit log."),

@@ -4,6 +4,7 @@ use super::algorithm::AlgorithmSet;
 use super::json::{Json, Object};
 use crate::reason::Reason;
 use crate::text::is_guid;
+use hashbrown::HashSet;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -95,24 +96,67 @@ fn segment(text: &str) -> Result<Box<str>, InvalidClaimPath> {
 /// How a claim holds groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum GroupsFormat {
-    /// An array of strings.
+    /// An array of strings; or one string that is one group, since some issuers write a list only for several.
     #[default]
     List,
     /// One string, groups separated by blanks, as in `scope`.
     Space,
+    /// One string, groups separated by commas; blanks around a group are not its own.
+    Comma,
+    /// The names of an object's members, as in Zitadel's roles. What is `false` or `null` is not held.
+    Keys,
     /// One string that is one group.
     String,
 }
 
 impl GroupsFormat {
-    /// The format of exactly this name in a policy: `list`, `space` or `string`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        match name {
-            "list" => Some(Self::List),
-            "space" => Some(Self::Space),
-            "string" => Some(Self::String),
-            _ => None,
+    /// Every format.
+    pub const ALL: [Self; 5] = [Self::List, Self::Space, Self::Comma, Self::Keys, Self::String];
+
+    /// The format as a policy writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Space => "space",
+            Self::Comma => "comma",
+            Self::Keys => "keys",
+            Self::String => "string",
         }
+    }
+
+    /// The format of exactly this name in a policy.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Appends the groups that a claim holds, each as it is written; `None` where it has another shape. A name is not
+    /// looked at, so one may be empty.
+    fn read<'b>(self, claim: &'b Json<'_>, names: &mut Vec<&'b str>) -> Option<()> {
+        match (self, claim) {
+            // Never split: what separates names elsewhere may be part of one here.
+            (Self::List | Self::String, Json::String(name)) => names.push(name),
+            (Self::List, Json::List(list)) => {
+                for value in list {
+                    names.push(value.as_str()?);
+                }
+            }
+            (Self::Space, Json::String(line)) => names.extend(line.split_ascii_whitespace()),
+            (Self::Comma, Json::String(line)) => {
+                names.extend(line.split(',').map(str::trim_ascii).filter(|name| !name.is_empty()));
+            }
+            (Self::Keys, Json::Object(object)) => {
+                for (name, value) in object.iter() {
+                    match value {
+                        Json::Object(_) | Json::List(_) | Json::Bool(true) => names.push(name),
+                        Json::Bool(false) | Json::Null => {}
+                        // 0 and "" might mean either.
+                        _ => return None,
+                    }
+                }
+            }
+            _ => return None,
+        }
+        Some(())
     }
 }
 
@@ -125,9 +169,9 @@ pub struct IssuerRules {
     pub audiences: Vec<Box<str>>,
     /// The algorithms its tokens may be signed with.
     pub algorithms: AlgorithmSet,
-    /// Where its groups are.
-    pub groups_claim: ClaimPath,
-    /// How they are written there.
+    /// Where its groups are: in any of these, and in all of them that are there.
+    pub groups_claim: Box<[ClaimPath]>,
+    /// How they are written in each.
     pub groups_format: GroupsFormat,
     /// The claim that audit records show as the user; proves nothing.
     pub user_claim: Box<str>,
@@ -313,26 +357,35 @@ fn audiences<'b>(claims: &'b Object<'b>) -> Result<Option<Audiences<'b>>, Reason
     }
 }
 
+/// The groups of all claims that hold any, each once where several places can name it.
 fn groups(claims: &Object<'_>, rules: &IssuerRules) -> Result<Vec<Box<str>>, Reason> {
-    let found = rules.groups_claim.find(claims);
+    // A claim that is `null` is absent.
+    let found = |path: &ClaimPath| path.find(claims).filter(|claim| **claim != Json::Null);
     // Entra leaves out a list that is too long and says where it could be had; in its documentation the claim is then
-    // a string that names that source, and no group.
-    if !matches!(found, Some(Json::List(_))) && is_elsewhere(claims, rules.groups_claim.claim()) {
+    // a string that names that source, and no group. Without that list the other claims do not hold all groups.
+    let is_elsewhere =
+        |path: &ClaimPath| !matches!(found(path), Some(Json::List(_))) && is_elsewhere(claims, path.claim());
+    if rules.groups_claim.iter().any(is_elsewhere) {
         return Err(Reason::GroupsOverage);
     }
-    let Some(found) = found else { return Err(Reason::GroupsMissing) };
-    let names: Option<Vec<&str>> = match (rules.groups_format, found) {
-        (GroupsFormat::List, Json::List(list)) if list.len() <= MAX_GROUPS => {
-            list.iter().map(Json::as_str).collect()
+    let (mut names, mut any) = (Vec::new(), false);
+    for claim in rules.groups_claim.iter().filter_map(found) {
+        any = true;
+        rules.groups_format.read(claim, &mut names).ok_or(Reason::GroupsMalformed)?;
+        if names.len() > MAX_GROUPS {
+            return Err(Reason::GroupsMalformed);
         }
-        (GroupsFormat::Space, Json::String(line)) => Some(line.split_ascii_whitespace().collect()),
-        (GroupsFormat::String, Json::String(name)) => Some(vec![name]),
-        _ => None,
-    };
-    let names = names.ok_or(Reason::GroupsMalformed)?;
+    }
+    if !any {
+        return Err(Reason::GroupsMissing);
+    }
     let usable = |name: &&str| !name.is_empty() && name.len() <= MAX_GROUP_LEN;
-    if names.len() > MAX_GROUPS || !names.iter().all(usable) {
+    if !names.iter().all(usable) {
         return Err(Reason::GroupsMalformed);
+    }
+    if rules.groups_claim.len() > 1 || rules.groups_format != GroupsFormat::List {
+        let mut seen = HashSet::with_capacity(names.len());
+        names.retain(|name| seen.insert(*name));
     }
     Ok(names.into_iter().map(Box::from).collect())
 }

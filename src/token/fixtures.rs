@@ -106,7 +106,7 @@ pub(crate) fn rules() -> IssuerRules {
         issuer: ISSUER.into(),
         audiences: vec!["other".into(), "grafana".into()],
         algorithms: AlgorithmSet::default(),
-        groups_claim: ClaimPath::parse("groups").unwrap(),
+        groups_claim: Box::new([ClaimPath::parse("groups").unwrap()]),
         groups_format: GroupsFormat::List,
         user_claim: "preferred_username".into(),
         leeway: 60,

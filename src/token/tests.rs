@@ -408,7 +408,7 @@ fn degenerate_ecdsa_signatures_are_refused() {
 fn the_first_failing_check_gives_the_reason() {
     // Everything is wrong; each step mends what the step before complained of.
     let mut header = json!({"alg": "RS256", "kid": "k2", "crit": ["x"]});
-    let mut body = with(with(claims(), "exp", json!("soon")), "groups", json!("g1"));
+    let mut body = with(with(claims(), "exp", json!("soon")), "groups", json!(1));
     body["iss"] = json!("https://evil.example");
     body["aud"] = json!("elsewhere");
     let check = |header: &Value, body: &Value, signed_by_us: bool| {

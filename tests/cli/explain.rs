@@ -215,7 +215,7 @@ fn explain_takes_claims_and_says_that_they_are_not_verified() {
         (r#"{"groups": [], "aud": "other"}"#, "token_audience"),
         (r#"{"groups": [], "exp": 1}"#, "token_expired"),
         (r#"{"sub": "x"}"#, "groups_missing"),
-        (r#"{"groups": "team-a"}"#, "groups_malformed"),
+        (r#"{"groups": {"team-a": true}}"#, "groups_malformed"),
     ] {
         let run = room.explain_with(&format!("--claims - {request}"), claims);
         run.says(2, &["claims, NOT VERIFIED: refused (", &format!("decision: deny ({reason})\n")]);

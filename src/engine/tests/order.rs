@@ -35,7 +35,7 @@ fn reasons_come_in_the_promised_order() {
     let early = signed("r", &with(with(claims(), "nbf", json!(now + 600)), "aud", json!("other")));
     let audience = signed("r", &with(with(claims(), "aud", json!("other")), "groups", Value::Null));
     let no_groups = with_claim("groups", Value::Null);
-    let bad_groups = with_claim("groups", json!("a"));
+    let bad_groups = with_claim("groups", json!(5));
     let overage = signed("r", &with(with(claims(), "groups", Value::Null), "hasgroups", json!(true)));
     let nobody = with_claim("groups", json!([]));
     let good = signed("r", &claims());

@@ -65,33 +65,22 @@ pub(super) fn compile_issuer(
     if entry.algorithms.is_empty() {
         algorithms.push(Algorithm::Rs256);
     }
-    let groups_claim = match &entry.groups_claim {
-        None => ClaimPath::parse("groups").ok()?,
-        Some(written) => match ClaimPath::parse(&written.value) {
-            Ok(claim) => claim,
-            Err(error) => {
-                problems
-                    .error(written.place, &path.key("groups_claim"), format!("`{}` {error}", written.value))
-                    .help("write a claim's name, or a JSON Pointer like `/realm_access/roles`");
-                return None;
-            }
-        },
-    };
+    let groups_claim = compile_groups_claim(entry, path, problems);
     let groups_format = match &entry.groups_format {
-        None => GroupsFormat::List,
-        Some(written) => match GroupsFormat::from_name(&written.value) {
-            Some(format) => format,
-            None => {
+        None => Some(GroupsFormat::List),
+        Some(written) => {
+            let format = GroupsFormat::from_name(&written.value);
+            if format.is_none() {
                 problems
                     .error(
                         written.place,
                         &path.key("groups_format"),
                         format!("unknown value `{}`", written.value),
                     )
-                    .help("it must be one of `list`, `space`, `string`");
-                return None;
+                    .help(format!("it must be one of {}", GROUPS_FORMATS.join(", ")));
             }
-        },
+            format
+        }
     };
     Some((
         name,
@@ -99,12 +88,41 @@ pub(super) fn compile_issuer(
             issuer: entry.issuer.value.clone(),
             audiences: entry.audiences.iter().map(|audience| audience.value.clone()).collect(),
             algorithms: algorithms.into_iter().collect(),
-            groups_claim,
-            groups_format,
+            groups_claim: groups_claim?,
+            groups_format: groups_format?,
             user_claim: entry.user_claim.clone().unwrap_or_else(|| "preferred_username".into()),
             leeway: entry.leeway,
         },
     ))
+}
+
+/// The formats of groups as messages list them.
+const GROUPS_FORMATS: [&str; 5] = ["`list`", "`space`", "`comma`", "`keys`", "`string`"];
+
+/// Where an issuer's groups are; `None` where a claim is no path.
+fn compile_groups_claim(
+    entry: &IssuerEntry,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) -> Option<Box<[ClaimPath]>> {
+    if entry.groups_claim.is_empty() {
+        return Some(Box::new([ClaimPath::parse("groups").ok()?]));
+    }
+    let path = path.key("groups_claim");
+    let mut parsed = Vec::with_capacity(entry.groups_claim.len());
+    for written in &entry.groups_claim {
+        match ClaimPath::parse(&written.value) {
+            Ok(claim) => parsed.push(claim),
+            Err(error) => {
+                let item = path.item(written.number);
+                let path = if entry.groups_claim_is_list { &item } else { &path };
+                problems
+                    .error(written.place, path, format!("`{}` {error}", written.value))
+                    .help("write a claim's name, or a JSON Pointer like `/realm_access/roles`");
+            }
+        }
+    }
+    (parsed.len() == entry.groups_claim.len()).then(|| parsed.into())
 }
 
 /// Entra ID's documents show issuers of every tenant, which no token has: `iss` names the tenant that signed in.

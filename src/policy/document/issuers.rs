@@ -87,12 +87,44 @@ pub(super) fn read_issuer(
         audiences,
         keys,
         algorithms,
-        groups_claim: text("groups_claim", problems),
+        groups_claim: read_groups_claim(&fields, path, problems),
+        groups_claim_is_list: fields
+            .get("groups_claim")
+            .is_some_and(|node| matches!(node.value, Value::List(_))),
         groups_format: text("groups_format", problems),
         user_claim: text("user_claim", problems).map(|text| text.value),
         leeway: fields.get("leeway").map_or(60, |node| read_leeway(node, &path.key("leeway"), problems)),
         bare_groups,
     })
+}
+
+/// One claim, or a list of claims whose groups are united.
+fn read_groups_claim(fields: &Fields<'_>, path: &Path<'_>, problems: &mut Problems) -> Vec<At<Box<str>>> {
+    let Some(node) = fields.get("groups_claim") else { return Vec::new() };
+    let path = path.key("groups_claim");
+    match &node.value {
+        Value::List(_) => {
+            refuse_empty(node, &path, problems);
+            let claims = problems.list_of(node, &path, plain_text);
+            for (count, claim) in claims.iter().enumerate() {
+                if claims.iter().take(count).any(|other| other.value == claim.value) {
+                    problems
+                        .error(
+                            claim.place,
+                            &path.item(claim.number),
+                            format!("`{}` is listed twice", claim.value),
+                        )
+                        .help("remove one of them");
+                }
+            }
+            claims
+        }
+        Value::Text(_) => problems.text(node, &path).map(boxed).into_iter().collect(),
+        _ => {
+            problems.wrong_type(node, &path, "a string or a list of strings");
+            Vec::new()
+        }
+    }
 }
 
 /// Where the keys come from: one of three keys says so, or OpenID discovery at the issuer does.

@@ -19,8 +19,8 @@ issuers:                                  # who may sign tokens
     audiences: [<Grafana's client id>]    # required; at least one must be in `aud`
     jwks_file: jwks.json
     algorithms: [RS256]                   # default; also RS384, RS512, PS256.., ES256, ES384, EdDSA; never HMAC
-    groups_claim: groups                  # default: a claim's name; with a leading / a JSON Pointer
-    groups_format: list                   # default; or space, string
+    groups_claim: groups                  # default: a claim's name; with a leading / a JSON Pointer; or a list of them
+    groups_format: list                   # default; or space, comma, keys (an object's keys), string
     user_claim: preferred_username        # default; audit only
     leeway: 60s                           # default; at most 5m
 
@@ -125,7 +125,7 @@ fn defaults_are_the_promised_ones() {
     assert_eq!(snapshot.issuer_names, ["login.example".into()]);
     let issuer = &snapshot.issuers[0];
     assert_eq!(issuer.algorithms, [Algorithm::Rs256].into_iter().collect::<AlgorithmSet>());
-    assert_eq!(issuer.groups_claim, ClaimPath::parse("groups").unwrap());
+    assert_eq!(*issuer.groups_claim, [ClaimPath::parse("groups").unwrap()]);
     assert_eq!(issuer.groups_format, GroupsFormat::List);
     assert_eq!(&*issuer.user_claim, "preferred_username");
     assert_eq!(issuer.leeway, 60);
@@ -166,6 +166,34 @@ fn keys_may_be_written_out() {
     assert_eq!(compiled(&text).keys[0].as_ref().unwrap().len(), 1);
     let yaml = format!("version: 1\nissuers:\n- {issuer}\n");
     assert_eq!(snapshot(&yaml).revision, snapshot(&text).revision);
+}
+
+#[test]
+fn groups_may_be_in_several_claims() {
+    let of = |lines: &str| {
+        let text = format!("{HEAD}{lines}");
+        assert_eq!(problems(&text), [""; 0], "{lines}");
+        let rules = snapshot(&text).issuers.remove(0);
+        (rules.groups_claim, rules.groups_format)
+    };
+    let paths =
+        |paths: &[&str]| paths.iter().map(|path| ClaimPath::parse(path).unwrap()).collect::<Box<[_]>>();
+    for (lines, claims, format) in [
+        ("", &["groups"][..], GroupsFormat::List),
+        ("    groups_claim: [groups]\n", &["groups"], GroupsFormat::List),
+        (
+            "    groups_claim: [roles, /realm_access/roles]\n    groups_format: comma\n",
+            &["roles", "/realm_access/roles"],
+            GroupsFormat::Comma,
+        ),
+        (
+            "    groups_claim: \"urn:zitadel:iam:org:project:roles\"\n    groups_format: keys\n",
+            &["urn:zitadel:iam:org:project:roles"],
+            GroupsFormat::Keys,
+        ),
+    ] {
+        assert_eq!(of(lines), (paths(claims), format), "{lines}");
+    }
 }
 
 /// Behind [`HEAD`] each of these is a policy.

@@ -70,7 +70,7 @@ fn every_way_to_ask_is_answered() {
         "claims: { groups: [a], aud: other }, tenant: u, scope: logs:read, expect: token_audience",
         "claims: { groups: [a], exp: 1 }, tenant: u, scope: logs:read, expect: token_expired",
         "claims: { sub: ada }, tenant: u, scope: logs:read, expect: groups_missing",
-        "claims: { groups: a }, tenant: u, scope: logs:read, expect: groups_malformed",
+        "claims: { groups: [[a]] }, tenant: u, scope: logs:read, expect: groups_malformed",
     ] {
         assert_eq!(went(case), How::Passed, "{case}");
     }

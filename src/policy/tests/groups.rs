@@ -217,3 +217,35 @@ proptest! {
         }
     }
 }
+
+/// However a token writes its groups, none of them is another issuer's, a service account's or everybody's.
+#[test]
+fn no_format_gives_what_the_issuer_may_not() {
+    use crate::policy::sample;
+    for (format, claim) in [
+        ("list", json!(FORGERIES)),
+        ("list", json!("keycloak:sre")),
+        ("list", json!("service:agent")),
+        ("string", json!("keycloak:sre")),
+        ("string", json!("*")),
+        ("space", json!(FORGERIES.join(" "))),
+        ("comma", json!(FORGERIES.join(","))),
+        ("comma", json!(" service:agent , keycloak:sre,*")),
+        ("keys", FORGERIES.iter().map(|name| ((*name).to_owned(), json!({}))).collect()),
+    ] {
+        for bare in ["", ", bare_groups: true"] {
+            let head =
+                TWO.replacen("jwks.json }", &format!("jwks.json, groups_format: {format}{bare} }}"), 1);
+            let snapshot = snapshot(&format!("{head}{}", RULES.replace("'entra:sre', ", "")));
+            let claims = json!({"iss": "https://issuer.example", "groups": claim}).to_string();
+            let (issuer, identity) = sample::identity(&snapshot, claims.as_bytes(), NOW).unwrap();
+            let raw: Vec<&str> = identity.groups.iter().map(|group| &**group).collect();
+            assert!(!raw.is_empty());
+            let held = names(&snapshot.groups, issuer, &raw);
+            assert!(
+                held.iter().all(|name| ["*", "entra:*"].contains(&&**name)),
+                "{format}{bare} {claim}: {held:?}"
+            );
+        }
+    }
+}

@@ -13,9 +13,17 @@ fn refusal(claims: &Value) -> Option<Reason> {
 }
 
 fn groups_at(path: &str, format: GroupsFormat, claims: &Value) -> Result<Vec<Box<str>>, Reason> {
-    let rules =
-        IssuerRules { groups_claim: ClaimPath::parse(path).unwrap(), groups_format: format, ..rules() };
-    read(claims, &rules).map(|identity| identity.groups)
+    groups_in(&[path], format, claims)
+}
+
+fn groups_in(paths: &[&str], format: GroupsFormat, claims: &Value) -> Result<Vec<Box<str>>, Reason> {
+    let groups_claim = paths.iter().map(|path| ClaimPath::parse(path).unwrap()).collect();
+    read(claims, &IssuerRules { groups_claim, groups_format: format, ..rules() })
+        .map(|identity| identity.groups)
+}
+
+fn boxed(names: &[&str]) -> Vec<Box<str>> {
+    names.iter().map(|name| Box::from(*name)).collect()
 }
 
 #[test]
@@ -120,9 +128,13 @@ fn what_is_only_shown_is_dropped_where_it_cannot_be() {
 
 #[test]
 fn groups_are_where_the_issuer_puts_them() {
-    use GroupsFormat::{List, Space, String};
+    use GroupsFormat::{Comma, Keys, List, Space, String};
     let claims = {
         let mut claims = claims();
+        claims["roles"] =
+            json!({"admin": {"1": "x"}, "viewer": {}, "old": null, "off": false, "on": true, "l": []});
+        claims["memberOf"] = json!("a, b c ,\td,,a,");
+        claims["commas"] = json!(" , ");
         claims["cognito:groups"] = json!(["a"]);
         claims["https://example.org/roles"] = json!(["b"]);
         claims["realm_access"] = json!({"roles": ["c", "d"]});
@@ -149,9 +161,15 @@ fn groups_are_where_the_issuer_puts_them() {
         ("scope", Space, &["i", "j"]),
         ("none", Space, &[]),
         ("one", String, &["k l"]),
+        ("one", List, &["k l"]),
+        ("memberOf", Comma, &["a", "b c", "d"]),
+        ("memberOf", List, &["a, b c ,\td,,a,"]),
+        ("commas", Comma, &[]),
+        // In the order of the text, which the fixture sorts.
+        ("roles", Keys, &["admin", "l", "on", "viewer"]),
     ] {
         let found = groups_at(path, format, &claims).unwrap();
-        assert_eq!(found, expected.iter().map(|name| Box::from(*name)).collect::<Vec<_>>(), "{path}");
+        assert_eq!(found, boxed(expected), "{path}");
     }
     for path in [
         "Groups",
@@ -169,10 +187,15 @@ fn groups_are_where_the_issuer_puts_them() {
 
 #[test]
 fn groups_of_another_shape_are_malformed() {
-    use GroupsFormat::{List, Space, String};
+    use GroupsFormat::{Comma, Keys, List, Space, String};
     let long = "x".repeat(MAX_GROUP_LEN);
+    let many = |separator: &str| {
+        (0..=MAX_GROUPS).map(|number| format!("g{number}")).collect::<Vec<_>>().join(separator)
+    };
+    let object = |count: usize| Value::Object((0..count).map(|n| (format!("g{n}"), json!({}))).collect());
     for (format, groups) in [
-        (List, json!("g1")),
+        (List, json!("")),
+        (List, json!(format!("{long}x"))),
         (List, json!({"g1": true})),
         (List, json!(1)),
         (List, json!(true)),
@@ -183,8 +206,29 @@ fn groups_of_another_shape_are_malformed() {
         (List, json!([format!("{long}x")])),
         (List, json!(vec!["g"; MAX_GROUPS + 1])),
         (Space, json!(["g1"])),
+        (Space, json!({"g1": true})),
         (Space, json!(vec!["g"; MAX_GROUPS + 1].join(" "))),
+        (Space, json!(many(" "))),
+        (Space, json!(1)),
+        (Comma, json!(["g1"])),
+        (Comma, json!(["g1,g2"])),
+        (Comma, json!({"g1": true})),
+        (Comma, json!(many(","))),
+        (Comma, json!(format!("g1,{long}x"))),
+        (Comma, json!(true)),
+        (Keys, json!("g1")),
+        (Keys, json!(["g1"])),
+        (Keys, json!([{"g1": true}])),
+        (Keys, json!({"": {}})),
+        (Keys, json!({"g1": {}, "g2": 0})),
+        (Keys, json!({"g1": 1})),
+        (Keys, json!({"g1": "yes"})),
+        (Keys, json!({"g1": ""})),
+        (Keys, json!({format!("{long}x"): {}})),
+        (Keys, object(MAX_GROUPS + 1)),
+        (Keys, json!(true)),
         (String, json!(["g1"])),
+        (String, json!({"g1": true})),
         (String, json!("")),
     ] {
         let claims = with(claims(), "groups", groups);
@@ -192,7 +236,13 @@ fn groups_of_another_shape_are_malformed() {
     }
     let mut null = claims();
     null["groups"] = Value::Null;
-    assert_eq!(refusal(&null), Some(Reason::GroupsMalformed));
+    for format in GroupsFormat::ALL {
+        assert_eq!(groups_at("groups", format, &null), Err(Reason::GroupsMissing), "null is absent");
+    }
+    assert_eq!(
+        groups_at("groups", Keys, &with(claims(), "groups", object(MAX_GROUPS))).unwrap().len(),
+        MAX_GROUPS
+    );
     for groups in [json!([]), json!([long]), json!(vec!["g"; MAX_GROUPS])] {
         let expected = groups.as_array().unwrap().len();
         let found = groups_at("groups", List, &with(claims(), "groups", groups)).unwrap();
@@ -201,8 +251,100 @@ fn groups_of_another_shape_are_malformed() {
 }
 
 #[test]
+fn a_text_is_split_by_its_own_format_alone() {
+    use GroupsFormat::{Comma, List, Space, String};
+    // Whoever may choose the name of a group must not hold two by it.
+    for text in ["x admin", "x,admin", "x, admin", "x\tadmin", "[\"admin\"]", "{\"admin\":true}", "admin;x"] {
+        let claims = with(claims(), "groups", json!(text));
+        for format in [List, String] {
+            assert_eq!(groups_at("groups", format, &claims).unwrap(), boxed(&[text]), "{text}");
+        }
+        let inside = with(claims.clone(), "groups", json!([text, "y"]));
+        assert_eq!(groups_at("groups", List, &inside).unwrap(), boxed(&[text, "y"]), "{text}");
+    }
+    let of =
+        |format, text: &str| groups_at("groups", format, &with(claims(), "groups", json!(text))).unwrap();
+    assert_eq!(of(Space, "x,admin y"), boxed(&["x,admin", "y"]));
+    assert_eq!(of(Comma, "x admin,y"), boxed(&["x admin", "y"]));
+    // Only ASCII blanks are taken off or separate.
+    assert_eq!(of(Comma, "\u{a0}admin,\u{3000}y"), boxed(&["\u{a0}admin", "\u{3000}y"]));
+    assert_eq!(of(Space, "x\u{a0}admin"), boxed(&["x\u{a0}admin"]));
+    // Another comma than ASCII's separates nothing.
+    assert_eq!(of(Comma, "x\u{ff0c}admin"), boxed(&["x\u{ff0c}admin"]));
+}
+
+#[test]
+fn the_keys_of_an_object_are_its_own() {
+    use GroupsFormat::Keys;
+    let of = |groups: Value| groups_at("groups", Keys, &with(claims(), "groups", groups));
+    let zitadel =
+        json!({"viewer": {"1": "acme.example", "admin": "x"}, "editor": {"admin": {"admin": true}}});
+    assert_eq!(of(zitadel), Ok(boxed(&["editor", "viewer"])), "what lies below a key is none");
+    assert_eq!(of(json!({"admin": false, "root": null, "viewer": true})), Ok(boxed(&["viewer"])));
+    assert_eq!(of(json!({"admin,viewer": {}, "a b": {}})), Ok(boxed(&["a b", "admin,viewer"])));
+    assert_eq!(of(json!({})), Ok(Vec::new()));
+    for twice in [
+        r#"{"sub":"s","exp":1900000000,"aud":"grafana","groups":{"viewer":{},"viewer":{}}}"#,
+        r#"{"sub":"s","exp":1900000000,"aud":"grafana","groups":{"admin":false,"\u0061dmin":true}}"#,
+        r#"{"sub":"s","exp":1900000000,"aud":"grafana","groups":{"viewer":{"1":"a","1":"b"}}}"#,
+    ] {
+        assert_eq!(Claims::parse(twice.as_bytes()).err(), Some(Reason::TokenMalformed), "{twice}");
+    }
+}
+
+#[test]
+fn groups_of_several_claims_are_united() {
+    use GroupsFormat::{Comma, Keys, List};
+    let claims = {
+        let mut claims = claims();
+        claims["roles"] = json!(["r", "g1", "r"]);
+        claims["one"] = json!("o");
+        claims["nothing"] = json!([]);
+        claims["absent"] = Value::Null;
+        claims["number"] = json!(5);
+        claims["objects"] = json!([{}]);
+        claims["a"] = json!({"x": {}, "y": {}});
+        claims["b"] = json!({"y": true, "z": true});
+        claims["c"] = json!("x,y");
+        claims["many"] = (0..MAX_GROUPS).map(|number| format!("m{number}")).collect();
+        claims
+    };
+    for (paths, format, expected) in [
+        (&["groups", "roles"][..], List, &["g1", "g2", "r"][..]),
+        (&["roles", "groups", "one"], List, &["r", "g1", "g2", "o"]),
+        (&["nothing", "one"], List, &["o"]),
+        (&["nothing", "absent", "nowhere", "/x/y"], List, &[]),
+        (&["absent", "groups"], List, &["g1", "g2"]),
+        (&["a", "nowhere", "b"], Keys, &["x", "y", "z"]),
+        (&["c", "one"], Comma, &["x", "y", "o"]),
+    ] {
+        assert_eq!(groups_in(paths, format, &claims), Ok(boxed(expected)), "{paths:?}");
+    }
+    for (paths, format, reason) in [
+        (&["absent", "nowhere"][..], List, Reason::GroupsMissing),
+        // What one claim lacks in form, the others do not make good.
+        (&["groups", "number"], List, Reason::GroupsMalformed),
+        (&["number", "groups"], List, Reason::GroupsMalformed),
+        (&["groups", "objects"], List, Reason::GroupsMalformed),
+        (&["groups", "a"], List, Reason::GroupsMalformed),
+        (&["a", "groups"], Keys, Reason::GroupsMalformed),
+        // The bound is that of one token.
+        (&["many", "groups"], List, Reason::GroupsMalformed),
+        (&["groups", "many"], List, Reason::GroupsMalformed),
+    ] {
+        assert_eq!(groups_in(paths, format, &claims), Err(reason), "{paths:?}");
+    }
+    // One of the claims is elsewhere: the groups that are here are not all.
+    let elsewhere = with(claims.clone(), "_claim_names", json!({"wids": "src1"}));
+    assert_eq!(groups_in(&["groups", "wids"], List, &elsewhere), Err(Reason::GroupsOverage));
+    assert_eq!(groups_in(&["wids", "number"], List, &elsewhere), Err(Reason::GroupsOverage));
+    assert!(groups_in(&["groups", "roles"], List, &elsewhere).is_ok());
+    let hinted = with(with(claims, "groups", Value::Null), "hasgroups", json!(true));
+    assert_eq!(groups_in(&["groups", "roles"], List, &hinted), Err(Reason::GroupsOverage));
+}
+
+#[test]
 fn groups_that_are_elsewhere_are_an_overage_and_not_none() {
-    use GroupsFormat::{List, Space, String};
     let without = with(claims(), "groups", Value::Null);
     assert_eq!(refusal(&without), Some(Reason::GroupsMissing));
     let sources = json!({"src1": {"endpoint": "https://graph.example/users/1/getMemberObjects"}});
@@ -211,7 +353,11 @@ fn groups_that_are_elsewhere_are_an_overage_and_not_none() {
     };
 
     let distributed = with_names(without.clone(), json!({"groups": "src1"}));
-    for format in [List, Space, String] {
+    for format in GroupsFormat::ALL {
+        let object = with(distributed.clone(), "groups", json!({"src1": {}}));
+        assert_eq!(groups_at("groups", format, &object), Err(Reason::GroupsOverage), "src1 is no group");
+        let hinted = with(without.clone(), "hasgroups", json!(true));
+        assert_eq!(groups_at("groups", format, &hinted), Err(Reason::GroupsOverage));
         assert_eq!(groups_at("groups", format, &distributed), Err(Reason::GroupsOverage));
         assert_eq!(groups_at("/groups", format, &distributed), Err(Reason::GroupsOverage));
         let named = with(distributed.clone(), "groups", json!("src1"));
@@ -245,10 +391,10 @@ fn claim_paths_are_names_or_pointers() {
     for bad in ["/~", "/a~2", "/a~", "/~~0", "/a/b~x"] {
         assert_eq!(ClaimPath::parse(bad), Err(InvalidClaimPath::Escape), "{bad}");
     }
-    for name in ["list", "space", "string"] {
-        assert!(GroupsFormat::from_name(name).is_some());
+    for name in ["list", "space", "comma", "keys", "string"] {
+        assert_eq!(GroupsFormat::from_name(name).map(GroupsFormat::name), Some(name));
     }
-    for bad in ["", "List", "comma"] {
+    for bad in ["", "List", "commas", "object"] {
         assert_eq!(GroupsFormat::from_name(bad), None, "{bad}");
     }
 }
@@ -263,7 +409,7 @@ fn a_sample_may_leave_out_what_a_token_must_have() {
     assert_eq!(identity.groups, ["g1".into()]);
     for (claims, expected) in [
         (json!({}), Reason::GroupsMissing),
-        (json!({"groups": "g1"}), Reason::GroupsMalformed),
+        (json!({"groups": 1}), Reason::GroupsMalformed),
         (json!({"groups": [], "exp": 1}), Reason::TokenExpired),
         (json!({"groups": [], "aud": "x"}), Reason::TokenAudience),
         (json!({"groups": [], "sub": 1}), Reason::TokenMalformed),
