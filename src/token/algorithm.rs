@@ -52,8 +52,12 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of exactly this name.
+    /// The algorithm of exactly this name. `Ed25519` is `EdDSA` fully specified (RFC 9864 section 2.2): the only curve
+    /// of it that is implemented.
     pub fn from_name(name: &str) -> Option<Self> {
+        if name == "Ed25519" {
+            return Some(Self::EdDsa);
+        }
         Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
     }
 
@@ -114,7 +118,7 @@ impl Curve {
 }
 
 /// A set of algorithms. The default is the policy's: RS256 alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AlgorithmSet(u16);
 
 impl AlgorithmSet {
@@ -131,6 +135,11 @@ impl AlgorithmSet {
     /// Whether there is no algorithm in the set.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether the sets have an algorithm in common.
+    pub(super) const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// The algorithms of the set, in their order.
@@ -161,9 +170,11 @@ mod tests {
             assert_eq!(algorithm as usize, number);
             assert_eq!(Algorithm::from_name(algorithm.name()), Some(algorithm));
         }
-        for bad in
-            ["none", "None", "HS256", "HS384", "HS512", "rs256", "RS256 ", "ES512", "ES256K", "EDDSA", ""]
-        {
+        assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
+        for bad in [
+            "Ed448", "ed25519", "ESP256", "none", "None", "HS256", "HS384", "HS512", "rs256", "RS256 ",
+            "ES512", "ES256K", "EDDSA", "",
+        ] {
             assert_eq!(Algorithm::from_name(bad), None, "{bad}");
         }
     }

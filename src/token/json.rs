@@ -1,10 +1,11 @@
 //! Strict JSON: a duplicate member, at any depth, is an error.
 //!
 //! RFC 8259 leaves to each reader which of two equal members it sees. Here the signer and everybody who reads the
-//! same bytes must agree, so such a text has no meaning at all. The rest (UTF-8, numbers, one value, a depth of at
-//! most 127) is serde_json's.
+//! same bytes must agree, so such a text has no meaning at all; of a set of things each may stand for itself, and then
+//! the one has none ([`Object::parse_marking`]). The rest (UTF-8, numbers, one value, a depth of at most 127) is
+//! serde_json's.
 
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -26,6 +27,8 @@ pub(super) enum Json<'a> {
     List(Vec<Self>),
     /// An object.
     Object(Object<'a>),
+    /// An object in which a member is repeated: [`Object::parse_marking`] alone makes one.
+    Ambiguous,
 }
 
 /// A JSON object without duplicate members, in the order of its text.
@@ -38,6 +41,16 @@ impl<'a> Json<'a> {
         match self {
             Self::String(text) => Some(text),
             _ => None,
+        }
+    }
+
+    /// Whether a member is repeated in it, at any depth.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        match self {
+            Self::Ambiguous => true,
+            Self::List(values) => values.iter().any(Self::is_ambiguous),
+            Self::Object(object) => object.iter().any(|(_, value)| value.is_ambiguous()),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => false,
         }
     }
 
@@ -56,7 +69,23 @@ impl<'a> Object<'a> {
     /// # Errors
     /// serde_json's, with line and column; it quotes no value of the text.
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, serde_json::Error> {
-        match serde_json::from_slice(text)? {
+        Self::read(text, JsonReader { marks: false, depth: 0 })
+    }
+
+    /// Reads a text that is one object and nothing else; within it an object in which a member is repeated is
+    /// [`Json::Ambiguous`], and no error.
+    ///
+    /// # Errors
+    /// serde_json's, with line and column; it quotes no value of the text.
+    pub(super) fn parse_marking(text: &'a [u8]) -> Result<Self, serde_json::Error> {
+        Self::read(text, JsonReader { marks: true, depth: 0 })
+    }
+
+    fn read(text: &'a [u8], reader: JsonReader) -> Result<Self, serde_json::Error> {
+        let mut deserializer = serde_json::Deserializer::from_slice(text);
+        let value = reader.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        match value {
             Json::Object(object) => Ok(object),
             _ => Err(serde_json::Error::custom("expected an object")),
         }
@@ -81,15 +110,34 @@ impl<'a> Object<'a> {
 
 // === reading ===
 
-impl<'de> Deserialize<'de> for Json<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(JsonVisitor)
+/// Reads one value.
+#[derive(Clone, Copy)]
+struct JsonReader {
+    /// Below the outermost value an object with a repeated member is marked.
+    marks: bool,
+    /// How deep the value lies; serde_json bounds it.
+    depth: u8,
+}
+
+impl JsonReader {
+    const fn may_mark(self) -> bool {
+        self.marks && self.depth > 0
+    }
+
+    const fn inside(self) -> Self {
+        Self { depth: self.depth.saturating_add(1), ..self }
     }
 }
 
-struct JsonVisitor;
+impl<'de> DeserializeSeed<'de> for JsonReader {
+    type Value = Json<'de>;
 
-impl<'de> Visitor<'de> for JsonVisitor {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for JsonReader {
     type Value = Json<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +176,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut values: A) -> Result<Self::Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(value) = values.next_element()? {
+        while let Some(value) = values.next_element_seed(self.inside())? {
             list.push(value);
         }
         Ok(Json::List(list))
@@ -136,14 +184,20 @@ impl<'de> Visitor<'de> for JsonVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut object = Object::default();
+        let mut repeated = false;
         while let Some(name) = members.next_key_seed(Name)? {
-            if object.0.len() < COMPARE_ALL && object.get(&name).is_some() {
+            repeated |= object.0.len() < COMPARE_ALL && object.get(&name).is_some();
+            if repeated && !self.may_mark() {
                 return Err(A::Error::custom("duplicate member"));
             }
-            object.0.push((name, members.next_value()?));
+            object.0.push((name, members.next_value_seed(self.inside())?));
         }
-        if object.0.len() > COMPARE_ALL && object.duplicate() {
-            return Err(A::Error::custom("duplicate member"));
+        if repeated || (object.0.len() > COMPARE_ALL && object.duplicate()) {
+            return if self.may_mark() {
+                Ok(Json::Ambiguous)
+            } else {
+                Err(A::Error::custom("duplicate member"))
+            };
         }
         Ok(Json::Object(object))
     }
@@ -216,6 +270,27 @@ mod tests {
             assert!(!reads(text), "{text}");
         }
         assert!(reads(r#"{"a":{"a":{"a":1}},"A":1}"#));
+    }
+
+    #[test]
+    fn an_object_with_duplicates_is_marked_where_it_stands() {
+        fn of(text: &str) -> Result<Object<'_>, serde_json::Error> {
+            Object::parse_marking(text.as_bytes())
+        }
+        for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "[]", "{", "{} {}"] {
+            assert!(of(text).is_err(), "{text}");
+        }
+        let many: Vec<String> = (0..40).map(|number| format!("\"m{}\":0", number % 39)).collect();
+        let text = format!(
+            r#"{{"good":[{{"a":1}}],"bad":[{{"b":1,"b":2}},{{"b":1}}],"deep":{{"a":[{{"c":[{{"d":1,"d":1}}]}}]}},"many":{{{}}}}}"#,
+            many.join(",")
+        );
+        let object = of(&text).unwrap();
+        let ambiguous = |name: &str| object.get(name).unwrap().is_ambiguous();
+        assert_eq!(["good", "bad", "deep", "many"].map(ambiguous), [false, true, true, true]);
+        let Some(Json::List(bad)) = object.get("bad") else { panic!() };
+        assert_eq!((&bad[0], bad[1].is_ambiguous()), (&Json::Ambiguous, false));
+        assert!(!reads(&text), "elsewhere it is an error");
     }
 
     #[test]

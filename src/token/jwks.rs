@@ -1,10 +1,12 @@
 //! JSON Web Key Sets (RFC 7517): which keys of a document may verify tokens, and why the others may not.
 //!
-//! Each key stands for itself: one that is refused leaves the others in force.
+//! Documents are read as providers publish them. What is not for verifying the issuer's tokens is left out before
+//! anything is compared, and entries of the same key material are one key. Each key stands for itself: one that could
+//! mean something else is refused and leaves the others in force.
 
 use super::algorithm::{Algorithm, AlgorithmSet, Curve, Needs};
 use super::json::{Json, Object};
-use super::keys::{Key, KeySet};
+use super::keys::{Entry, Key, KeySet};
 use crate::text::one_line_of;
 pub use error::InvalidJwks;
 use error::UnusableKey;
@@ -13,7 +15,8 @@ mod error;
 
 use aws_lc_rs::signature::{ED25519, ParsedPublicKey, RsaPublicKeyComponents};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 /// The largest document that is read, in bytes.
 pub const MAX_JWKS_LEN: usize = 1 << 20;
@@ -27,6 +30,14 @@ pub(crate) const MAX_SHOWN: usize = 500;
 const MIN_RSA_BITS: usize = 2048;
 /// ... and above this many, which would make verifying slow.
 const MAX_RSA_BITS: usize = 8192;
+
+/// RFC 7515 section 2 wants no padding, and some providers pad.
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+/// What only a private key has (RFC 7518 sections 6.2.2 and 6.3.2, RFC 8037 section 2).
+const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
 /// One key of a document, as `tenantauth keys` prints it. Holds nothing of the key itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +59,8 @@ pub struct KeyReport {
 impl KeySet {
     /// Reads a key set; `algorithms` are those that the issuer may use.
     ///
-    /// There is one report for each key of the document, in its order. A set without one accepted key is `Ok`, and
-    /// empty: it verifies nothing.
+    /// There is one report for each entry of the document, in its order; several may be of one key. A set without one
+    /// accepted key is `Ok`, and empty: it verifies nothing.
     ///
     /// # Errors
     /// [`InvalidJwks`] where the document as a whole cannot be trusted.
@@ -57,39 +68,79 @@ impl KeySet {
         if json.len() > MAX_JWKS_LEN {
             return Err(InvalidJwks::TooLarge);
         }
-        let document = Object::parse(json).map_err(|error| InvalidJwks::Json(error.to_string()))?;
+        let document = Object::parse_marking(json).map_err(|error| InvalidJwks::Json(error.to_string()))?;
+        if document.iter().any(|(name, value)| name != "keys" && value.is_ambiguous()) {
+            return Err(InvalidJwks::Json("duplicate member".to_owned()));
+        }
         let Some(Json::List(listed)) = document.get("keys") else { return Err(InvalidJwks::NoKeys) };
         if listed.len() > MAX_KEYS {
             return Err(InvalidJwks::TooManyKeys);
         }
-        let mut keys = Vec::new();
+        let mut read: Vec<_> = listed.iter().map(|jwk| Listed::read(jwk, algorithms)).collect();
+        refuse_published(listed, &mut read);
+        refuse_repeated(&mut read);
+        let mut keys: Vec<(PublicKey, Vec<Entry>, Verifiers)> = Vec::new();
         let mut reports = Vec::with_capacity(listed.len());
-        for jwk in listed {
-            let read = jwk.as_object().ok_or(UnusableKey::NotAnObject).and_then(|jwk| {
-                let kid = jwk.get("kid");
-                if kid.is_some() && listed.iter().filter(|other| kid_of(other) == kid).count() > 1 {
-                    return Err(UnusableKey::KidRepeated);
-                }
-                read_key(jwk, algorithms)
-            });
+        for (jwk, read) in listed.iter().zip(read) {
             let mut report = describe(jwk);
             match read {
-                Ok(key) => keys.push(key),
+                Ok(Listed { entry, public, verifiers }) => {
+                    match keys.iter_mut().find(|(known, ..)| *known == public) {
+                        Some((_, entries, known)) => {
+                            entries.push(entry);
+                            for (algorithm, verifier) in verifiers {
+                                if !known.iter().any(|(known, _)| *known == algorithm) {
+                                    known.push((algorithm, verifier));
+                                }
+                            }
+                        }
+                        None => keys.push((public, vec![entry], verifiers)),
+                    }
+                }
                 Err(why) => report.refused = Some(one_line_of(&why.to_string(), MAX_SHOWN)),
             }
             reports.push(report);
         }
-        Ok((Self::new(keys), reports))
+        let keys = keys.into_iter();
+        let keys = keys.map(|(public, entries, verifiers)| Key::new(entries, verifiers, &public.material()));
+        Ok((Self::new(keys.collect()), reports))
     }
 }
 
-fn kid_of<'a, 'b>(jwk: &'b Json<'a>) -> Option<&'b Json<'a>> {
-    jwk.as_object()?.get("kid")
+/// Refuses the keys whose private half stands in the document too: whoever reads it can sign with them.
+fn refuse_published(listed: &[Json<'_>], read: &mut [Result<Listed, UnusableKey<'_>>]) {
+    let private = listed.iter().filter_map(Json::as_object).filter(|jwk| is_private(jwk));
+    let published: Vec<PublicKey> = private.filter_map(|jwk| PublicKey::read(jwk).ok()).collect();
+    for read in read.iter_mut() {
+        if read.as_ref().is_ok_and(|listed| published.contains(&listed.public)) {
+            *read = Err(UnusableKey::Published);
+        }
+    }
+}
+
+/// Refuses different keys of one `kid` where the algorithm does not tell them apart either.
+fn refuse_repeated(read: &mut [Result<Listed, UnusableKey<'_>>]) {
+    let collides = |one: &Listed, other: &Listed| {
+        one.entry.kid.is_some()
+            && one.entry.kid == other.entry.kid
+            && one.entry.algorithms.intersects(other.entry.algorithms)
+            && one.public != other.public
+    };
+    let good = || read.iter().flatten();
+    let repeated: Vec<bool> = read
+        .iter()
+        .map(|one| one.as_ref().is_ok_and(|one| good().any(|other| collides(one, other))))
+        .collect();
+    for (read, repeated) in read.iter_mut().zip(repeated) {
+        if repeated {
+            *read = Err(UnusableKey::KidRepeated);
+        }
+    }
 }
 
 fn describe(jwk: &Json<'_>) -> KeyReport {
     let text = |name: &str| Some(jwk.as_object()?.get(name)?.as_str()?.to_owned());
-    let bits = || Some(format!("{} bits", bit_len(&URL_SAFE_NO_PAD.decode(text("n")?).ok()?)));
+    let bits = || Some(format!("{} bits", bit_len(&without_zeros(BASE64URL.decode(text("n")?).ok()?))));
     KeyReport {
         kid: text("kid"),
         kty: text("kty"),
@@ -100,48 +151,76 @@ fn describe(jwk: &Json<'_>) -> KeyReport {
     }
 }
 
-/// Reads one key, or says why it may verify nothing.
-fn read_key<'a>(jwk: &'a Object<'_>, allowed: AlgorithmSet) -> Result<Key, UnusableKey<'a>> {
-    let kid = optional_text(jwk, "kid")?;
-    if kid.is_some_and(|kid| kid.len() > MAX_KID_LEN) {
-        return Err(UnusableKey::KidTooLong);
-    }
-    let public = PublicKey::read(jwk)?;
-    check_purpose(jwk)?;
-    let candidates = match optional_text(jwk, "alg")? {
-        None => allowed,
-        Some(name) => {
-            let algorithm = Algorithm::from_name(name).ok_or(UnusableKey::Algorithm(name))?;
-            if !public.fits(algorithm) {
-                return Err(UnusableKey::AlgorithmOfOtherKey { alg: name, key: public.describe() });
-            }
-            if !allowed.contains(algorithm) {
-                return Err(UnusableKey::AlgorithmNotListed(name));
-            }
-            AlgorithmSet::from_iter([algorithm])
+type Verifiers = Vec<(Algorithm, ParsedPublicKey)>;
+
+/// An entry of a document that may verify tokens.
+struct Listed {
+    entry: Entry,
+    public: PublicKey,
+    /// For each of the entry's algorithms.
+    verifiers: Verifiers,
+}
+
+impl Listed {
+    /// Reads one entry, or says why it may verify nothing.
+    fn read<'a>(jwk: &'a Json<'_>, allowed: AlgorithmSet) -> Result<Self, UnusableKey<'a>> {
+        if jwk.is_ambiguous() {
+            return Err(UnusableKey::Ambiguous);
         }
-    };
-    let verifiers: Vec<_> = candidates
-        .iter()
-        .filter(|algorithm| public.fits(*algorithm))
-        .map(|algorithm| public.verifier(algorithm).map(|verifier| (algorithm, verifier)))
-        .collect::<Result<_, _>>()?;
-    if verifiers.is_empty() {
-        return Err(UnusableKey::NoAlgorithm(public.describe()));
+        let jwk = jwk.as_object().ok_or(UnusableKey::NotAnObject)?;
+        if optional_text(jwk, "kty")? == Some("oct") {
+            return Err(UnusableKey::SharedSecret);
+        }
+        if is_private(jwk) {
+            return Err(UnusableKey::Private);
+        }
+        check_purpose(jwk)?;
+        let kid = optional_text(jwk, "kid")?;
+        if kid.is_some_and(|kid| kid.len() > MAX_KID_LEN) {
+            return Err(UnusableKey::KidTooLong);
+        }
+        let public = PublicKey::read(jwk)?;
+        let algorithms: AlgorithmSet = match optional_text(jwk, "alg")? {
+            None => allowed.iter().filter(|algorithm| public.fits(*algorithm)).collect(),
+            Some(name) => {
+                let algorithm = Algorithm::from_name(name).ok_or(UnusableKey::Algorithm(name))?;
+                if !public.fits(algorithm) {
+                    return Err(UnusableKey::AlgorithmOfOtherKey { alg: name, key: public.describe() });
+                }
+                if !allowed.contains(algorithm) {
+                    return Err(UnusableKey::AlgorithmNotListed(name));
+                }
+                AlgorithmSet::from_iter([algorithm])
+            }
+        };
+        if algorithms.is_empty() {
+            return Err(UnusableKey::NoAlgorithm(public.describe()));
+        }
+        let verifiers = algorithms
+            .iter()
+            .map(|algorithm| public.verifier(algorithm).map(|verifier| (algorithm, verifier)))
+            .collect::<Result<_, _>>()?;
+        let issuer = optional_text(jwk, "issuer")?.map(Box::from);
+        Ok(Self { entry: Entry { kid: kid.map(Box::from), issuer, algorithms }, public, verifiers })
     }
-    Ok(Key::new(kid, optional_text(jwk, "issuer")?, verifiers, &public.material()))
+}
+
+/// The member of this name. One that is `null` says nothing: serializers write so what they do not have.
+fn member<'a, 'j>(jwk: &'a Object<'j>, name: &str) -> Option<&'a Json<'j>> {
+    jwk.get(name).filter(|value| **value != Json::Null)
+}
+
+fn is_private(jwk: &Object<'_>) -> bool {
+    PRIVATE.into_iter().any(|name| member(jwk, name).is_some())
 }
 
 /// Refuses keys that were not published for verifying signatures (RFC 7517 sections 4.2 and 4.3).
 fn check_purpose<'a>(jwk: &'a Object<'_>) -> Result<(), UnusableKey<'a>> {
-    if jwk.get("d").is_some() {
-        return Err(UnusableKey::Private);
-    }
     match optional_text(jwk, "use")? {
         None | Some("sig") => {}
         Some(other) => return Err(UnusableKey::Use(other)),
     }
-    match jwk.get("key_ops") {
+    match member(jwk, "key_ops") {
         None => Ok(()),
         Some(Json::List(operations)) if operations.iter().any(|name| name.as_str() == Some("verify")) => {
             Ok(())
@@ -151,7 +230,9 @@ fn check_purpose<'a>(jwk: &'a Object<'_>) -> Result<(), UnusableKey<'a>> {
     }
 }
 
-/// A public key of a kind that tokens may be signed with, its encoding checked.
+/// A public key of a kind that tokens may be signed with, its encoding checked. Two are equal that are the same key,
+/// however they were written.
+#[derive(PartialEq, Eq)]
 enum PublicKey {
     Rsa { n: Vec<u8>, e: Vec<u8> },
     Ec { curve: Curve, point: Vec<u8> },
@@ -161,17 +242,19 @@ enum PublicKey {
 impl PublicKey {
     fn read<'a>(jwk: &'a Object<'_>) -> Result<Self, UnusableKey<'a>> {
         match optional_text(jwk, "kty")? {
-            Some("RSA") => Self::read_rsa(bytes(jwk, "n")?, bytes(jwk, "e")?),
+            Some("RSA") => Self::read_rsa(number(jwk, "n")?, number(jwk, "e")?),
             Some("EC") => {
                 let name = optional_text(jwk, "crv")?.unwrap_or_default();
                 let curve = Curve::from_name(name).ok_or(UnusableKey::Curve { crv: name, kty: "EC" })?;
                 // Uncompressed, as in SEC 1 section 2.3.3.
                 let mut point = vec![4];
                 for name in ["x", "y"] {
-                    let coordinate = bytes(jwk, name)?;
-                    if coordinate.len() != curve.coordinate_len() {
-                        return Err(UnusableKey::CoordinateLength(name));
-                    }
+                    let coordinate = number(jwk, name)?;
+                    let zeros = curve
+                        .coordinate_len()
+                        .checked_sub(coordinate.len())
+                        .ok_or(UnusableKey::CoordinateLength(name))?;
+                    point.resize(point.len() + zeros, 0);
                     point.extend(coordinate);
                 }
                 Ok(Self::Ec { curve, point })
@@ -192,10 +275,8 @@ impl PublicKey {
 
     fn read_rsa(n: Vec<u8>, e: Vec<u8>) -> Result<Self, UnusableKey<'static>> {
         for (name, number) in [("n", &n), ("e", &e)] {
-            if number.first().is_none_or(|first| *first == 0) {
-                return Err(UnusableKey::LeadingZero(name));
-            }
-            if number.last().is_some_and(|last| last % 2 == 0) {
+            let Some(last) = number.last() else { return Err(UnusableKey::Zero(name)) };
+            if last % 2 == 0 {
                 return Err(UnusableKey::Even(name));
             }
         }
@@ -282,12 +363,25 @@ fn optional_text<'a>(
     jwk: &'a Object<'_>,
     name: &'static str,
 ) -> Result<Option<&'a str>, UnusableKey<'static>> {
-    jwk.get(name).map(|value| value.as_str().ok_or(UnusableKey::NotAString(name))).transpose()
+    member(jwk, name).map(|value| value.as_str().ok_or(UnusableKey::NotAString(name))).transpose()
 }
 
 fn bytes(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, UnusableKey<'static>> {
     let text = optional_text(jwk, name)?.ok_or(UnusableKey::Missing(name))?;
-    URL_SAFE_NO_PAD.decode(text).map_err(|_| UnusableKey::NotBase64(name))
+    BASE64URL.decode(text).map_err(|_| UnusableKey::NotBase64(name))
+}
+
+/// An unsigned number (RFC 7518 sections 2 and 6.2.1), without the zero bytes that some libraries leave in front of it,
+/// for the sign. Zero has no bytes.
+fn number(jwk: &Object<'_>, name: &'static str) -> Result<Vec<u8>, UnusableKey<'static>> {
+    let bytes = bytes(jwk, name)?;
+    if bytes.is_empty() { Err(UnusableKey::Zero(name)) } else { Ok(without_zeros(bytes)) }
+}
+
+fn without_zeros(mut number: Vec<u8>) -> Vec<u8> {
+    let zeros = number.iter().take_while(|byte| **byte == 0).count();
+    number.drain(..zeros);
+    number
 }
 
 #[cfg(test)]

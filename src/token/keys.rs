@@ -1,11 +1,12 @@
 //! The public keys of one issuer, and the only place where a signature is verified.
 
-use super::algorithm::Algorithm;
+use super::algorithm::{Algorithm, AlgorithmSet};
 use super::digest::sha256;
 use crate::reason::Reason;
 use crate::text::is_guid;
 use aws_lc_rs::signature::ParsedPublicKey;
 use std::fmt;
+use std::sync::Arc;
 
 /// The keys of one issuer: immutable, replaced as a whole. Built by [`KeySet::from_jwks`].
 ///
@@ -37,7 +38,12 @@ impl KeySet {
         &self.fingerprint
     }
 
-    /// Verifies a signature over `message` with the one key that the token's header selects.
+    /// The ids of each key: those of all its entries in the document, in their order; none of a key without any.
+    pub fn ids(&self) -> impl Iterator<Item = &[Box<str>]> {
+        self.keys.iter().map(|key| &*key.ids)
+    }
+
+    /// Verifies a signature over `message` with the one key that the token's header selects. Returns all its ids.
     ///
     /// # Errors
     /// [`Reason::TokenKeyUnknown`] where no key is selected: another `kid`, a key that is not for this algorithm
@@ -50,15 +56,17 @@ impl KeySet {
         algorithm: Algorithm,
         message: &[u8],
         signature: &[u8],
-    ) -> Result<(), Reason> {
+    ) -> Result<&Arc<[Box<str>]>, Reason> {
         let mut fitting = self
             .keys
             .iter()
-            .filter(|key| kid.is_none() || key.kid.as_deref() == kid)
-            .filter(|key| key.is_for_issuer(issuer))
-            .filter_map(|key| key.verifier(algorithm));
-        let (Some(key), None) = (fitting.next(), fitting.next()) else { return Err(Reason::TokenKeyUnknown) };
-        key.verify_sig(message, signature).map_err(|_| Reason::TokenSignature)
+            .filter(|key| key.entries.iter().any(|entry| entry.is_for(issuer, kid, algorithm)))
+            .filter_map(|key| Some((key, key.verifier(algorithm)?)));
+        let (Some((key, verifier)), None) = (fitting.next(), fitting.next()) else {
+            return Err(Reason::TokenKeyUnknown);
+        };
+        verifier.verify_sig(message, signature).map_err(|_| Reason::TokenSignature)?;
+        Ok(&key.ids)
     }
 }
 
@@ -78,35 +86,28 @@ impl fmt::Debug for KeySet {
 
 /// One accepted key, ready to verify each of its algorithms.
 pub(super) struct Key {
-    kid: Option<Box<str>>,
-    /// `issuer` of Microsoft's key sets, which tells keys of one directory from those of another in a shared set.
-    issuer: Option<Box<str>>,
+    /// What the document says of it: once, or several times, each for some algorithms.
+    entries: Vec<Entry>,
+    ids: Arc<[Box<str>]>,
     verifiers: Vec<(Algorithm, ParsedPublicKey)>,
     fingerprint: [u8; 32],
 }
 
-impl Key {
-    /// A key and what it verifies; `material` is the public key's bytes, whatever their encoding.
-    pub(super) fn new(
-        kid: Option<&str>,
-        issuer: Option<&str>,
-        verifiers: Vec<(Algorithm, ParsedPublicKey)>,
-        material: &[u8],
-    ) -> Self {
-        let names: Vec<&str> = verifiers.iter().map(|(algorithm, _)| algorithm.name()).collect();
-        // Debug quotes and escapes the texts, so no two keys are written alike.
-        let mut description = format!("{kid:?} {issuer:?} {names:?} ").into_bytes();
-        description.extend_from_slice(material);
-        Self {
-            kid: kid.map(Box::from),
-            issuer: issuer.map(Box::from),
-            verifiers,
-            fingerprint: sha256(&description),
-        }
-    }
+/// One entry of a document, for a key that may have others.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    pub(super) kid: Option<Box<str>>,
+    /// `issuer` of Microsoft's key sets, which tells keys of one directory from those of another in a shared set.
+    pub(super) issuer: Option<Box<str>>,
+    pub(super) algorithms: AlgorithmSet,
+}
 
-    fn verifier(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
-        self.verifiers.iter().find(|(own, _)| *own == algorithm).map(|(_, key)| key)
+impl Entry {
+    /// Whether the key may verify, by this entry, a token of the issuer whose header says this.
+    fn is_for(&self, issuer: &str, kid: Option<&str>, algorithm: Algorithm) -> bool {
+        (kid.is_none() || self.kid.as_deref() == kid)
+            && self.algorithms.contains(algorithm)
+            && self.is_for_issuer(issuer)
     }
 
     /// Whether the key may sign for the issuer. A directory (a GUID) that the key's own `issuer` names must be named
@@ -115,5 +116,31 @@ impl Key {
     fn is_for_issuer(&self, issuer: &str) -> bool {
         let Some(own) = self.issuer.as_deref() else { return true };
         own.split('/').filter(|part| is_guid(part)).all(|guid| issuer.split('/').any(|part| part == guid))
+    }
+}
+
+impl Key {
+    /// A key and what it verifies; `material` is the public key's bytes, whatever their encoding.
+    pub(super) fn new(
+        mut entries: Vec<Entry>,
+        verifiers: Vec<(Algorithm, ParsedPublicKey)>,
+        material: &[u8],
+    ) -> Self {
+        let mut ids: Vec<Box<str>> = Vec::new();
+        for kid in entries.iter().filter_map(|entry| entry.kid.as_ref()) {
+            if !ids.contains(kid) {
+                ids.push(kid.clone());
+            }
+        }
+        entries.sort_unstable();
+        entries.dedup();
+        // Debug quotes and escapes the texts, so no two keys are written alike.
+        let mut description = format!("{entries:?} ").into_bytes();
+        description.extend_from_slice(material);
+        Self { entries, ids: ids.into(), verifiers, fingerprint: sha256(&description) }
+    }
+
+    fn verifier(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
+        self.verifiers.iter().find(|(own, _)| *own == algorithm).map(|(_, key)| key)
     }
 }

@@ -311,8 +311,10 @@ fn a_kid_selects_its_key_exactly() {
     };
     assert_eq!(check(&[rsa(json!("k1")), ec.clone()]), None, "one key fits");
     assert_eq!(check(&[rsa(Value::Null), ec.clone()]), None, "one key fits, without a name itself");
-    assert_eq!(check(&[rsa(json!("k1")), rsa(json!("k2"))]), Some(Reason::TokenKeyUnknown));
-    assert_eq!(check(&[rsa(json!("k1")), rsa(Value::Null)]), Some(Reason::TokenKeyUnknown));
+    let other = |kid: Value| with(rsa(kid), "n", json!(b64([0xff; 256])));
+    assert_eq!(check(&[rsa(json!("k1")), other(json!("k2"))]), Some(Reason::TokenKeyUnknown));
+    assert_eq!(check(&[rsa(json!("k1")), other(Value::Null)]), Some(Reason::TokenKeyUnknown));
+    assert_eq!(check(&[rsa(json!("k1")), rsa(json!("k2")), rsa(Value::Null)]), None, "one key, three times");
     assert_eq!(check(&[ec]), Some(Reason::TokenKeyUnknown), "no key fits");
     // A key without a kid is not the one that a kid names.
     let named = token(Algorithm::Rs256, HEADER, &claims().to_string());

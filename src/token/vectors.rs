@@ -28,7 +28,7 @@ fn verify_jws(keys: &KeySet, jws: &str) -> Result<(), Reason> {
     let signature = decode(parts.signature)?;
     let header = Object::parse(&header).map_err(|_| Reason::TokenMalformed)?;
     let header = Header::read(&header)?;
-    keys.verify(ISSUER, header.kid, header.algorithm, parts.signed.as_bytes(), &signature)
+    keys.verify(ISSUER, header.kid, header.algorithm, parts.signed.as_bytes(), &signature).map(|_| ())
 }
 
 /// No token of a real issuer either.
@@ -122,7 +122,7 @@ fn why_not_ours(jwk: &Value, jws: &str) -> &'static str {
 fn verify_as(key: &Value, algorithm: Algorithm, jws: &str) -> Result<(), Reason> {
     let (message, signature) = jws.rsplit_once('.').unwrap();
     let signature = decode(signature).unwrap();
-    key_set(key).verify(ISSUER, None, algorithm, message.as_bytes(), &signature)
+    key_set(key).verify(ISSUER, None, algorithm, message.as_bytes(), &signature).map(|_| ())
 }
 
 #[test]

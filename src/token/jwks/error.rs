@@ -9,7 +9,7 @@ pub enum InvalidJwks {
     /// Larger than [`MAX_JWKS_LEN`].
     #[error("is larger than {MAX_JWKS_LEN} bytes")]
     TooLarge,
-    /// Not one JSON object without duplicate members: what is wrong, and where.
+    /// Not one JSON object, or one with a duplicate member outside of its keys: what is wrong, and where.
     #[error("is not valid JSON: {0}")]
     Json(String),
     /// No `keys`, or not an array.
@@ -25,7 +25,9 @@ pub enum InvalidJwks {
 pub(super) enum UnusableKey<'a> {
     #[error("it is not an object")]
     NotAnObject,
-    #[error("its `kid` is not unique in the set")]
+    #[error("a member is repeated in it")]
+    Ambiguous,
+    #[error("another key of the set has its `kid`, for the same algorithm")]
     KidRepeated,
     #[error("its `kid` is longer than {MAX_KID_LEN} bytes")]
     KidTooLong,
@@ -45,6 +47,8 @@ pub(super) enum UnusableKey<'a> {
     NoAlgorithm(&'static str),
     #[error("it is a private key")]
     Private,
+    #[error("its private key is in the set too")]
+    Published,
     #[error("it is a shared secret, which could sign as well as verify")]
     SharedSecret,
     #[error("its `use` is `{0}`, not `sig`")]
@@ -57,12 +61,12 @@ pub(super) enum UnusableKey<'a> {
     KeyType(&'a str),
     #[error("its `crv` `{crv}` is not supported for `kty` `{kty}`")]
     Curve { crv: &'a str, kty: &'static str },
-    #[error("its `{0}` does not have the curve's length")]
+    #[error("its `{0}` is longer than the curve's coordinates")]
     CoordinateLength(&'static str),
     #[error("its `x` is not 32 bytes")]
     Ed25519Length,
-    #[error("its `{0}` is empty or begins with a zero byte")]
-    LeadingZero(&'static str),
+    #[error("its `{0}` is empty or zero")]
+    Zero(&'static str),
     #[error("its `{0}` is even")]
     Even(&'static str),
     #[error("its modulus has {0} bits, fewer than {MIN_RSA_BITS}")]

@@ -1,7 +1,9 @@
 //! Keys that must be refused, and keys that must not.
 
 use super::*;
-use crate::token::fixtures::{b64, jwk, with};
+use crate::token::fixtures::{ISSUER, b64, jwk, sign, with};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 fn parse(keys: &Value, algorithms: AlgorithmSet) -> (KeySet, Vec<KeyReport>) {
@@ -62,7 +64,25 @@ fn keys_for_something_else_are_refused() {
     assert_refused(&with(rsa(), "key_ops", json!(["encrypt", "wrapKey"])), "`verify`");
     assert_refused(&with(rsa(), "key_ops", json!([])), "`verify`");
     assert_refused(&with(rsa(), "key_ops", json!("verify")), "not an array");
-    assert_refused(&with(rsa(), "d", json!("AQAB")), "private key");
+    for name in ["d", "p", "q", "dp", "dq", "qi", "oth"] {
+        for value in [json!("AQAB"), json!(""), json!([]), json!(1)] {
+            assert_refused(&with(rsa(), name, value), "it is a private key");
+        }
+    }
+}
+
+#[test]
+fn members_that_are_null_say_nothing() {
+    let mut key = rsa();
+    for name in ["kid", "alg", "use", "key_ops", "issuer", "x5c", "d", "oth"] {
+        key[name] = Value::Null;
+    }
+    assert_eq!(refusal(&key), None);
+    for (name, why) in [("kty", "no `kty`"), ("n", "no `n`"), ("e", "no `e`")] {
+        let mut key = rsa();
+        key[name] = Value::Null;
+        assert_refused(&key, why);
+    }
 }
 
 #[test]
@@ -104,9 +124,12 @@ fn rsa_numbers_are_within_bounds() {
     }
     for (e, why) in [
         (&[1][..], "below 3"),
-        (&[0], "zero byte"),
-        (&[], "zero byte"),
-        (&[0, 1, 0, 1], "zero byte"),
+        (&[0], "empty or zero"),
+        (&[0, 0, 0], "empty or zero"),
+        (&[], "empty or zero"),
+        (&[0, 1], "below 3"),
+        (&[0, 0, 2], "even"),
+        (&[0, 1, 0, 0, 0, 1], "above"),
         (&[2], "even"),
         (&[1, 0, 0], "even"),
         (&[1, 0, 0, 0, 1], "above"),
@@ -117,7 +140,9 @@ fn rsa_numbers_are_within_bounds() {
     let mut even = vec![0xff; 256];
     even[255] = 0xfe;
     assert_refused(&with(rsa(), "n", json!(b64(even))), "`n` is even");
-    assert_refused(&with(rsa(), "n", json!(b64([&[0][..], &[0xff; 256]].concat()))), "zero byte");
+    // Zeros in front count for nothing, not for length either.
+    assert_refused(&with(rsa(), "n", json!(b64([&[0][..], &[0xff; 255]].concat()))), "2040 bits");
+    assert_refused(&with(rsa(), "n", json!(b64([0; 256]))), "empty or zero");
     for (name, bad, why) in [
         ("n", Value::Null, "no `n`"),
         ("e", Value::Null, "no `e`"),
@@ -135,10 +160,14 @@ fn points_lie_on_their_curve() {
         let key = jwk(algorithm);
         for name in ["x", "y"] {
             let mut coordinate = URL_SAFE_NO_PAD.decode(key[name].as_str().unwrap()).unwrap();
-            let short = with(key.clone(), name, json!(b64(&coordinate[1..])));
-            assert_refused(&short, "length");
-            let long = with(key.clone(), name, json!(b64([&[0], &coordinate[..]].concat())));
-            assert_refused(&long, "length");
+            // A byte that is missing makes another number, unless it is 0.
+            if coordinate[0] != 0 {
+                let short = with(key.clone(), name, json!(b64(&coordinate[1..])));
+                assert_refused(&short, "not a valid public key");
+            }
+            let long = with(key.clone(), name, json!(b64([&[1], &coordinate[..]].concat())));
+            assert_refused(&long, "longer than the curve's coordinates");
+            assert_refused(&with(key.clone(), name, json!("")), "empty or zero");
             coordinate[7] ^= 1;
             assert_refused(&with(key.clone(), name, json!(b64(&coordinate))), "not a valid public key");
             coordinate.fill(0xff);
@@ -149,50 +178,337 @@ fn points_lie_on_their_curve() {
     let zero = json!({"kty": "EC", "crv": "P-256", "x": b64([0; 32]), "y": b64([0; 32])});
     assert_refused(&zero, "not a valid public key");
     for crv in ["P-384", "P-521", "secp256k1", "Ed25519", "p-256", ""] {
-        let why = if crv == "P-384" { "length" } else { "not supported" };
+        let why = if crv == "P-384" { "not a valid public key" } else { "not supported" };
         assert_refused(&with(jwk(Algorithm::Es256), "crv", json!(crv)), why);
     }
     assert_refused(&with(jwk(Algorithm::Es256), "crv", Value::Null), "not supported");
     for crv in ["X25519", "Ed448", "P-256", ""] {
         assert_refused(&with(jwk(Algorithm::EdDsa), "crv", json!(crv)), "not supported");
     }
-    assert_refused(&with(jwk(Algorithm::EdDsa), "x", json!(b64([1; 31]))), "32 bytes");
+    // The bytes of Ed25519 are no number (RFC 8037 section 2): none may be left out or added.
+    let x = URL_SAFE_NO_PAD.decode(jwk(Algorithm::EdDsa)["x"].as_str().unwrap()).unwrap();
+    for bad in [vec![1; 31], [&[0], &x[..]].concat(), [&x[..], &[0]].concat(), x[1..].to_vec(), vec![]] {
+        assert_refused(&with(jwk(Algorithm::EdDsa), "x", json!(b64(bad))), "32 bytes");
+    }
     assert_refused(&with(jwk(Algorithm::EdDsa), "kty", json!("EC")), "not supported");
 }
 
+fn named(key: Value, kid: &str) -> Value {
+    with(key, "kid", json!(kid))
+}
+
+/// An RSA modulus of 2048 bits, and others.
+fn other_rsa(odd: u8) -> Value {
+    let mut n = vec![0xff; 256];
+    n[255] = odd;
+    with(rsa(), "n", json!(b64(n)))
+}
+
+/// Which entries were accepted.
+fn accepted(reports: &[KeyReport]) -> Vec<bool> {
+    reports.iter().map(|report| report.refused.is_none()).collect()
+}
+
+/// Whether the set verifies a signature of the fixtures' key.
+fn verifies(set: &KeySet, kid: Option<&str>, algorithm: Algorithm) -> bool {
+    let signature = sign(algorithm, b"message");
+    set.verify(ISSUER, kid, algorithm, b"message", &signature).is_ok()
+}
+
 #[test]
-fn a_kid_is_a_unique_string() {
-    let named = |key: Value, kid: &str| with(key, "kid", json!(kid));
+fn a_kid_names_one_key_for_an_algorithm() {
     let keys = json!([
         named(rsa(), "twice"),
         named(jwk(Algorithm::Es256), "once"),
-        named(jwk(Algorithm::EdDsa), "twice"),
+        named(other_rsa(3), "twice"),
         rsa(),
         jwk(Algorithm::Es384),
+        named(jwk(Algorithm::EdDsa), "twice"),
     ]);
     let (set, reports) = parse(&keys, AlgorithmSet::all());
-    let accepted: Vec<bool> = reports.iter().map(|report| report.refused.is_none()).collect();
-    assert_eq!(accepted, [false, true, false, true, true], "{reports:?}");
-    assert_eq!(set.len(), 3);
-    assert!(reports[0].refused.as_ref().unwrap().contains("not unique"));
+    // Of the RSA key the entry without a name remains, and the other kind of key is told apart by its algorithm.
+    assert_eq!(accepted(&reports), [false, true, false, true, true, true], "{reports:?}");
+    assert_eq!(set.len(), 4);
+    assert!(reports[0].refused.as_ref().unwrap().contains("for the same algorithm"));
+    assert!(!verifies(&set, Some("twice"), Algorithm::Rs256), "which of both is meant is not said");
+    assert!(verifies(&set, Some("twice"), Algorithm::EdDsa));
+    // One of them for RS256, and the other for whatever fits.
+    let both = json!([with(named(rsa(), "k"), "alg", json!("RS256")), named(other_rsa(3), "k")]);
+    assert!(parse(&both, AlgorithmSet::all()).0.is_empty());
+    let apart = json!([
+        with(named(rsa(), "k"), "alg", json!("RS256")),
+        with(named(other_rsa(3), "k"), "alg", json!("PS256"))
+    ]);
+    let (set, _) = parse(&apart, AlgorithmSet::all());
+    assert_eq!(set.len(), 2);
+    assert!(verifies(&set, Some("k"), Algorithm::Rs256));
+    assert!(!verifies(&set, Some("k"), Algorithm::Ps256), "that is the other key's");
+    // Where the issuer uses one of both algorithms, the other entry is left out before.
+    let (set, reports) = parse(&apart, AlgorithmSet::default());
+    assert_eq!((set.len(), accepted(&reports)), (1, vec![true, false]));
+
     assert_refused(&with(rsa(), "kid", json!(1)), "`kid` is not a string");
     assert_refused(&named(rsa(), &"k".repeat(MAX_KID_LEN + 1)), "longer than 256 bytes");
     assert_eq!(refusal(&named(rsa(), &"k".repeat(MAX_KID_LEN))), None);
 }
 
 #[test]
+fn what_is_not_for_signatures_is_left_out_before_anything_is_compared() {
+    let good = named(rsa(), "k");
+    for other in [
+        with(named(other_rsa(3), "k"), "use", json!("enc")),
+        with(named(other_rsa(3), "k"), "key_ops", json!(["encrypt"])),
+        with(named(other_rsa(3), "k"), "alg", json!("RSA-OAEP")),
+        with(named(other_rsa(3), "k"), "alg", json!("RSA-OAEP-256")),
+        with(named(jwk(Algorithm::Es256), "k"), "alg", json!("ECDH-ES")),
+        json!({"kty": "OKP", "crv": "X25519", "kid": "k", "x": b64([9; 32])}),
+        json!({"kty": "OKP", "crv": "Ed448", "kid": "k", "x": b64([9; 57])}),
+        json!({"kty": "EC", "crv": "P-521", "kid": "k", "x": b64([9; 66]), "y": b64([9; 66])}),
+        json!({"kty": "AKP", "alg": "ML-DSA-44", "kid": "k", "pub": b64([9; 1312])}),
+        json!({"kty": "oct", "kid": "k", "k": b64([9; 32])}),
+        // Broken ones, too, say nothing of the good one.
+        with(named(other_rsa(3), "k"), "e", json!(b64([1]))),
+        with(named(rsa(), "k"), "n", json!("+/")),
+        json!("k"),
+        json!(null),
+    ] {
+        for keys in [json!([good, other]), json!([other, good])] {
+            let (set, reports) = parse(&keys, AlgorithmSet::all());
+            assert_eq!(set.len(), 1, "{other}");
+            assert_eq!(reports.iter().filter(|report| report.refused.is_some()).count(), 1, "{other}");
+            assert!(verifies(&set, Some("k"), Algorithm::Rs256), "{other}");
+        }
+    }
+    // The encryption key itself verifies nothing, not without a kid either.
+    let (set, _) =
+        parse(&json!([with(named(rsa(), "k"), "use", json!("enc")), other_rsa(3)]), AlgorithmSet::all());
+    assert_eq!(set.len(), 1);
+    for kid in [Some("k"), None] {
+        assert!(!verifies(&set, kid, Algorithm::Rs256), "{kid:?}");
+    }
+}
+
+#[test]
+fn entries_of_the_same_material_are_one_key() {
+    let entry = |kid: &str, alg: &str| with(named(rsa(), kid), "alg", json!(alg));
+    let padded = with(with(entry("k", "RS512"), "e", json!("AAEAAQ==")), "use", json!("sig"));
+    let (set, reports) =
+        parse(&json!([entry("k", "RS256"), entry("k", "RS384"), padded]), AlgorithmSet::all());
+    assert_eq!(accepted(&reports), [true, true, true]);
+    assert_eq!(set.len(), 1);
+    for (algorithm, verified) in [
+        (Algorithm::Rs256, true),
+        (Algorithm::Rs384, true),
+        (Algorithm::Rs512, true),
+        (Algorithm::Ps256, false),
+    ] {
+        for kid in [Some("k"), None] {
+            assert_eq!(verifies(&set, kid, algorithm), verified, "{algorithm} {kid:?}");
+        }
+    }
+    // Each name keeps what its own entry says, and both are the key's.
+    let (set, _) =
+        parse(&json!([entry("a", "RS256"), entry("b", "RS512"), entry("a", "RS256")]), AlgorithmSet::all());
+    assert_eq!(set.len(), 1);
+    assert_eq!(set.ids().collect::<Vec<_>>(), [["a".into(), "b".into()]]);
+    for (kid, algorithm, verified) in [
+        (Some("a"), Algorithm::Rs256, true),
+        (Some("b"), Algorithm::Rs512, true),
+        (Some("a"), Algorithm::Rs512, false),
+        (Some("b"), Algorithm::Rs256, false),
+        (None, Algorithm::Rs256, true),
+        (None, Algorithm::Rs384, false),
+    ] {
+        assert_eq!(verifies(&set, kid, algorithm), verified, "{kid:?} {algorithm}");
+    }
+    // An entry for another directory adds nothing to the one for ours.
+    let directory = "https://login.example/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0";
+    let foreign = with(entry("k", "RS384"), "issuer", json!(directory));
+    let (set, _) = parse(&json!([entry("k", "RS256"), foreign]), AlgorithmSet::all());
+    assert!(verifies(&set, Some("k"), Algorithm::Rs256) && !verifies(&set, Some("k"), Algorithm::Rs384));
+    // What it encrypts says nothing of what it signs.
+    let encrypts = with(entry("k", "RSA-OAEP"), "use", json!("enc"));
+    let (set, reports) = parse(&json!([encrypts, entry("k", "RS256")]), AlgorithmSet::all());
+    assert_eq!(accepted(&reports), [false, true]);
+    assert!(verifies(&set, Some("k"), Algorithm::Rs256) && !verifies(&set, Some("k"), Algorithm::Ps256));
+    // Another exponent makes another key.
+    let (set, _) =
+        parse(&json!([named(rsa(), "k"), with(named(rsa(), "k"), "e", json!("Aw"))]), AlgorithmSet::all());
+    assert!(set.is_empty());
+}
+
+#[test]
+fn a_key_whose_private_half_is_published_verifies_nothing() {
+    let private = with(named(rsa(), "old"), "d", json!("AQAB"));
+    for leak in
+        [private.clone(), with(private.clone(), "use", json!("enc")), with(private, "alg", json!("RSA-OAEP"))]
+    {
+        let keys = json!([named(rsa(), "k"), named(other_rsa(3), "other"), leak]);
+        let (set, reports) = parse(&keys, AlgorithmSet::all());
+        assert_eq!(accepted(&reports), [false, true, false]);
+        assert!(reports[0].refused.as_ref().unwrap().contains("private key is in the set"));
+        assert!(!verifies(&set, Some("k"), Algorithm::Rs256));
+    }
+}
+
+#[test]
+fn numbers_are_read_with_zeros_in_front_and_padding_behind() {
+    let decoded = |key: &Value, name: &str| URL_SAFE_NO_PAD.decode(key[name].as_str().unwrap()).unwrap();
+    let pad = |text: String| format!("{text}{}", ["", "", "==", "="][text.len() % 4]);
+    for (algorithm, names) in [
+        (Algorithm::Rs256, &["n", "e"][..]),
+        (Algorithm::Es256, &["x", "y"]),
+        (Algorithm::Es384, &["x", "y"]),
+    ] {
+        let key = jwk(algorithm);
+        for zeros in 0..3 {
+            let mut written = key.clone();
+            for name in names {
+                let number = [vec![0; zeros], decoded(&key, name)].concat();
+                written = with(written, name, json!(pad(b64(number))));
+            }
+            let (set, _) = parse(&json!([written, key]), AlgorithmSet::all());
+            assert_eq!(set.len(), 1, "{written} is the same key");
+            assert!(verifies(&set, None, algorithm));
+        }
+    }
+    let ed25519 = jwk(Algorithm::EdDsa);
+    let written = with(ed25519.clone(), "x", json!(format!("{}=", ed25519["x"].as_str().unwrap())));
+    assert_eq!(parse(&json!([written, ed25519]), AlgorithmSet::all()).0.len(), 1);
+    for bad in ["=", "AQAB=", "AQ===", "A=QAB", "AQAB\n", " AQAB", "AQ==AQ==", "AR"] {
+        assert_refused(&with(rsa(), "e", json!(bad)), "not base64url");
+    }
+    // Coordinates that lost the zeros in front of them: of one key in 128.
+    let (key, point) = (0..10_000)
+        .find_map(|_| {
+            let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+            let point = pair.public_key().as_ref()[1..].to_vec();
+            (point[0] == 0).then_some((pair, point))
+        })
+        .unwrap();
+    let (x, y) = point.split_at(32);
+    let of = |x: &[u8]| json!({"kty": "EC", "crv": "P-256", "x": b64(x), "y": b64(y)});
+    let (set, _) = parse(&json!([of(x), of(&x[1..])]), AlgorithmSet::all());
+    assert_eq!(set.len(), 1);
+    let signature = key.sign(&aws_lc_rs::rand::SystemRandom::new(), b"message").unwrap();
+    assert!(set.verify(ISSUER, None, Algorithm::Es256, b"message", signature.as_ref()).is_ok());
+}
+
+#[test]
+fn ed25519_has_two_names() {
+    for alg in ["EdDSA", "Ed25519"] {
+        let (set, _) = parse(&json!([with(jwk(Algorithm::EdDsa), "alg", json!(alg))]), AlgorithmSet::all());
+        assert!(verifies(&set, None, Algorithm::EdDsa), "{alg}");
+        assert_refused(&with(rsa(), "alg", json!(alg)), "does not fit an RSA key");
+        assert_refused(&with(jwk(Algorithm::Es256), "alg", json!(alg)), "does not fit a P-256 key");
+    }
+    assert_refused(&with(jwk(Algorithm::EdDsa), "alg", json!("Ed448")), "is not supported");
+}
+
+#[test]
+fn a_key_with_a_repeated_member_is_refused_alone() {
+    let good = named(rsa(), "good").to_string();
+    let n = rsa()["n"].to_string();
+    for bad in [
+        r#"{"kty":"RSA","kid":"a","kid":"b"}"#.to_owned(),
+        format!(r#"{{"kty":"RSA","e":"AQAB","n":{n},"n":{n}}}"#),
+        format!(r#"{{"kty":"RSA","e":"AQAB","n":{n},"use":"enc","use":"sig"}}"#),
+        format!(r#"{{"kty":"RSA","e":"AQAB","n":{n},"\u0075se":"enc","use":"sig"}}"#),
+        format!(r#"{{"kty":"RSA","e":"AQAB","n":{n},"x":{{"y":[{{"z":1,"z":1}}]}}}}"#),
+    ] {
+        let text = format!(r#"{{"keys":[{bad},{good}]}}"#);
+        let (set, reports) = KeySet::from_jwks(text.as_bytes(), AlgorithmSet::all()).unwrap();
+        assert_eq!(accepted(&reports), [false, true], "{bad}");
+        assert!(reports[0].refused.as_ref().unwrap().contains("repeated"), "{reports:?}");
+        assert!(verifies(&set, Some("good"), Algorithm::Rs256) && set.len() == 1);
+    }
+}
+
+/// What providers publish, shortened where nothing is proven by length.
+#[test]
+fn sets_of_real_providers() {
+    let sig = |key: Value, kid: &str, alg: &str| {
+        with(with(named(key, kid), "alg", json!(alg)), "use", json!("sig"))
+    };
+    let cases = [
+        // Keycloak: an encryption key beside each signature key, with chains of certificates.
+        (
+            "keycloak",
+            json!([
+                with(sig(rsa(), "s", "RS256"), "x5c", json!(["MIIC"])),
+                with(with(named(other_rsa(3), "e"), "alg", json!("RSA-OAEP")), "use", json!("enc")),
+            ]),
+            1,
+        ),
+        // Zitadel and others: one kid for both purposes.
+        (
+            "one kid",
+            json!([sig(rsa(), "1", "RS256"), with(named(other_rsa(3), "1"), "use", json!("enc"))]),
+            1,
+        ),
+        // ADFS: `x5t` is the kid, and x5c holds the certificate.
+        ("adfs", json!([with(with(sig(rsa(), "t", "RS256"), "x5t", json!("t")), "x5c", json!(["MIIC"]))]), 1),
+        // Entra ID: no `alg`, `issuer` and `cloud_instance_name` of its own.
+        (
+            "entra",
+            json!([with(
+                with(
+                    with(named(rsa(), "k"), "use", json!("sig")),
+                    "cloud_instance_name",
+                    json!("microsoftonline.com")
+                ),
+                "issuer",
+                json!("https://login.microsoftonline.com/{tenantid}/v2.0")
+            )]),
+            1,
+        ),
+        // Ping and others: one key for three algorithms.
+        (
+            "three algorithms",
+            json!([sig(rsa(), "k", "RS256"), sig(rsa(), "k", "RS384"), sig(rsa(), "k", "RS512")]),
+            1,
+        ),
+        // Dex and Google: two keys, old and new.
+        ("rotation", json!([sig(rsa(), "new", "RS256"), sig(other_rsa(3), "old", "RS256")]), 2),
+        // Java's BigInteger with its sign, as JSON libraries of .NET pad.
+        ("java", json!([with(sig(rsa(), "k", "RS256"), "e", json!("AAEAAQ=="))]), 1),
+    ];
+    for (name, keys, count) in cases {
+        let (set, reports) = parse(&keys, AlgorithmSet::default());
+        assert_eq!(set.len(), count, "{name}: {reports:?}");
+        let kid = keys[0]["kid"].as_str();
+        assert!(verifies(&set, kid, Algorithm::Rs256), "{name}");
+    }
+}
+
+#[test]
 fn a_document_is_one_object_with_keys_within_bounds() {
     let error = |text: &str| KeySet::from_jwks(text.as_bytes(), AlgorithmSet::all()).unwrap_err();
-    for text in
-        ["", "[]", "null", "{", "{} {}", r#"{"keys":[],"keys":[]}"#, r#"{"keys":[{"kid":"a","kid":"b"}]}"#]
-    {
+    for text in [
+        "",
+        "[]",
+        "null",
+        "{",
+        "{} {}",
+        r#"{"keys":[],"keys":[]}"#,
+        r#"{"keys":[],"k\u0065ys":[]}"#,
+        r#"{"keys":[],"x":{"a":1,"a":1}}"#,
+        r#"{"keys":[],"x":[{"a":1,"a":1}]}"#,
+    ] {
         assert!(matches!(error(text), InvalidJwks::Json(_)), "{text}");
     }
     assert_eq!(
         error("{\"keys\":[],\n \"keys\":[]}").to_string(),
         "is not valid JSON: duplicate member at line 2 column 7"
     );
-    for text in ["{}", r#"{"keys":{}}"#, r#"{"keys":null}"#, r#"{"Keys":[]}"#, &rsa().to_string()] {
+    for text in [
+        "{}",
+        r#"{"keys":{}}"#,
+        r#"{"keys":{"a":1,"a":1}}"#,
+        r#"{"keys":null}"#,
+        r#"{"Keys":[]}"#,
+        &rsa().to_string(),
+    ] {
         assert_eq!(error(text), InvalidJwks::NoKeys, "{text}");
     }
     let many = |count: usize| json!({"keys": vec![json!({}); count]}).to_string();
