@@ -37,10 +37,51 @@ impl ClientIp {
         Ok(Self(address.to_canonical()))
     }
 
+    /// Parses the address of a client as proxies write it into a header: with or without its port (`203.0.113.7:51008`,
+    /// `[2001:db8::7]:443`), IPv6 also in brackets alone. An IPv6 address without brackets has no port: whatever follows
+    /// is a part of it.
+    ///
+    /// # Errors
+    /// [`Reason::IpMalformed`] for everything else.
+    pub fn parse_with_port(text: &[u8]) -> Result<Self, Reason> {
+        let (address, port) = match text.strip_prefix(b"[") {
+            Some(rest) => {
+                let end = rest.iter().position(|byte| *byte == b']').ok_or(Reason::IpMalformed)?;
+                let (address, behind) = rest.split_at(end);
+                // IPv4 stands in no brackets (RFC 3986 section 3.2.2).
+                if !address.contains(&b':') {
+                    return Err(Reason::IpMalformed);
+                }
+                match behind {
+                    b"]" => (address, None),
+                    [b']', b':', port @ ..] => (address, Some(port)),
+                    _ => return Err(Reason::IpMalformed),
+                }
+            }
+            None => match text.iter().position(|byte| *byte == b':') {
+                // A dot in front of the first colon: IPv4.
+                Some(colon) if text.iter().take(colon).any(|byte| *byte == b'.') => {
+                    let (address, port) = text.split_at(colon);
+                    (address, port.get(1..))
+                }
+                _ => (text, None),
+            },
+        };
+        if port.is_none_or(is_port) { Self::parse(address) } else { Err(Reason::IpMalformed) }
+    }
+
     /// The address, for membership in networks.
     pub const fn addr(self) -> IpAddr {
         self.0
     }
+}
+
+/// Digits alone, as far as ports go.
+fn is_port(text: &[u8]) -> bool {
+    let number = text.iter().try_fold(0_u32, |number, byte| {
+        char::from(*byte).to_digit(10).map(|digit| (number * 10 + digit).min(u32::from(u16::MAX) + 1))
+    });
+    !text.is_empty() && number.is_some_and(|number| number <= u32::from(u16::MAX))
 }
 
 /// The canonical text: RFC 5952 for IPv6.
@@ -177,7 +218,7 @@ pub fn resolve(
             }
             match evidence.header.at_most_one(Reason::IpDuplicate)?.map(<[u8]>::trim_ascii) {
                 None | Some(b"") => Err(Reason::IpMissing),
-                Some(value) => ClientIp::parse(value),
+                Some(value) => ClientIp::parse_with_port(value),
             }
         }
     }

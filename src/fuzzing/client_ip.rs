@@ -8,6 +8,7 @@ use crate::client_ip::signature::{KeyRing, MAX_TTL, sign, verify};
 use crate::client_ip::{ClientIp, CookieKeys, Evidence, Source, resolve};
 use crate::reason::Reason;
 use crate::token::fixtures::NOW;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 static RING: LazyLock<Arc<KeyRing>> = LazyLock::new(|| {
@@ -51,6 +52,7 @@ pub(super) fn cookies(lines: &[u8]) -> bool {
     // Stamped twice it is stamped once.
     assert_eq!(stamp(&line, NAME, "v1.abc"), line);
 
+    header(lines);
     let source = Source::Cookie { name: NAME.into(), keys: CookieKeys::Unsigned };
     let evidence = Evidence { cookies: Some(lines), ..Evidence::default() };
     let resolved = resolve(&source, &evidence, NOW, &mut VerifiedCookieCache::default());
@@ -60,6 +62,17 @@ pub(super) fn cookies(lines: &[u8]) -> bool {
         Found::One(value) => assert_eq!(resolved, ClientIp::parse(value)),
     }
     matches!(found, Found::One(_))
+}
+
+/// Any bytes as a proxy's header: what is read is what the standard library reads, and nothing that has a zone.
+fn header(value: &[u8]) {
+    let found = ClientIp::parse_with_port(value);
+    let as_std = std::str::from_utf8(value).ok().filter(|text| !text.contains('%')).and_then(|text| {
+        let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+        let address = text.parse::<IpAddr>().ok().or_else(|| bracketed().map(IpAddr::V6));
+        address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))
+    });
+    assert_eq!(found.ok().map(ClientIp::addr), as_std.map(|address| address.to_canonical()), "{value:?}");
 }
 
 /// Any bytes as a signed value: taken only where the key made exactly these bytes. An input that ends in `!` is signed

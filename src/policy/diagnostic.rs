@@ -26,6 +26,7 @@ pub enum Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each variant says its name")]
 pub enum WarningKind {
+    ClientIpList,
     DuplicateGrant,
     ExpiredGrant,
     ExpiringGrant,
@@ -50,7 +51,8 @@ pub enum WarningKind {
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
+        Self::ClientIpList,
         Self::DuplicateGrant,
         Self::ExpiredGrant,
         Self::ExpiringGrant,
@@ -76,6 +78,7 @@ impl WarningKind {
     /// The kind as the metric's label.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::ClientIpList => "client_ip_list",
             Self::DuplicateGrant => "duplicate_grant",
             Self::ExpiredGrant => "expired_grant",
             Self::ExpiringGrant => "expiring_grant",

@@ -15,6 +15,9 @@ use std::sync::Arc;
 /// How many known names a complaint lists.
 pub(super) const MOST_NAMED: usize = 20;
 
+/// Headers in which proxies list addresses, clients' own included.
+const LISTS: [&str; 4] = ["X-Forwarded-For", "X-Original-Forwarded-For", "Forwarded-For", "Forwarded"];
+
 /// The networks that a policy names, and a complaint for each name that leads nowhere.
 pub(super) struct NamedNetworks<'d> {
     named: HashMap<&'d str, Box<[Network]>>,
@@ -159,6 +162,19 @@ pub(super) fn compile_client_ip(
                 problems
                     .error(*place, &section.key("source"), format!("`{name}` carries the token"))
                     .help("name the header in which a proxy writes the address");
+            }
+            if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
+                problems
+                    .warning(
+                        WarningKind::ClientIpList,
+                        *place,
+                        &section.key("source"),
+                        format!("`{name}` is a list, to which each proxy adds: a value that is no single address is `ip_malformed`"),
+                    )
+                    .help(
+                        "have nginx read it: `real_ip_header X-Forwarded-For` with `set_real_ip_from`, and `source: \
+                         remote_addr`; or name a header that holds the client alone",
+                    );
             }
             let peers = networks.resolve(trusted_peers, &section.key("trusted_peers"), problems);
             let trusted_peers: NetworkSet =

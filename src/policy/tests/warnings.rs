@@ -177,6 +177,24 @@ fn revoked_groups_that_nothing_knows() {
 }
 
 #[test]
+fn headers_that_are_lists() {
+    for name in ["X-Forwarded-For", "x-forwarded-for", "Forwarded", "X-Original-Forwarded-For"] {
+        let told = format!(
+            "p.yaml:7:12: warning: client_ip.source: `{name}` is a list, to which each proxy adds: a value that is no \
+             single address is `ip_malformed`\n  help: have nginx read it: `real_ip_header X-Forwarded-For` with \
+             `set_real_ip_from`, and `source: remote_addr`; or name a header that holds the client alone"
+        );
+        warned(
+            &format!("client_ip: {{ source: 'header:{name}', trusted_peers: [10.0.0.1] }}\n"),
+            &[(WarningKind::ClientIpList, &told)],
+        );
+    }
+    for name in ["X-Real-IP", "X-Envoy-External-Address", "CF-Connecting-IP", "X-Forwarded-For-Client"] {
+        warned(&format!("client_ip: {{ source: 'header:{name}', trusted_peers: [10.0.0.1] }}\n"), &[]);
+    }
+}
+
+#[test]
 fn groups_that_no_issuer_gives() {
     let text = format!(
         "{TWO}group_names: {{ sre: [a, 'entra:a'] }}\ngrants:\n- {{ groups: [b, sre, '*'], tenants: [t] }}\n"
