@@ -97,24 +97,39 @@ impl PrincipalMembers {
     /// Renders issuer, subject, user, token id and those groups that the policy names.
     pub fn of_user<'g>(issuer: &str, identity: &Identity, groups: impl Iterator<Item = &'g str>) -> Self {
         let mut out = Text::default();
-        let mut cuts = Cuts::NONE;
-        out.push_str("\"issuer\":");
-        push_identity(&mut out, issuer, Key::Issuer, &mut cuts);
-        for (name, key, value) in [
-            (",\"subject\":", Key::Subject, identity.subject.as_deref().or(identity.object_id.as_deref())),
-            (",\"user\":", Key::User, identity.user.as_deref()),
-            (",\"token_id\":", Key::TokenId, identity.token_id.as_deref()),
-        ] {
-            out.push_str(name);
-            match value {
-                Some(value) => push_identity(&mut out, value, key, &mut cuts),
-                None => out.push_str("null"),
-            }
-        }
-        out.push_str(",\"groups\":");
+        let cuts = push_user(&mut out, issuer, identity);
         push_list(&mut out, groups);
         Self { json: out.0.into(), cuts }
     }
+
+    /// Renders whom a token was made for that proves nothing: which groups are its holder's was not asked.
+    #[cold]
+    pub fn of_refused(issuer: &str, identity: &Identity) -> Self {
+        let mut out = Text::default();
+        let cuts = push_user(&mut out, issuer, identity);
+        out.push_str("null");
+        Self { json: out.0.into(), cuts }
+    }
+}
+
+/// Appends everything of a user but the value of `groups`.
+fn push_user(out: &mut Text, issuer: &str, identity: &Identity) -> Cuts {
+    let mut cuts = Cuts::NONE;
+    out.push_str("\"issuer\":");
+    push_identity(out, issuer, Key::Issuer, &mut cuts);
+    for (name, key, value) in [
+        (",\"subject\":", Key::Subject, identity.subject.as_deref().or(identity.object_id.as_deref())),
+        (",\"user\":", Key::User, identity.user.as_deref()),
+        (",\"token_id\":", Key::TokenId, identity.token_id.as_deref()),
+    ] {
+        out.push_str(name);
+        match value {
+            Some(value) => push_identity(out, value, key, &mut cuts),
+            None => out.push_str("null"),
+        }
+    }
+    out.push_str(",\"groups\":");
+    cuts
 }
 
 /// Appends a text of at most [`MAX_IDENTITY`] bytes between its quotes.

@@ -103,8 +103,9 @@ impl<'s> Replayer<'s> {
         found: &mut Findings,
     ) -> Result<Option<Change<'a>>, Corrupt> {
         let fate = self.fate(record)?;
-        // A part of a subject is another's.
+        // A part of a subject is another's; and without groups the token was refused, whoever it names.
         if !record.is_cut()
+            && record.groups.is_some()
             && let (Some(issuer), Ok(Some((_, reason)))) = (&record.issuer, recorded(record))
         {
             let subject = record.subject.as_deref().unwrap_or_default();

@@ -37,13 +37,35 @@ pub const MAX_TOKEN_LEN: usize = 32 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedClaims {
     issuer: usize,
+    key_ids: Arc<[Box<str>]>,
     identity: Identity,
+}
+
+/// Why a token is refused, and whom it was made for where its signature held. Only [`prove`] makes one, so what it says
+/// of somebody is proven; it grants nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub reason: Reason,
+    /// Whom the issuer signed it for; `None` before the signature is verified. Its groups were not read.
+    pub signed: Option<Box<VerifiedClaims>>,
+}
+
+impl From<Reason> for Refused {
+    fn from(reason: Reason) -> Self {
+        Self { reason, signed: None }
+    }
 }
 
 impl VerifiedClaims {
     /// Which of the issuers given to [`verify`] signed the token.
     pub const fn issuer(&self) -> usize {
         self.issuer
+    }
+
+    /// The ids of the key that verified the token, whatever its header says: none of a key without any.
+    pub fn key_ids(&self) -> &[Box<str>] {
+        &self.key_ids
     }
 
     /// Whom the token speaks for.
@@ -77,6 +99,20 @@ pub fn verify(
     keys: &[Option<Arc<KeySet>>],
     now: u64,
 ) -> Result<VerifiedClaims, Reason> {
+    prove(token, issuers, keys, now).map_err(|refused| refused.reason)
+}
+
+/// Verifies a token like [`verify`], and tells of one that is refused after its signature was verified whom it was made
+/// for.
+///
+/// # Errors
+/// Those of [`verify`].
+pub fn prove(
+    token: &[u8],
+    issuers: &[IssuerRules],
+    keys: &[Option<Arc<KeySet>>],
+    now: u64,
+) -> Result<VerifiedClaims, Refused> {
     let parts = Parts::split(token)?;
     let (header, payload) = (decode(parts.header)?, decode(parts.payload)?);
     let signature = decode(parts.signature)?;
@@ -88,7 +124,7 @@ pub fn verify(
     let (issuer, rules) =
         issuers.iter().enumerate().find(|(_, rules)| *rules.issuer == *claimed).ok_or(Reason::TokenIssuer)?;
     if !rules.algorithms.contains(header.algorithm) {
-        return Err(Reason::TokenUnsupported);
+        return Err(Reason::TokenUnsupported.into());
     }
 
     let keys = keys
@@ -96,10 +132,20 @@ pub fn verify(
         .and_then(Option::as_deref)
         .filter(|keys| !keys.is_empty())
         .ok_or(Reason::KeysUnavailable)?;
-    keys.verify(&rules.issuer, header.kid, header.algorithm, parts.signed.as_bytes(), &signature)?;
+    let key_ids =
+        keys.verify(&rules.issuer, header.kid, header.algorithm, parts.signed.as_bytes(), &signature)?;
+    let key_ids = Arc::clone(key_ids);
 
-    let identity = read_claims(&claims, rules, Origin::Token, now)?;
-    Ok(VerifiedClaims { issuer, identity })
+    // Nothing above this line says whom a token is for.
+    match read_claims(&claims, rules, Origin::Token, now) {
+        Ok(identity) => Ok(VerifiedClaims { issuer, key_ids, identity }),
+        Err(reason) => Err(refused(reason, issuer, key_ids, claims.shown(rules))),
+    }
+}
+
+#[cold]
+fn refused(reason: Reason, issuer: usize, key_ids: Arc<[Box<str>]>, identity: Identity) -> Refused {
+    Refused { reason, signed: Some(Box::new(VerifiedClaims { issuer, key_ids, identity })) }
 }
 
 /// Which of the issuers a token claims to be from. Nothing is proven by it.

@@ -12,7 +12,7 @@ use crate::reason::Reason;
 use crate::token::authorization::Scheme;
 use crate::token::cache::TokenCache;
 use crate::token::service::{Credentials, ServiceTokenCache};
-use crate::token::{self, VerifiedClaims};
+use crate::token::{self, Refused, VerifiedClaims};
 use std::sync::atomic::Ordering;
 
 /// What a request brings to prove whom it speaks for. Nothing of it is verified.
@@ -83,7 +83,7 @@ pub(super) fn user<'a>(
         token = behind;
     }
     let (cache, resolved) =
-        resolve(live, tokens, token, now).inspect_err(|_| facts.cache = CacheUse::Refused)?;
+        resolve(live, tokens, token, now).map_err(|refused| note_refused(live, refused, facts))?;
     facts.cache = cache;
     // Known even of one who is revoked: the record says who tried.
     facts.members = Some(&resolved.members);
@@ -92,6 +92,21 @@ pub(super) fn user<'a>(
     }
     let caller = Caller::User { bound_by: resolved.held.binding() };
     Ok(Principal { groups: &resolved.held.groups, caller, client_ip })
+}
+
+/// A refused token into the facts, with whom it was made for where its signature held.
+#[cold]
+fn note_refused(live: &Live, refused: Refused, facts: &mut Facts<'_>) -> Reason {
+    facts.cache = CacheUse::Refused;
+    if let Some(signed) = refused.signed {
+        let members = PrincipalMembers::of_refused(issuer_name(live, signed.issuer()), signed.identity());
+        facts.refused = Some(Box::new(members));
+    }
+    refused.reason
+}
+
+fn issuer_name(live: &Live, issuer: usize) -> &str {
+    live.compiled.snapshot.issuer_names.get(issuer).map_or("", |name| name)
 }
 
 /// The principal of a service token, which must come from its own machine: nobody may be behind it.
@@ -144,7 +159,7 @@ fn resolve<'c>(
     tokens: &'c mut TokenCache<Resolved>,
     token: &[u8],
     now: u64,
-) -> Result<(CacheUse, &'c Resolved), Reason> {
+) -> Result<(CacheUse, &'c Resolved), Refused> {
     let snapshot = &live.compiled.snapshot;
     let mut cache = CacheUse::Hit;
     let entry = tokens.get_or_insert_with(token, now, || {
@@ -155,15 +170,24 @@ fn resolve<'c>(
         entry.resolved = resolve_in_snapshot(live, token, &entry.claims);
     }
     let rules = snapshot.issuers.get(entry.claims.issuer()).ok_or(Reason::TokenIssuer)?;
-    entry.claims.check_times(rules.leeway, now)?;
-    Ok((cache, &entry.resolved))
+    match entry.claims.check_times(rules.leeway, now) {
+        Ok(()) => Ok((cache, &entry.resolved)),
+        Err(reason) => Err(out_of_time(reason, &entry.claims)),
+    }
+}
+
+/// A token that verified once, and whose time is not now.
+#[cold]
+fn out_of_time(reason: Reason, claims: &VerifiedClaims) -> Refused {
+    Refused { reason, signed: Some(Box::new(claims.clone())) }
 }
 
 /// Verifies a token that this worker does not know.
 #[cold]
-fn see_first(live: &Live, token: &[u8], now: u64) -> Result<(VerifiedClaims, Resolved), Reason> {
-    let claims = token::verify(token, &live.compiled.snapshot.issuers, &live.keys, now)
-        .inspect_err(|reason| ask_for_keys(live, token, *reason))?;
+fn see_first(live: &Live, token: &[u8], now: u64) -> Result<(VerifiedClaims, Resolved), Refused> {
+    let snapshot = &live.compiled.snapshot;
+    let claims = token::prove(token, &snapshot.issuers, &live.keys, now)
+        .inspect_err(|refused| ask_for_keys(live, token, refused.reason))?;
     let resolved = resolve_in_snapshot(live, token, &claims);
     Ok((claims, resolved))
 }
@@ -187,7 +211,7 @@ fn resolve_in_snapshot(live: &Live, token: &[u8], claims: &VerifiedClaims) -> Re
     let (issuer, identity) = (claims.issuer(), claims.identity());
     let held = snapshot.groups.held_by_user(issuer, identity.groups.iter().map(|group| &**group));
     let revoked = snapshot.revoked.has_principal(issuer, identity) || snapshot.revoked.has_token(token);
-    let name = snapshot.issuer_names.get(issuer).map_or("", |name| name);
+    let name = issuer_name(live, issuer);
     let names = held.groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
     let members = PrincipalMembers::of_user(name, identity, names);
     Resolved { serial: live.serial, held, revoked, members }

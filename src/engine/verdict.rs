@@ -49,6 +49,8 @@ pub(super) struct Facts<'a> {
     pub(super) tenants: Option<TenantList<'a>>,
     pub(super) route: Option<Route>,
     pub(super) members: Option<&'a PrincipalMembers>,
+    /// Those of a token that was refused though its signature held.
+    pub(super) refused: Option<Box<PrincipalMembers>>,
     pub(super) client_ip: Option<(IpSource, Result<ClientIp, Reason>)>,
     pub(super) cache: CacheUse,
 }
@@ -68,7 +70,7 @@ impl Facts<'_> {
             decision,
             shadow_mode,
             snapshot,
-            principal: self.members,
+            principal: self.members.or(self.refused.as_deref()),
             tenants: self.tenants.as_ref(),
             scope: self.route.map(|route| route.scope),
             backends: self.route.map_or(parsed.server.backends, |route| route.backends),

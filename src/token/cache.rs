@@ -148,21 +148,21 @@ impl<R> TokenCache<R> {
     /// # Errors
     /// What `make` failed with (nothing is then kept), or [`Reason::InternalError`] for a token that is larger than
     /// the whole cache.
-    pub fn get_or_insert_with(
+    pub fn get_or_insert_with<E: From<Reason>>(
         &mut self,
         token: &[u8],
         now: u64,
-        make: impl FnOnce() -> Result<(VerifiedClaims, R), Reason>,
-    ) -> Result<&mut Entry<R>, Reason> {
+        make: impl FnOnce() -> Result<(VerifiedClaims, R), E>,
+    ) -> Result<&mut Entry<R>, E> {
         if self.get(token, now).is_none() {
             let (claims, resolved) = make()?;
             self.insert(token, claims, resolved);
             if self.entries.peek_mru().is_none_or(|(newest, _)| **newest != *token) {
-                return Err(Reason::InternalError);
+                return Err(Reason::InternalError.into());
             }
         }
         // Found or made just now, so it is the most recently used.
-        self.entries.iter_mut().next().map(|(_, entry)| entry).ok_or(Reason::InternalError)
+        self.entries.iter_mut().next().map(|(_, entry)| entry).ok_or_else(|| Reason::InternalError.into())
     }
 
     fn remove(&mut self, token: &[u8]) {

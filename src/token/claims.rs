@@ -238,6 +238,21 @@ impl<'a> Claims<'a> {
     pub fn issuer(&self) -> Result<Option<&str>, Reason> {
         text(&self.0, "iss")
     }
+
+    /// Whom they are about, for records alone: what can be shown, whatever else is wrong. Without groups and times.
+    #[cold]
+    pub(super) fn shown(&self, rules: &IssuerRules) -> Identity {
+        let claims = &self.0;
+        Identity {
+            subject: label(claims, "sub"),
+            object_id: label(claims, "oid"),
+            user: label(claims, &rules.user_claim),
+            token_id: label(claims, "uti").or_else(|| label(claims, "jti")),
+            expires: 0,
+            not_before: None,
+            groups: Vec::new(),
+        }
+    }
 }
 
 /// Whether claims came in a token.

@@ -438,6 +438,94 @@ fn the_first_failing_check_gives_the_reason() {
     assert_eq!(check(&header, &body, true), None);
 }
 
+/// The subject and user that a refused token was made for.
+fn whom(token: &str) -> Option<(Option<Box<str>>, Option<Box<str>>)> {
+    let refused = prove(token.as_bytes(), &[rules()], &[Some(keys())], NOW).unwrap_err();
+    assert_eq!(Some(refused.reason), refusal(token), "the reason is the same");
+    let signed = refused.signed?;
+    assert_eq!((signed.issuer(), signed.key_ids()), (0, &["k1".into()][..]));
+    assert!(signed.identity().groups.is_empty(), "it grants nothing");
+    assert_eq!(signed.check_times(300, NOW), Err(Reason::TokenExpired), "nor at any time");
+    Some((signed.identity().subject.clone(), signed.identity().user.clone()))
+}
+
+#[test]
+fn a_refused_token_says_whom_it_was_made_for_once_its_signature_held() {
+    let ada = Some((Some("subject-1".into()), Some("ada@example.org".into())));
+    for (name, value) in [
+        ("exp", json!(NOW - 3600)),
+        ("nbf", json!(NOW + 3600)),
+        ("exp", Value::Null),
+        ("aud", json!("elsewhere")),
+        ("aud", json!(5)),
+        ("groups", Value::Null),
+        ("groups", json!(5)),
+        ("hasgroups", json!(true)),
+        ("iat", json!("soon")),
+    ] {
+        let claims = with(with(claims(), "groups", Value::Null), name, value);
+        assert_eq!(whom(&token(Algorithm::Rs256, HEADER, &claims.to_string())), ada, "{claims}");
+    }
+    // What cannot stand in a record does not.
+    let evil = with(with(claims(), "sub", json!("a\nb")), "preferred_username", json!(7));
+    assert_eq!(whom(&token(Algorithm::Rs256, HEADER, &evil.to_string())), Some((None, None)));
+
+    // Nothing that is not verified is said.
+    let expired = with(claims(), "exp", json!(1)).to_string();
+    let good = token(Algorithm::Rs256, HEADER, &expired);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let mut forged = vec![
+        format!("{signed}."),
+        format!("{signed}.{}", b64([0; 256])),
+        format!("{}.{}.{signature}", b64(HEADER), b64(with(claims(), "sub", json!("root")).to_string())),
+        token(Algorithm::Rs256, r#"{"alg":"RS256","kid":"k2"}"#, &expired),
+        token(Algorithm::Rs256, r#"{"alg":"none","kid":"k1"}"#, &expired),
+        token(Algorithm::Rs256, r#"{"alg":"RS256","kid":"k1","crit":["x"]}"#, &expired),
+        token(Algorithm::Es256, HEADER, &expired),
+        token(Algorithm::Rs256, HEADER, &with(claims(), "iss", json!("https://evil.example")).to_string()),
+        token(Algorithm::Rs256, HEADER, &expired.replace('{', r#"{"sub":"root","#)),
+    ];
+    forged.push(String::new());
+    for token in forged {
+        assert_eq!(whom_or_nobody(&token), None, "{token}");
+    }
+}
+
+fn whom_or_nobody(token: &str) -> Option<Box<VerifiedClaims>> {
+    prove(token.as_bytes(), &[rules()], &[Some(keys())], NOW).unwrap_err().signed
+}
+
+#[test]
+fn the_key_that_verified_a_token_is_known_whatever_its_header_says() {
+    let rsa = |kid: Value| with(jwk(Algorithm::Rs256), "kid", kid);
+    let of = |header: &str, keys: &[Value]| {
+        let token = token(Algorithm::Rs256, header, &claims().to_string());
+        let keys = key_set(keys, AlgorithmSet::default());
+        verify(token.as_bytes(), &[rules()], &[Some(keys)], NOW).unwrap().key_ids().to_vec()
+    };
+    assert_eq!(of(HEADER, &[rsa(json!("k1"))]), ["k1".into()]);
+    assert_eq!(of(r#"{"alg":"RS256"}"#, &[rsa(json!("k1"))]), ["k1".into()]);
+    assert_eq!(of(r#"{"alg":"RS256"}"#, &[rsa(Value::Null)]), []);
+    assert_eq!(of(HEADER, &[rsa(json!("k1")), rsa(json!("k2"))]), ["k1".into(), "k2".into()]);
+}
+
+#[test]
+fn ed25519_may_call_itself_by_its_own_name() {
+    let keys = key_set(&[jwk(Algorithm::EdDsa)], AlgorithmSet::all());
+    let check = |alg: &str, algorithms: &[Algorithm]| {
+        let token = token(Algorithm::EdDsa, &json!({"alg": alg}).to_string(), &claims().to_string());
+        let rules = IssuerRules { algorithms: algorithms.iter().copied().collect(), ..rules() };
+        verify(token.as_bytes(), &[rules], &[Some(keys.clone())], NOW).err()
+    };
+    for alg in ["EdDSA", "Ed25519"] {
+        assert_eq!(check(alg, &[Algorithm::EdDsa]), None, "{alg}");
+        assert_eq!(check(alg, &[Algorithm::Rs256]), Some(Reason::TokenUnsupported), "{alg}");
+    }
+    for alg in ["Ed448", "ed25519", "EDDSA"] {
+        assert_eq!(check(alg, &Algorithm::ALL), Some(Reason::TokenUnsupported), "{alg}");
+    }
+}
+
 #[test]
 fn any_flipped_bit_is_denied() {
     let mut token = token(Algorithm::Rs256, HEADER, &claims().to_string()).into_bytes();

@@ -311,3 +311,55 @@ fn a_revoked_token_stays_revoked_however_its_signature_is_written() {
     let twin = format!("{signed_part}.{}", URL_SAFE_NO_PAD.encode(&bytes));
     assert_eq!(site.reason(&query(&twin)), Reason::TokenRevoked);
 }
+
+#[test]
+fn records_name_whom_a_refused_token_was_made_for_and_nobody_else() {
+    let site = Site::start(TAIL);
+    let record = |token: &str| -> Value {
+        let record = site.seen(&loki(), &query(token), record_of);
+        serde_json::from_str(&format!("{{{record}}}")).unwrap()
+    };
+    let named = |token: &str| {
+        let record = record(token);
+        ["reason", "issuer", "subject", "user", "groups"].map(|key| record[key].clone())
+    };
+    let changed = |name: &str, value: Value| with(claims(), name, value);
+    for (reason, claims) in [
+        ("token_expired", changed("exp", json!(unix_now() - 10))),
+        ("token_not_yet_valid", changed("nbf", json!(unix_now() + 600))),
+        ("token_malformed", changed("exp", Value::Null)),
+        ("token_audience", changed("aud", json!("elsewhere"))),
+        ("groups_missing", changed("groups", Value::Null)),
+        ("groups_malformed", changed("groups", json!(5))),
+        (
+            "groups_overage",
+            changed("groups", Value::Null).as_object_mut().map_or(Value::Null, |claims| {
+                claims.insert("hasgroups".to_owned(), json!(true));
+                json!(claims)
+            }),
+        ),
+    ] {
+        assert_eq!(
+            named(&signed("r", &claims)),
+            [json!(reason), json!("entra"), json!("s-1"), json!("ada"), json!(null)]
+        );
+        // The same with a signature that no key made.
+        let (good, _) = signed("r", &claims).rsplit_once('.').map(|(good, _)| (good.to_owned(), ())).unwrap();
+        let forged = format!("{good}.{}", crate::token::fixtures::b64([0; 256]));
+        let mut nobody = [json!("token_signature"), json!(null), json!(null), json!(null), json!(null)];
+        assert_eq!(named(&forged), nobody);
+        nobody[0] = json!("token_key_unknown");
+        assert_eq!(named(&signed("unknown", &claims)), nobody);
+    }
+    // One that was verified before, and has expired since.
+    let ends = unix_now() + 2;
+    let token = signed("r", &changed("exp", json!(ends)));
+    assert_eq!(named(&token)[0], json!("granted"));
+    site.wait_for_reason(&query(&token), Reason::TokenExpired);
+    assert_eq!(
+        named(&token),
+        [json!("token_expired"), json!("entra"), json!("s-1"), json!("ada"), json!(null)]
+    );
+    // The next request, which is somebody else's, inherits nothing.
+    assert_eq!(named("x")[1], json!(null));
+}
