@@ -110,7 +110,8 @@ impl<'s> Replayer<'s> {
         {
             let subject = record.subject.as_deref().unwrap_or_default();
             let was_revoked = reason == Reason::TokenRevoked;
-            found.unrecorded.note(&self.revocations, revision(record), issuer, subject, was_revoked);
+            let at = self.now.map_or_else(|| time(record), Ok)?;
+            found.unrecorded.note(&self.revocations, revision(record), issuer, subject, was_revoked, at);
         }
         Ok(found.summary.count(record, fate, self.snapshot, line))
     }
@@ -196,7 +197,7 @@ impl<'s> Replayer<'s> {
             })
             .map_err(|reason| corrupt(&format!("its tenants are refused ({reason})")))?;
         let was_revoked = reason == Reason::TokenRevoked;
-        let is_revoked = self.revocations.is_revoked(revision(record), issuer, subject, was_revoked);
+        let is_revoked = self.revocations.is_revoked(revision(record), issuer, subject, was_revoked, now);
         if is_revoked == IsRevoked::Yes {
             (decision, open) = (Decision::denied(Reason::TokenRevoked), false);
         }

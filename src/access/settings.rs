@@ -211,31 +211,49 @@ fn ranges(networks: &NetworkSet) -> String {
 
 fn mode(snapshot: &Snapshot) -> String {
     let Some(until) = snapshot.shadow_until else { return "enforce".to_owned() };
-    let time = i64::try_from(until).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.map_or_else(|| "shadow".to_owned(), |time| format!("shadow until {time}"))
+    timestamp(until).map_or_else(|| "shadow".to_owned(), |time| format!("shadow until {time}"))
+}
+
+/// `None` for a time that no calendar has.
+fn timestamp(seconds: u64) -> Option<jiff::Timestamp> {
+    i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
 }
 
 fn revoked(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
-    let principals = |snapshot: &Snapshot| -> BTreeSet<String> {
-        let users = snapshot.revoked.principals().map(|(issuer, id)| {
-            format!("{} {id}", snapshot.issuer_names.get(issuer).map_or("", |name| name))
-        });
-        let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked);
-        users.chain(accounts.map(|account| format!("service {}", account.name))).collect()
+    let named = |snapshot: &Snapshot, issuer: usize, id: &str| {
+        format!("{} {id}", snapshot.issuer_names.get(issuer).map_or("", |name| name))
     };
-    let groups = |snapshot: &Snapshot| -> BTreeSet<String> {
-        snapshot.groups.revoked().iter().map(ToString::to_string).collect()
+    let until = |until: u64| match timestamp(until) {
+        Some(time) => format!("revoked until {time}"),
+        None => "revoked".to_owned(),
     };
-    for (what, old, new) in
-        [("principals", principals(old), principals(new)), ("groups", groups(old), groups(new))]
-    {
-        let one = |name: &String, is_new: bool| {
-            let said = || Some("revoked".to_owned());
-            let (old, new) = if is_new { (None, said()) } else { (said(), None) };
-            Setting { section: "revoked", name: name.clone(), what, old, new }
-        };
-        found.extend(old.difference(&new).map(|name| one(name, false)));
-        found.extend(new.difference(&old).map(|name| one(name, true)));
+    let principals = |snapshot: &Snapshot| -> BTreeMap<String, String> {
+        let users = snapshot.revoked.principals();
+        let users = users.map(|(issuer, id, ends)| (named(snapshot, issuer, id), until(ends)));
+        let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked_until > 0);
+        let accounts =
+            accounts.map(|account| (format!("service {}", account.name), until(account.revoked_until)));
+        users.chain(accounts).collect()
+    };
+    let groups = |snapshot: &Snapshot| -> BTreeMap<String, String> {
+        snapshot.groups.revoked().iter().map(|group| (group.to_string(), "revoked".to_owned())).collect()
+    };
+    let keys = |snapshot: &Snapshot| -> BTreeMap<String, String> {
+        let keys = snapshot.revoked.keys();
+        keys.map(|(issuer, kid)| (named(snapshot, issuer, kid), "revoked".to_owned())).collect()
+    };
+    for (what, old, new) in [
+        ("principals", principals(old), principals(new)),
+        ("groups", groups(old), groups(new)),
+        ("keys", keys(old), keys(new)),
+    ] {
+        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        for name in names {
+            let (old, new) = (old.get(name).cloned(), new.get(name).cloned());
+            if old != new {
+                found.push(Setting { section: "revoked", name: name.clone(), what, old, new });
+            }
+        }
     }
     let gone = old.revoked.tokens().difference(new.revoked.tokens()).count();
     let come = new.revoked.tokens().difference(old.revoked.tokens()).count();

@@ -67,6 +67,8 @@ struct Key {
     accepted: bool,
     /// Why it is not accepted.
     refused: Option<String>,
+    /// The policy revokes it: no token that it signed counts, however good the key is.
+    revoked: bool,
 }
 
 impl Keys {
@@ -123,9 +125,8 @@ fn published(compiled: &Compiled, fingerprint: &Fingerprint) -> Vec<Published> {
             snapshot.issuers.iter().zip(&snapshot.issuer_names).zip(&compiled.endpoints).enumerate();
         let asked: Vec<_> = issuers
             .map(|(at, ((rules, name), endpoint))| {
-                let answer = endpoint
-                    .as_ref()
-                    .map(|endpoint| scope.spawn(|| fetch(endpoint, rules.algorithms).map(|(_, keys)| keys)));
+                let answer =
+                    endpoint.as_ref().map(|endpoint| scope.spawn(|| fetch(endpoint, rules.algorithms)));
                 (at, rules, name, endpoint, answer)
             })
             .collect();
@@ -141,17 +142,31 @@ fn published(compiled: &Compiled, fingerprint: &Fingerprint) -> Vec<Published> {
                     (None, Some(file)) => ("jwks_file", Some(file.display().to_string())),
                     (None, None) => ("jwks", None),
                 };
-                let (keys, age_seconds) = match answer {
-                    Some(answer) => {
-                        (answer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)), Some(0))
-                    }
+                let fetched;
+                let (set, reports, age_seconds, error) = match answer {
+                    Some(answer) => match answer.join().unwrap_or_else(|panic| panic::resume_unwind(panic)) {
+                        Ok((set, reports)) => {
+                            fetched = set;
+                            (Some(&fetched), reports, Some(0), None)
+                        }
+                        Err(error) => (None, Vec::new(), Some(0), Some(error.to_string())),
+                    },
                     None => {
                         let reports = compiled.key_reports.get(at).cloned().unwrap_or_default();
-                        (Ok(reports), file.and_then(|file| age(file, fingerprint)))
+                        let set = compiled.keys.get(at).and_then(Option::as_deref);
+                        (set, reports, file.and_then(|file| age(file, fingerprint)), None)
                     }
                 };
-                let error = keys.as_ref().err().map(ToString::to_string);
-                let keys: Vec<Key> = keys.unwrap_or_default().into_iter().map(Key::of).collect();
+                // Whatever other ids a revoked key has, too.
+                let is_revoked = |ids: &&[Box<str>]| snapshot.revoked.has_key(at, ids);
+                let revoked: Vec<&str> = set
+                    .into_iter()
+                    .flat_map(KeySet::ids)
+                    .filter(is_revoked)
+                    .flatten()
+                    .map(|kid| &**kid)
+                    .collect();
+                let keys: Vec<Key> = reports.into_iter().map(|report| Key::of(report, &revoked)).collect();
                 Published {
                     name: name.to_string(),
                     issuer: rules.issuer.to_string(),
@@ -176,15 +191,19 @@ fn age(file: &Path, fingerprint: &Fingerprint) -> Option<u64> {
 }
 
 impl Key {
-    fn of(report: KeyReport) -> Self {
+    /// `revoked`: the ids of revoked keys.
+    fn of(report: KeyReport, revoked: &[&str]) -> Self {
+        let is_good = report.refused.is_none();
+        let revoked = is_good && report.kid.as_deref().is_some_and(|kid| revoked.contains(&kid));
         Self {
             kid: report.kid,
             kind: report.kty,
             size: report.size,
             usage: report.usage,
             algorithm: report.alg,
-            accepted: report.refused.is_none(),
-            refused: report.refused,
+            accepted: is_good && !revoked,
+            refused: report.refused.or_else(|| revoked.then(|| "the policy revokes it".to_owned())),
+            revoked,
         }
     }
 

@@ -105,7 +105,7 @@ pub(super) fn check<'a>(
             credential::user(live, caches.tokens, token, bearer, client_ip, now, facts)?
         }
         Credential::Service { header, attended } => {
-            credential::service(live, caches.services, parsed, header, attended || has_cookie, facts)?
+            credential::service(live, caches.services, parsed, header, attended || has_cookie, now, facts)?
         }
     };
     Ok(decide(

@@ -39,8 +39,8 @@ pub(super) enum Credential<'a> {
 pub(super) struct Resolved {
     serial: u32,
     held: Held,
-    /// The token or its principal is revoked.
-    revoked: bool,
+    /// Until when (Unix seconds) the token, its key or its principal is revoked.
+    revoked_until: u64,
     members: PrincipalMembers,
 }
 
@@ -49,8 +49,8 @@ pub(super) struct Resolved {
 pub(super) struct ResolvedService {
     /// The account's position in the snapshot.
     account: usize,
-    /// The token or the account is revoked.
-    revoked: bool,
+    /// Until when (Unix seconds) the token or the account is revoked.
+    revoked_until: u64,
     members: PrincipalMembers,
 }
 
@@ -87,7 +87,7 @@ pub(super) fn user<'a>(
     facts.cache = cache;
     // Known even of one who is revoked: the record says who tried.
     facts.members = Some(&resolved.members);
-    if resolved.revoked {
+    if now < resolved.revoked_until {
         return Err(Reason::TokenRevoked);
     }
     let caller = Caller::User { bound_by: resolved.held.binding() };
@@ -113,6 +113,7 @@ fn issuer_name(live: &Live, issuer: usize) -> &str {
 ///
 /// - `header`: the value of `Authorization`.
 /// - `attended`: there is a sign of a person, whatever the account is.
+/// - `now`: Unix seconds.
 ///
 /// # Errors
 /// Why the token proves nothing, or [`Reason::ServiceAttended`].
@@ -123,6 +124,7 @@ pub(super) fn service<'a>(
     parsed: &Parsed<'_, '_>,
     header: &[u8],
     attended: bool,
+    now: u64,
     facts: &mut Facts<'a>,
 ) -> Result<Principal<'a>, Reason> {
     let snapshot = &live.compiled.snapshot;
@@ -136,12 +138,12 @@ pub(super) fn service<'a>(
         let groups = account.groups.iter().map(|group| snapshot.groups.name(*group));
         Ok(ResolvedService {
             account: number,
-            revoked: snapshot.is_revoked_account(number, &credentials),
+            revoked_until: snapshot.account_revoked_until(number, &credentials),
             members: PrincipalMembers::of_service(&account.name, groups),
         })
     })?;
     facts.members = Some(&known.members);
-    if known.revoked {
+    if now < known.revoked_until {
         return Err(Reason::TokenRevoked);
     }
     let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
@@ -186,8 +188,17 @@ fn out_of_time(reason: Reason, claims: &VerifiedClaims) -> Refused {
 #[cold]
 fn see_first(live: &Live, token: &[u8], now: u64) -> Result<(VerifiedClaims, Resolved), Refused> {
     let snapshot = &live.compiled.snapshot;
-    let claims = token::prove(token, &snapshot.issuers, &live.keys, now)
-        .inspect_err(|refused| ask_for_keys(live, token, refused.reason))?;
+    let claims =
+        token::prove(token, &snapshot.issuers, &live.keys, now).map_err(|refused| match &refused.signed {
+            // Whoever else has the key may have made it: that comes before what it says.
+            Some(signed) if snapshot.revoked.has_key(signed.issuer(), signed.key_ids()) => {
+                Refused { reason: Reason::TokenRevoked, ..refused }
+            }
+            _ => {
+                ask_for_keys(live, token, refused.reason);
+                refused
+            }
+        })?;
     let resolved = resolve_in_snapshot(live, token, &claims);
     Ok((claims, resolved))
 }
@@ -210,9 +221,14 @@ fn resolve_in_snapshot(live: &Live, token: &[u8], claims: &VerifiedClaims) -> Re
     let snapshot = &live.compiled.snapshot;
     let (issuer, identity) = (claims.issuer(), claims.identity());
     let held = snapshot.groups.held_by_user(issuer, identity.groups.iter().map(|group| &**group));
-    let revoked = snapshot.revoked.has_principal(issuer, identity) || snapshot.revoked.has_token(token);
+    let revoked = &snapshot.revoked;
+    let revoked_until = if revoked.has_key(issuer, claims.key_ids()) || revoked.has_token(token) {
+        u64::MAX
+    } else {
+        revoked.principal_until(issuer, identity)
+    };
     let name = issuer_name(live, issuer);
     let names = held.groups.iter().skip(1).map(|group| snapshot.groups.name(*group));
     let members = PrincipalMembers::of_user(name, identity, names);
-    Resolved { serial: live.serial, held, revoked, members }
+    Resolved { serial: live.serial, held, revoked_until, members }
 }

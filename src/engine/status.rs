@@ -106,6 +106,17 @@ impl Engine {
                 },
                 is_fetched: endpoint.is_some(),
                 keys: live.keys.get(at).and_then(Option::as_ref).map_or(0, |keys| keys.len()),
+                kids: live
+                    .keys
+                    .get(at)
+                    .and_then(Option::as_deref)
+                    .map_or_else(Vec::new, |keys| keys.ids().flatten().map(|kid| &**kid).collect()),
+                revoked_kids: {
+                    let of_issuer = snapshot.revoked.keys().filter(|(issuer, _)| *issuer == at);
+                    let mut kids: Vec<&str> = of_issuer.map(|(_, kid)| kid).collect();
+                    kids.sort_unstable();
+                    kids
+                },
                 last_success: match endpoint {
                     Some(_) => held.map(|held| held.fetched_at),
                     None => Some(live.keys_read_at),
@@ -125,6 +136,10 @@ pub(super) struct IssuerState<'l> {
     source: &'static str,
     pub(super) is_fetched: bool,
     pub(super) keys: usize,
+    /// The ids of these keys, those that the policy revokes among them.
+    kids: Vec<&'l str>,
+    /// The ids that the policy revokes, whether a key has them or not.
+    revoked_kids: Vec<&'l str>,
     /// Unix seconds.
     pub(super) last_success: Option<u64>,
     /// Unix seconds.
@@ -139,6 +154,8 @@ impl IssuerState<'_> {
             "issuer": self.issuer,
             "source": self.source,
             "keys": self.keys,
+            "kids": self.kids,
+            "revoked_kids": self.revoked_kids,
             "last_success": self.last_success.and_then(timestamp),
             "age_seconds": self.last_success.map(|time| now.saturating_sub(time)),
             "next_refresh": self.next_refresh.and_then(timestamp),

@@ -244,14 +244,14 @@ pub(super) fn compile(
     }
 
     let networks = NamedNetworks::new(document, problems);
-    let service_accounts = compile_service_accounts(document, &networks, &groups, problems);
+    let service_accounts = compile_service_accounts(document, &networks, &groups, now, problems);
     let known_groups = groups_known_to_grants(document);
     let is_known = |group: &str| known_groups.contains(group);
     let mut restrictions = Vec::new();
     for entry in &document.restrictions {
         restrictions.push(compile_restriction(entry, &networks, &is_known, &mut groups, problems));
     }
-    let revoked = compile_revoked(document, &issuer_names, &groups, problems);
+    let revoked = compile_revoked(document, &issuer_names, &groups, now, problems);
     let client_ip = compile_client_ip(document, &networks, problems);
     let source = load_client_ip(document, client_ip.as_ref(), files, problems);
 

@@ -38,7 +38,9 @@ pub enum WarningKind {
     OutdatedTest,
     OwnerUndeclared,
     RestrictionUnmatched,
+    RevocationEnded,
     RevokedGroupUnknown,
+    RevokedIdUnlike,
     ServiceAccountOpen,
     ShadowMode,
     ShadowOver,
@@ -51,7 +53,7 @@ pub enum WarningKind {
 
 impl WarningKind {
     /// Every kind, in the order of their names.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::ClientIpList,
         Self::DuplicateGrant,
         Self::ExpiredGrant,
@@ -64,7 +66,9 @@ impl WarningKind {
         Self::OutdatedTest,
         Self::OwnerUndeclared,
         Self::RestrictionUnmatched,
+        Self::RevocationEnded,
         Self::RevokedGroupUnknown,
+        Self::RevokedIdUnlike,
         Self::ServiceAccountOpen,
         Self::ShadowMode,
         Self::ShadowOver,
@@ -90,7 +94,9 @@ impl WarningKind {
             Self::OutdatedTest => "outdated_test",
             Self::OwnerUndeclared => "owner_undeclared",
             Self::RestrictionUnmatched => "restriction_unmatched",
+            Self::RevocationEnded => "revocation_ended",
             Self::RevokedGroupUnknown => "revoked_group_unknown",
+            Self::RevokedIdUnlike => "revoked_id_unlike",
             Self::ServiceAccountOpen => "service_account_open",
             Self::ShadowMode => "shadow_mode",
             Self::ShadowOver => "shadow_over",

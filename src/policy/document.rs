@@ -139,10 +139,24 @@ pub(super) struct ServiceAccountEntry {
 /// Who is no longer let in.
 #[derive(Debug, Default)]
 pub(super) struct RevokedEntry {
-    /// The issuer's name, and `sub` or `oid`, or an account's name.
-    pub(super) principals: Vec<(At<Box<str>>, At<Box<str>>)>,
+    pub(super) principals: Vec<RevokedPrincipal>,
     pub(super) groups: Vec<At<Box<str>>>,
     pub(super) tokens_sha256: Vec<At<Sha256>>,
+    /// The issuer's name, and the key's `kid`.
+    pub(super) keys: Vec<(At<Box<str>>, At<Box<str>>)>,
+}
+
+/// Somebody who is no longer let in.
+#[derive(Debug)]
+pub(super) struct RevokedPrincipal {
+    /// Its position in the list.
+    pub(super) number: usize,
+    /// The issuer's name, or `service`.
+    pub(super) issuer: At<Box<str>>,
+    /// `sub` or `oid`, or an account's name.
+    pub(super) id: At<Box<str>>,
+    /// Unix seconds.
+    pub(super) until: Option<At<u64>>,
 }
 
 /// A grant of either form: `authorizations` lines are grants without a name.

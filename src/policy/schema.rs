@@ -366,13 +366,17 @@ fn account_key(key: &str) -> Value {
 fn revoked_key(key: &str) -> Value {
     match key {
         "principals" => told(
-            json!({"type": "array", "items": mapping(&revoked::PRINCIPAL, revoked_principal_key, &revoked::PRINCIPAL)}),
+            json!({"type": "array", "items": mapping(&revoked::PRINCIPAL, revoked_principal_key, &revoked::PRINCIPAL_REQUIRED)}),
             "Users by issuer and `sub` or `oid`; service accounts by issuer `service` and name.",
         ),
         "groups" => told(json!({"type": "array", "items": text()}), "Dropped from every principal."),
         "tokens_sha256" => {
             told(json!({"type": "array", "items": digest()}), "Whole tokens, by their SHA-256.")
         }
+        "keys" => told(
+            json!({"type": "array", "items": mapping(&revoked::KEY, revoked_issuers_key, &revoked::KEY)}),
+            "Keys of issuers: no token that one of them signed counts.",
+        ),
         _ => Value::Null,
     }
 }
@@ -381,6 +385,15 @@ fn revoked_principal_key(key: &str) -> Value {
     match key {
         "issuer" => told(text(), "The issuer's name in this policy, or `service`."),
         "id" => told(text(), "`sub` or `oid`, or the account's name."),
+        "until" => told(time(), "From then on the entry revokes nobody. Default: it does not end."),
+        _ => Value::Null,
+    }
+}
+
+fn revoked_issuers_key(key: &str) -> Value {
+    match key {
+        "issuer" => told(text(), "The issuer's name in this policy."),
+        "kid" => told(text(), "The key's id, as `tenantauth keys` shows it."),
         _ => Value::Null,
     }
 }

@@ -14,7 +14,7 @@ use crate::token::claims::{Identity, IssuerRules};
 use crate::token::digest::Sha256;
 use crate::token::service::Credentials;
 use crate::token::twin::twin;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 pub use outcome::{GrantOutcome, RestrictionOutcome};
 
 /// One compiled policy.
@@ -192,10 +192,18 @@ impl Snapshot {
         credentials.verify(self.service_accounts.iter().map(|known| (&*known.name, &*known.token_sha256)))
     }
 
-    /// Whether the service account at this position, or the token it came with, is revoked.
+    /// Until when (Unix seconds) the service account at this position, or the token it came with, is revoked; 0: it is
+    /// not.
+    pub fn account_revoked_until(&self, account: usize, credentials: &Credentials<'_>) -> u64 {
+        match self.service_accounts.get(account) {
+            Some(account) if !self.revoked.has_token(credentials.token()) => account.revoked_until,
+            _ => u64::MAX,
+        }
+    }
+
+    /// Whether that was so when the policy was compiled.
     pub fn is_revoked_account(&self, account: usize, credentials: &Credentials<'_>) -> bool {
-        self.service_accounts.get(account).is_none_or(|account| account.revoked)
-            || self.revoked.has_token(credentials.token())
+        self.revoked.compiled_at < self.account_revoked_until(account, credentials)
     }
 }
 
@@ -216,23 +224,34 @@ pub struct ServiceAccount {
     pub network_names: Box<[(Box<str>, Box<[Network]>)]>,
     /// Its requests come through a proxy: `X-Forwarded-For` beside its token is no mark of a person.
     pub behind_proxy: bool,
-    /// It is among the revoked principals.
+    /// It was among the revoked principals when the policy was compiled.
     pub revoked: bool,
+    /// Until when (Unix seconds) it is among them; 0: it is not.
+    pub revoked_until: u64,
 }
 
 /// Who is no longer let in, although the signature of their token is good.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Revocations {
-    /// `sub` and `oid`, by the issuer's position.
-    pub(super) principals: HashSet<(usize, Box<str>)>,
+    /// `sub` and `oid`, by the issuer's position: until when (Unix seconds).
+    pub(super) principals: HashMap<(usize, Box<str>), u64>,
+    /// `kid`, by the issuer's position.
+    pub(super) keys: HashSet<(usize, Box<str>)>,
     /// Of whole tokens.
     pub(super) tokens: HashSet<Sha256>,
+    /// Unix seconds: what had ended then was never in force.
+    pub(super) compiled_at: u64,
 }
 
 impl Revocations {
-    /// The users who are revoked: the position of their issuer, and a `sub` or `oid`.
-    pub fn principals(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.principals.iter().map(|(issuer, id)| (*issuer, &**id))
+    /// The users who are revoked: the position of their issuer, a `sub` or `oid`, and until when (Unix seconds).
+    pub fn principals(&self) -> impl Iterator<Item = (usize, &str, u64)> {
+        self.principals.iter().map(|((issuer, id), until)| (*issuer, &**id, *until))
+    }
+
+    /// The keys that are revoked: the position of their issuer, and their `kid`.
+    pub fn keys(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.keys.iter().map(|(issuer, kid)| (*issuer, &**kid))
     }
 
     /// The tokens that are revoked.
@@ -240,15 +259,29 @@ impl Revocations {
         &self.tokens
     }
 
-    /// Whether a user is revoked.
+    /// Until when (Unix seconds) a user is revoked; 0: they are not.
+    ///
+    /// `issuer`: its position in the snapshot.
+    pub fn principal_until(&self, issuer: usize, identity: &Identity) -> u64 {
+        if self.principals.is_empty() {
+            return 0;
+        }
+        let ids = [&identity.subject, &identity.object_id].into_iter().flatten();
+        ids.filter_map(|id| self.principals.get(&(issuer, id.clone()))).copied().max().unwrap_or(0)
+    }
+
+    /// Whether a user was revoked when the policy was compiled, as its tests see it.
     ///
     /// `issuer`: its position in the snapshot.
     pub fn has_principal(&self, issuer: usize, identity: &Identity) -> bool {
-        !self.principals.is_empty()
-            && [&identity.subject, &identity.object_id]
-                .into_iter()
-                .flatten()
-                .any(|id| self.principals.contains(&(issuer, id.clone())))
+        self.compiled_at < self.principal_until(issuer, identity)
+    }
+
+    /// Whether a key is revoked by any of its ids.
+    ///
+    /// `issuer`: its position in the snapshot.
+    pub fn has_key(&self, issuer: usize, ids: &[Box<str>]) -> bool {
+        !self.keys.is_empty() && ids.iter().any(|id| self.keys.contains(&(issuer, id.clone())))
     }
 
     /// Whether a token is revoked, a user's or a service account's, `Bearer` left off. Hashes it only where the policy

@@ -1,4 +1,5 @@
-//! What a record says about revocations: one id of the principal (its `sub`, or else its `oid`), and no token.
+//! What a record says about revocations: one id of the principal (its `sub`, or else its `oid`), and neither a token nor
+//! the key that signed it.
 
 use crate::policy::snapshot::{SERVICE, Snapshot};
 use crate::token::digest::Sha256;
@@ -17,29 +18,56 @@ pub(super) enum IsRevoked {
 /// Whom one policy revokes.
 #[derive(Default)]
 struct Revoked {
-    /// By the issuer's name; `service` for service accounts, whose ids are their names.
-    ids: HashMap<String, HashSet<String>>,
+    /// By the issuer's name; `service` for service accounts, whose ids are their names. Until when (Unix seconds).
+    ids: HashMap<String, HashMap<String, u64>>,
     tokens: HashSet<Sha256>,
+    /// The ids of keys by the issuer's name.
+    keys: HashMap<String, HashSet<String>>,
 }
 
 impl Revoked {
     fn by(snapshot: &Snapshot) -> Self {
-        let mut ids: HashMap<String, HashSet<String>> = HashMap::new();
+        let name = |issuer: usize| snapshot.issuer_names.get(issuer).map(|name| &**name);
+        let mut ids: HashMap<String, HashMap<String, u64>> = HashMap::new();
         let users = snapshot.revoked.principals();
-        let users = users.filter_map(|(issuer, id)| Some((&**snapshot.issuer_names.get(issuer)?, id)));
-        let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked);
-        for (issuer, id) in users.chain(accounts.map(|account| (SERVICE, &*account.name))) {
-            ids.entry_ref(issuer).or_default().insert(id.into());
+        let users = users.filter_map(|(issuer, id, until)| Some((name(issuer)?, id, until)));
+        let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked_until > 0);
+        let accounts = accounts.map(|account| (SERVICE, &*account.name, account.revoked_until));
+        for (issuer, id, until) in users.chain(accounts) {
+            ids.entry_ref(issuer).or_default().insert(id.into(), until);
         }
-        Self { ids, tokens: snapshot.revoked.tokens().clone() }
+        let mut keys: HashMap<String, HashSet<String>> = HashMap::new();
+        for (issuer, kid) in snapshot.revoked.keys() {
+            keys.entry_ref(name(issuer).unwrap_or_default()).or_default().insert(kid.into());
+        }
+        Self { ids, tokens: snapshot.revoked.tokens().clone(), keys }
     }
 
-    fn of_issuer(&self, issuer: &str) -> impl Iterator<Item = &str> {
-        self.ids.get(issuer).into_iter().flatten().map(String::as_str)
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.tokens.is_empty() && self.keys.is_empty()
     }
 
-    fn has(&self, issuer: &str, id: &str) -> bool {
-        self.ids.get(issuer).is_some_and(|ids| ids.contains(id))
+    /// Ids and until when each is revoked, also those that have ended.
+    fn of_issuer(&self, issuer: &str) -> impl Iterator<Item = (&str, u64)> {
+        self.ids.get(issuer).into_iter().flatten().map(|(id, until)| (&**id, *until))
+    }
+
+    /// Whether an id is named, be it that its entry has ended.
+    fn names(&self, issuer: &str, id: &str) -> bool {
+        self.ids.get(issuer).is_some_and(|ids| ids.contains_key(id))
+    }
+
+    /// Whether an id is revoked at a time (Unix seconds).
+    fn has(&self, issuer: &str, id: &str, at: u64) -> bool {
+        self.ids.get(issuer).and_then(|ids| ids.get(id)).is_some_and(|until| at < *until)
+    }
+
+    fn keys_of(&self, issuer: &str) -> impl Iterator<Item = &String> {
+        self.keys.get(issuer).into_iter().flatten()
+    }
+
+    fn has_key(&self, issuer: &str, kid: &String) -> bool {
+        self.keys.get(issuer).is_some_and(|keys| keys.contains(kid))
     }
 }
 
@@ -64,14 +92,17 @@ impl History {
     ///
     /// `was_revoked`: it was refused then. Whoever was not is taken for somebody else than those whose id no record has:
     /// else one `oid` in the policy would leave nothing known of a log. [`Unrecorded`] counts them.
+    ///
+    /// `at`: when the policy decides, in Unix seconds.
     pub(super) fn is_revoked(
         &self,
         revision: &str,
         issuer: &str,
         subject: &str,
         was_revoked: bool,
+        at: u64,
     ) -> IsRevoked {
-        if self.now.has(issuer, subject) {
+        if self.now.has(issuer, subject, at) {
             return IsRevoked::Yes;
         }
         if !was_revoked {
@@ -80,23 +111,25 @@ impl History {
         if let Some(then) = self.recorded.get(revision) {
             // By whichever of these it was: where all are revoked still, so is this one.
             let by_id = match issuer {
-                SERVICE => !then.has(SERVICE, subject),
-                _ => then.of_issuer(issuer).all(|id| self.now.has(issuer, id)),
+                SERVICE => !then.names(SERVICE, subject),
+                _ => then.of_issuer(issuer).all(|(id, _)| self.now.has(issuer, id, at)),
             };
-            if by_id && then.tokens.is_subset(&self.now.tokens) {
+            let by_key = then.keys_of(issuer).all(|kid| self.now.has_key(issuer, kid));
+            if by_id && by_key && then.tokens.is_subset(&self.now.tokens) {
                 return IsRevoked::Yes;
             }
         }
-        let by_other_id = issuer != SERVICE && self.now.of_issuer(issuer).next().is_some();
-        if by_other_id || !self.now.tokens.is_empty() { IsRevoked::Perhaps } else { IsRevoked::No }
+        let by_other_id = issuer != SERVICE && self.now.of_issuer(issuer).any(|(_, until)| at < until);
+        let by_key = self.now.keys_of(issuer).next().is_some();
+        if by_other_id || by_key || !self.now.tokens.is_empty() { IsRevoked::Perhaps } else { IsRevoked::No }
     }
 }
 
 /// Revocations that match no record of a log, though some records may be of those whom they revoke.
 #[derive(Default)]
 pub(super) struct Unrecorded {
-    /// By revision, the issuers whose principals were let in.
-    let_in: HashMap<String, HashSet<String>>,
+    /// By revision, the issuers whose principals were let in, and when first (Unix seconds).
+    let_in: HashMap<String, HashMap<String, u64>>,
     /// Revoked subjects that a record has, by issuer.
     met: HashSet<(String, String)>,
 }
@@ -104,7 +137,7 @@ pub(super) struct Unrecorded {
 impl Unrecorded {
     /// Takes note of a record that a verified token came with.
     ///
-    /// `was_revoked`: it was refused.
+    /// `was_revoked`: it was refused. `at`: when the policy decides, in Unix seconds.
     pub(super) fn note(
         &mut self,
         of: &History,
@@ -112,40 +145,43 @@ impl Unrecorded {
         issuer: &str,
         subject: &str,
         was_revoked: bool,
+        at: u64,
     ) {
-        if of.now.ids.is_empty() && of.now.tokens.is_empty() {
+        if of.now.is_empty() {
             return;
         }
-        if of.now.has(issuer, subject) {
+        if of.now.names(issuer, subject) {
             self.met.insert((issuer.into(), subject.into()));
             return;
         }
         if was_revoked {
             return;
         }
-        let issuers = self.let_in.entry_ref(revision).or_default();
-        if !issuers.contains(issuer) {
-            issuers.insert(issuer.into());
-        }
+        let first = self.let_in.entry_ref(revision).or_default().entry_ref(issuer).or_insert(at);
+        *first = at.min(*first);
     }
 
     /// What the policy revokes and no record has.
     pub(super) fn gaps(&self, of: &History) -> Gaps {
         let (mut ids, mut tokens) = (BTreeSet::new(), HashSet::<Sha256>::new());
+        let mut keys = BTreeSet::new();
         for (revision, issuers) in &self.let_in {
             let then = of.recorded.get(revision);
             // Whoever was let in was none of those who were revoked then.
             tokens.extend(
                 of.now.tokens.iter().filter(|sum| !then.is_some_and(|then| then.tokens.contains(*sum))),
             );
-            for issuer in issuers.iter().filter(|issuer| ***issuer != *SERVICE) {
-                let new =
-                    of.now.of_issuer(issuer).filter(|id| !then.is_some_and(|then| then.has(issuer, id)));
-                ids.extend(new.map(|id| (issuer.clone(), id.to_owned())));
+            for (issuer, first) in issuers.iter().filter(|(issuer, _)| ***issuer != *SERVICE) {
+                let in_force = of.now.of_issuer(issuer).filter(|(_, until)| first < until);
+                let new = in_force.filter(|(id, _)| !then.is_some_and(|then| then.names(issuer, id)));
+                ids.extend(new.map(|(id, _)| (issuer.clone(), id.to_owned())));
+                let new = of.now.keys_of(issuer);
+                let new = new.filter(|kid| !then.is_some_and(|then| then.has_key(issuer, kid)));
+                keys.extend(new.map(|kid| (issuer.clone(), kid.clone())));
             }
         }
         ids.retain(|id| !self.met.contains(id));
-        Gaps { ids, tokens: tokens.len() }
+        Gaps { ids, tokens: tokens.len(), keys }
     }
 }
 
@@ -157,4 +193,6 @@ pub(crate) struct Gaps {
     pub(crate) ids: BTreeSet<(String, String)>,
     /// How many tokens.
     pub(crate) tokens: usize,
+    /// Names of issuers with the ids of keys.
+    pub(crate) keys: BTreeSet<(String, String)>,
 }

@@ -44,7 +44,7 @@ fn recorded_of(
         client_ip,
         now: NOW,
     };
-    let revoked = snapshot.revoked.principals().any(|revoked| revoked == (issuer, "ada"));
+    let revoked = snapshot.revoked.principals().any(|(of, id, _)| (of, id) == (issuer, "ada"));
     let decision = if revoked { Decision::denied(Reason::TokenRevoked) } else { decide(snapshot, &request) };
     let identity = Identity {
         subject: Some("ada".into()),

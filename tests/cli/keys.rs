@@ -55,9 +55,26 @@ fn keys_shows_what_the_provider_publishes() {
     assert_eq!(issuer["keys"][1]["accepted"], false);
     let expected = json!({
         "kid": "k1", "type": "RSA", "size": "2048 bits", "use": "sig", "algorithm": "RS256", "accepted": true,
-        "refused": null,
+        "refused": null, "revoked": false,
     });
     assert_eq!(issuer["keys"][0], expected);
+
+    // A key that the policy revokes is good, and counts for nothing.
+    let revoking = |kids: &[&str]| {
+        let keys: Vec<String> = kids.iter().map(|kid| format!("{{ issuer: idp, kid: {kid} }}")).collect();
+        policy(&provider.policy_entry("")) + &format!("revoked: {{ keys: [{}] }}\n", keys.join(", "))
+    };
+    room.write("revoking.yaml", &revoking(&["k1"]));
+    let (status, report) = keys_json(&room, "revoking.yaml");
+    let issuer = &report["issuers"][0];
+    assert_eq!((status, &issuer["usable"]), (0, &json!(1)));
+    let of = |key: usize| ["accepted", "refused", "revoked"].map(|name| issuer["keys"][key][name].clone());
+    assert_eq!(of(0), [json!(false), json!("the policy revokes it"), json!(true)]);
+    assert_eq!(of(1), [json!(true), Value::Null, json!(false)]);
+    room.write("revoking.yaml", &revoking(&["k1", "ec1", "gone"]));
+    let run = keys(&room, "revoking.yaml");
+    assert_eq!(run.status, 1);
+    assert!(run.out.contains("refused: the policy revokes it"), "{}", run.out);
 }
 
 #[test]

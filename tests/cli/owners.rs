@@ -228,6 +228,16 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         ],
     );
     changed(
+        "revoked for a while",
+        &format!(
+            "{old}revoked: {{ principals: [{{ issuer: service, id: agent, until: 2037-01-01T00:00:00Z }}] }}\n"
+        ),
+        &[
+            "lost service:agent team-a logs:write 10.20.0.0/16 always",
+            "gained revoked service agent principals - -> revoked until 2037-01-01T00:00:00Z",
+        ],
+    );
+    changed(
         "another token",
         &old.replace("60303ae2", "70303ae2"),
         &["changed service_accounts agent tokens 1 that are gone -> 1 new"],
@@ -249,7 +259,7 @@ fn diff_tells_what_else_differs_and_from_what_to_what() {
         .replace("algorithms: [EdDSA]", "algorithms: [EdDSA, RS256]\n    leeway: 2m")
         .replace("token_headers: [X-Id-Token, Authorization]", "token_headers: [X-Id-Token]")
         .replace("source: cookie, keys_file: client-ip.keys", "source: remote_addr")
-        + "audit: { query: none }\nmode: shadow\nshadow_until: 2026-11-30T00:00:00Z\nrevoked: { principals: [{ issuer: entra, id: s-1 }], tokens_sha256: [\"60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752\"] }\n";
+        + "audit: { query: none }\nmode: shadow\nshadow_until: 2026-11-30T00:00:00Z\nrevoked: { principals: [{ issuer: entra, id: s-1 }], keys: [{ issuer: entra, kid: k1 }], tokens_sha256: [\"60303ae22b998861bce3b28f33eec1be758a213c86c93c076dbe9f558c11c752\"] }\n";
     room.write("new.yaml", &new);
     let run = room.run(&["diff", "policy.yaml", "new.yaml"]);
     let found = rows(&run.out);
@@ -262,6 +272,7 @@ fn diff_tells_what_else_differs_and_from_what_to_what() {
         "changed audit query: full, max_bytes: 16384 -> query: none, max_bytes: 16384",
         "changed mode enforce -> shadow until 2026-11-30T00:00:00Z",
         "gained revoked entra s-1 principals - -> revoked",
+        "gained revoked entra k1 keys - -> revoked",
         "gained revoked tokens_sha256 - -> 1 new",
     ] {
         assert!(run.status == 2 && found.contains(&row.to_owned()), "{row}\n{}{}", run.out, run.err);

@@ -291,6 +291,65 @@ fn revoked_principals_are_denied_again() {
 }
 
 #[test]
+fn a_revocation_that_ends_counts_until_then() {
+    let room = Room::new();
+    let time: jiff::Timestamp = serde_json::from_str::<Value>(&record(&json!({}))).unwrap()["time"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    room.write("allowed.jsonl", &record(&json!({})));
+    let until = |seconds: i64| jiff::Timestamp::from_second(time.as_second() + seconds).unwrap();
+    for (seconds, expected) in [(-1, [0, 0, 1]), (0, [0, 0, 1]), (1, [1, 0, 0]), (3600, [1, 0, 0])] {
+        let entry = format!("{{ principals: [{{ issuer: entra, id: s, until: {} }}] }}", until(seconds));
+        room.write("until.yaml", &revoking(&entry));
+        let run = room.run(&["replay", "--policy", "until.yaml", "allowed.jsonl", "--format", "json"]);
+        assert_eq!(counts(&run.json()), expected, "{seconds} {}", run.out);
+    }
+    // At another time than its own.
+    let entry = format!("{{ principals: [{{ issuer: entra, id: s, until: {} }}] }}", until(60));
+    room.write("until.yaml", &revoking(&entry));
+    let late = until(120).to_string();
+    let args = ["replay", "--policy", "until.yaml", "allowed.jsonl", "--format", "json", "--now", &late];
+    let report = room.run(&args).json();
+    assert_eq!(report["changes"].as_array().map_or(0, Vec::len), 0, "{report}");
+    // One that had ended for every record is none that nobody knows of.
+    let entry = format!("{{ principals: [{{ issuer: entra, id: bob, until: {} }}] }}", until(-60));
+    room.write("until.yaml", &revoking(&entry));
+    assert_eq!(room.run(&["replay", "--policy", "until.yaml", "allowed.jsonl"]).err, "");
+}
+
+#[test]
+fn what_a_revoked_key_decides_is_unknown() {
+    let room = Room::new();
+    room.write("keys.yaml", &revoking("{ keys: [{ issuer: entra, kid: k1 }] }"));
+    let of_keys = json!({"policy_revision": revision(&room, "keys.yaml")});
+    room.write("denied.jsonl", &record(&with(denied("token_revoked"), of_keys.clone())));
+    room.write("allowed.jsonl", &record(&json!({})));
+    for (policy, log, expected) in [
+        ("keys.yaml", "denied.jsonl", [0, 0, 1]),
+        // It was revoked by the key, and is no longer.
+        ("policy.yaml", "denied.jsonl", [1, 0, 0]),
+        ("keys.yaml", "allowed.jsonl", [0, 0, 1]),
+    ] {
+        let run = room.run(&["replay", "--policy", policy, log, "--format", "json"]);
+        assert_eq!(counts(&run.json()), expected, "{policy} {log} {}", run.out);
+        let is_told = run.err.starts_with("warning: the policy revokes 1 key, and records do not say which");
+        assert_eq!(is_told, (policy, log) == ("keys.yaml", "allowed.jsonl"), "{policy} {log} {}", run.err);
+    }
+    // Denied by another policy: perhaps by what this one revokes.
+    room.write("other.jsonl", &record(&denied("token_revoked")));
+    let run = room.run(&["replay", "--policy", "keys.yaml", "other.jsonl", "--format", "json"]);
+    assert_eq!(counts(&run.json()), [0, 1, 0], "{}", run.out);
+    // Whose token was refused although its signature held is nobody who was let in.
+    let refused = with(denied("token_expired"), json!({"groups": null}));
+    room.write("expired.jsonl", &record(&refused));
+    let run = room.run(&["replay", "--policy", "keys.yaml", "expired.jsonl", "--format", "json"]);
+    assert_eq!((counts(&run.json()), &*run.err), ([0, 0, 0], ""), "{}", run.out);
+    assert_eq!(run.json()["summary"]["before_rules"], 1);
+}
+
+#[test]
 fn what_a_revoked_group_decides_is_unknown() {
     let room = Room::new();
     room.write("old.yaml", &revoking("{ groups: [sre] }"));

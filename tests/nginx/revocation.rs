@@ -121,3 +121,44 @@ fn the_record_says_who_was_revoked() {
         (&json!("token_revoked"), &json!("service"), &json!("agent"))
     );
 }
+
+#[test]
+fn a_revoked_key_ends_what_it_signed_in_every_worker() {
+    let site = Site::builder().workers(2).policy(&policy("")).start();
+    let token = key().token(&claims_with(&["group1"], json!({"sub": "ada"})));
+    let nameless =
+        key().sign(r#"{"alg":"RS256"}"#, &claims_with(&["group1"], json!({"sub": "eve"})).to_string());
+    let are = |reason: &str| {
+        for token in [&token, &nameless] {
+            for _ in 0..6 {
+                let request = Request::get("/loki/api/v1/query").tenant("tenant1").token(token);
+                assert_eq!(site.send(request).reason(), reason);
+            }
+        }
+    };
+    are("");
+    site.write_policy(&policy("keys: [{ issuer: idp, kid: key-1 }]"));
+    sleep(IN_FORCE);
+    are("token_revoked");
+    let status = site.status().json();
+    let issuer = &status["issuers"][0];
+    assert_eq!((&issuer["kids"], &issuer["revoked_kids"]), (&json!(["key-1"]), &json!(["key-1"])));
+    let records = site.audit(24);
+    assert_eq!(records[12]["reason"], "token_revoked");
+    assert_eq!((&records[12]["issuer"], &records[12]["subject"]), (&json!("idp"), &json!("ada")));
+    site.write_policy(&policy("keys: [{ issuer: idp, kid: key-2 }]"));
+    sleep(IN_FORCE);
+    are("");
+}
+
+#[test]
+fn a_revocation_ends_by_itself() {
+    let until = |seconds: i64| jiff::Timestamp::from_second(crate::support::now() + seconds).unwrap();
+    let revoked = format!("principals: [{{ issuer: idp, id: user-1, until: {} }}]", until(4));
+    let site = Site::builder().policy(&policy(&revoked)).start();
+    let revision = site.revisions();
+    let ask = || site.send(crate::checks::query(&["group1"], "tenant1")).reason().to_owned();
+    assert_eq!(ask(), "token_revoked");
+    crate::support::wait_for("the end", 10, || ask().is_empty().then_some(()));
+    assert_eq!(site.revisions(), revision, "nothing was reloaded");
+}

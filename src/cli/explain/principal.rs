@@ -77,7 +77,8 @@ impl<'s> Principal<'s> {
         let token = bearer(snapshot, header);
         match verify(token, &snapshot.issuers, &compiled.keys, now) {
             Ok(claims) => {
-                let revoked = snapshot.revoked.has_token(token);
+                let revoked = snapshot.revoked.has_token(token)
+                    || snapshot.revoked.has_key(claims.issuer(), claims.key_ids());
                 Self::known(snapshot, "token", claims.issuer(), claims.identity(), revoked)
             }
             Err(reason) => Self::refused("token", reason),

@@ -124,7 +124,7 @@ fn human(summary: &Summary, any: bool) -> String {
 }
 
 /// What the policy revokes and no record has, for stderr; nothing where there is nothing.
-pub(super) fn warning(Gaps { ids, tokens }: &Gaps) -> String {
+pub(super) fn warning(Gaps { ids, tokens, keys }: &Gaps) -> String {
     let mut out = String::new();
     if !ids.is_empty() {
         let shown = ids.iter().take(MAX_IDS).map(|(issuer, id)| format!("`{}` of `{issuer}`", one_line(id)));
@@ -145,6 +145,14 @@ pub(super) fn warning(Gaps { ids, tokens }: &Gaps) -> String {
             "warning: the policy revokes {}, and records do not tell with which they came\n  help: requests are \
              decided as if it were not revoked",
             counted(*tokens, "token"),
+        );
+    }
+    if !keys.is_empty() {
+        _ = writeln!(
+            out,
+            "warning: the policy revokes {}, and records do not say which key signed a token\n  help: requests are \
+             decided as if it were not revoked",
+            counted(keys.len(), "key"),
         );
     }
     out

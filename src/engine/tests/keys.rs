@@ -312,6 +312,102 @@ fn a_revoked_token_stays_revoked_however_its_signature_is_written() {
     assert_eq!(site.reason(&query(&twin)), Reason::TokenRevoked);
 }
 
+/// The one key of the policy's file, under these ids.
+fn rsa_under(kids: &[Option<&str>]) -> String {
+    let keys: Vec<Value> = kids
+        .iter()
+        .map(|kid| with(jwk(Algorithm::Rs256), "kid", kid.map_or(Value::Null, |kid| json!(kid))))
+        .collect();
+    json!({"keys": keys}).to_string()
+}
+
+#[test]
+fn a_revoked_key_ends_its_cached_tokens_at_the_next_reload() {
+    let site = Site::start(TAIL);
+    let (theirs, ours) = (signed("r", &claims()), signed("e", &claims()));
+    // Without a kid: the key that verified it counts.
+    let nameless = token(Algorithm::Rs256, r#"{"alg":"RS256"}"#, &claims().to_string());
+    let all = [&theirs, &nameless, &ours];
+    let reasons = || all.map(|token| site.reason(&query(token)));
+    assert_eq!(reasons(), [Reason::Granted; 3]);
+    for token in all {
+        assert_eq!(site.cache(&query(token)), CacheUse::Hit);
+    }
+    let revoked = [Reason::TokenRevoked, Reason::TokenRevoked, Reason::Granted];
+    site.change(&format!("{TAIL}revoked: {{ keys: [{{ issuer: entra, kid: r }}] }}\n"));
+    assert_eq!(reasons(), revoked);
+    for token in all {
+        assert_eq!(site.cache(&query(token)), CacheUse::Hit, "it is not verified again");
+    }
+    let issuer = &site.engine.status()["issuers"][0];
+    assert_eq!((&issuer["kids"], &issuer["revoked_kids"]), (&json!(["r", "e"]), &json!(["r"])));
+    // Whoever holds the key writes what they like: also what would be refused for something else.
+    for (name, value) in [("exp", json!(1)), ("groups", json!(5)), ("aud", json!("x")), ("sub", json!(5))] {
+        let forged = signed("r", &with(claims(), name, value));
+        assert_eq!(site.reason(&query(&forged)), Reason::TokenRevoked, "{name}");
+    }
+    // By another id of the same key it is that key still.
+    site.scratch.write("jwks.json", &rsa_under(&[Some("x"), Some("r")]));
+    let renamed = token(Algorithm::Rs256, r#"{"alg":"RS256","kid":"x"}"#, &claims().to_string());
+    site.wait_for_reason(&query(&renamed), Reason::TokenRevoked);
+    assert_eq!(site.reason(&query(&nameless)), Reason::TokenRevoked);
+
+    site.scratch.write("jwks.json", &key_set(&[("r", Algorithm::Rs256), ("e", Algorithm::Es256)]));
+    site.change(TAIL);
+    site.wait_for_reason(&query(&ours), Reason::Granted);
+    assert_eq!(reasons(), [Reason::Granted; 3]);
+    // One of another name, which no key has, revokes nothing.
+    site.change(&format!("{TAIL}revoked: {{ keys: [{{ issuer: entra, kid: R }}] }}\n"));
+    assert_eq!(reasons(), [Reason::Granted; 3]);
+}
+
+#[test]
+fn a_revocation_ends_by_the_clock_and_not_by_a_reload() {
+    let token = signed("r", &claims());
+    let entry = |ends: u64| {
+        let ends = super::super::timestamp(ends).unwrap();
+        format!("{{ issuer: entra, id: s-1, until: {ends} }}")
+    };
+    let ends = unix_now() + 3;
+    let site = Site::start(&format!("{TAIL}revoked: {{ principals: [{}] }}\n", entry(ends)));
+    let revision = site.engine.revision();
+    assert_eq!(site.reason(&query(&token)), Reason::TokenRevoked);
+    assert_eq!(site.cache(&query(&token)), CacheUse::Hit);
+    site.wait_for_reason(&query(&token), Reason::Granted);
+    assert!(unix_now() >= ends && site.engine.revision() == revision);
+    // Of two entries the later one counts, in either order; and one without an end does not end.
+    let (past, later) = (entry(ends), entry(ends + 3600));
+    let endless = "{ issuer: entra, id: s-1 }".to_owned();
+    for (entries, reason) in [
+        (&[&past, &later][..], Reason::TokenRevoked),
+        (&[&later, &past], Reason::TokenRevoked),
+        (&[&past, &endless], Reason::TokenRevoked),
+        (&[&endless, &past], Reason::TokenRevoked),
+        (&[&past], Reason::Granted),
+    ] {
+        let entries: Vec<&str> = entries.iter().map(|entry| &***entry).collect();
+        site.change(&format!("{TAIL}revoked: {{ principals: [{}] }}\n", entries.join(", ")));
+        assert_eq!(site.reason(&query(&token)), reason, "{entries:?}");
+    }
+}
+
+#[test]
+fn a_service_accounts_revocation_ends_by_the_clock() {
+    const TOKEN: &str = "Bearer tas_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let sum = crate::token::digest::sha256_hex(TOKEN.trim_start_matches("Bearer ").as_bytes());
+    let ends = unix_now() + 3;
+    let site = Site::start(&format!(
+        "service_accounts: [{{ name: agent, token_sha256: [{sum}], networks: [192.0.2.1] }}]\n\
+         grants: [{{ groups: ['service:agent'], tenants: [t] }}]\n\
+         revoked: {{ principals: [{{ issuer: service, id: agent, until: {} }}] }}\n",
+        super::super::timestamp(ends).unwrap()
+    ));
+    let request = Query { token_is_authorization: true, ..query(TOKEN) };
+    assert_eq!(site.reason(&request), Reason::TokenRevoked);
+    site.wait_for_reason(&request, Reason::Granted);
+    assert!(unix_now() >= ends);
+}
+
 #[test]
 fn records_name_whom_a_refused_token_was_made_for_and_nobody_else() {
     let site = Site::start(TAIL);

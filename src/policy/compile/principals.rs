@@ -2,12 +2,14 @@
 //! and revocation.
 
 use super::client_ip::{MOST_NAMED, NamedNetworks};
+use super::issuers::host_of;
 use crate::network::NetworkSet;
 use crate::policy::diagnostic::{Path, Place, Problems, WarningKind};
-use crate::policy::document::Document;
+use crate::policy::document::{Document, RevokedPrincipal};
 use crate::policy::groups::{SERVICE, is_of_account};
 use crate::policy::reader::At;
 use crate::policy::snapshot::{GroupTable, Revocations, ServiceAccount};
+use crate::text::is_guid;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
@@ -16,6 +18,7 @@ pub(super) fn compile_service_accounts(
     document: &Document,
     networks: &NamedNetworks<'_>,
     groups: &GroupTable,
+    now: u64,
     problems: &mut Problems,
 ) -> Box<[ServiceAccount]> {
     let list = Path::Root.key("service_accounts");
@@ -54,9 +57,14 @@ pub(super) fn compile_service_accounts(
             }
         };
         let group = format!("{SERVICE}:{}", name.value);
-        let revoked = |principal: &(At<Box<str>>, At<Box<str>>)| {
-            *principal.0.value == *SERVICE && principal.1.value == name.value
-        };
+        let revoked_until = document
+            .revoked
+            .principals
+            .iter()
+            .filter(|entry| *entry.issuer.value == *SERVICE && entry.id.value == name.value)
+            .map(until)
+            .max()
+            .unwrap_or(0);
         accounts.push(ServiceAccount {
             name: name.value.clone(),
             line: entry.place.line,
@@ -67,7 +75,8 @@ pub(super) fn compile_service_accounts(
             }),
             network_names,
             behind_proxy: entry.behind_proxy,
-            revoked: document.revoked.principals.iter().any(revoked),
+            revoked: now < revoked_until,
+            revoked_until,
         });
     }
     accounts.into()
@@ -79,27 +88,55 @@ fn refuse_twice(what: &str, first: Place, place: Place, path: &Path<'_>, problem
         .help("remove one of them");
 }
 
+/// Until when (Unix seconds) somebody is revoked.
+fn until(entry: &RevokedPrincipal) -> u64 {
+    entry.until.as_ref().map_or(u64::MAX, |until| until.value)
+}
+
 /// Compiles what is revoked beside groups, which `groups` leaves out.
+///
+/// `now`: Unix seconds.
 pub(super) fn compile_revoked(
     document: &Document,
     issuers: &[Box<str>],
     groups: &GroupTable,
+    now: u64,
     problems: &mut Problems,
 ) -> Revocations {
     let section = Path::Root.key("revoked");
     let list = section.key("principals");
     let accounts = Accounts::of(document);
-    let mut revoked = Revocations::default();
-    for (issuer, id) in &document.revoked.principals {
-        let path = list.item(issuer.number);
+    let mut revoked = Revocations { compiled_at: now, ..Revocations::default() };
+    for entry in &document.revoked.principals {
+        let RevokedPrincipal { issuer, id, .. } = entry;
+        let path = list.item(entry.number);
+        if let Some(until) = entry.until.as_ref().filter(|until| until.value <= now) {
+            problems
+                .warning(
+                    WarningKind::RevocationEnded,
+                    until.place,
+                    &path.key("until"),
+                    format!("the time has passed: `{}` is revoked no longer", id.value.escape_debug()),
+                )
+                .help("remove the entry");
+        }
         if *issuer.value == *SERVICE {
             accounts.refuse_unknown(&id.value, id.place, &path.key("id"), problems);
         } else if let Some(number) = issuers.iter().position(|name| *name == issuer.value) {
-            revoked.principals.insert((number, id.value.clone()));
+            let ends = revoked.principals.entry((number, id.value.clone())).or_insert(0);
+            // Of two entries the one that ends later counts.
+            *ends = until(entry).max(*ends);
+            warn_of_unlike_id(document, number, entry, &path.key("id"), problems);
         } else {
-            problems
-                .error(issuer.place, &path.key("issuer"), format!("there is no issuer `{}`", issuer.value))
-                .help(format!("names of issuers: {}; `{SERVICE}` for service accounts", issuers.join(", ")));
+            refuse_unknown_issuer(issuer, issuers, true, &path.key("issuer"), problems);
+        }
+    }
+    let list = section.key("keys");
+    for (issuer, kid) in &document.revoked.keys {
+        let path = list.item(issuer.number);
+        match issuers.iter().position(|name| *name == issuer.value) {
+            Some(number) => _ = revoked.keys.insert((number, kid.value.clone())),
+            None => refuse_unknown_issuer(issuer, issuers, false, &path.key("issuer"), problems),
         }
     }
     let list = section.key("groups");
@@ -125,6 +162,97 @@ pub(super) fn compile_revoked(
     }
     revoked.tokens = document.revoked.tokens_sha256.iter().map(|sum| sum.value).collect();
     revoked
+}
+
+/// `with_service`: service accounts are named here as well.
+fn refuse_unknown_issuer(
+    issuer: &At<Box<str>>,
+    known: &[Box<str>],
+    with_service: bool,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) {
+    let problem = problems.error(issuer.place, path, format!("there is no issuer `{}`", issuer.value));
+    let known = known.join(", ");
+    problem.help(if with_service {
+        format!("names of issuers: {known}; `{SERVICE}` for service accounts")
+    } else {
+        format!("names of issuers: {known}")
+    });
+}
+
+/// Warns of an id that no token of the issuer is likely to have as its `sub` or `oid`: it would revoke nobody.
+fn warn_of_unlike_id(
+    document: &Document,
+    issuer: usize,
+    entry: &RevokedPrincipal,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) {
+    let id = &*entry.id.value;
+    let of_same = document.revoked.principals.iter().filter(|other| other.issuer.value == entry.issuer.value);
+    let url = document.issuers.get(issuer).map_or("", |issuer| &*issuer.issuer.value);
+    let why = match IdsOf::issuer(url) {
+        // The `sub` of Entra ID is a hash that names a person for one application.
+        IdsOf::Entra if !is_guid(id) && !is_opaque(id) => "the ids of Entra ID are GUIDs",
+        IdsOf::Google if !id.bytes().all(|byte| byte.is_ascii_digit()) => "the ids of Google are numbers",
+        IdsOf::Guids if is_mail_address(id) => "the ids of this issuer are GUIDs",
+        _ if is_mail_address(id) && of_same.clone().any(|other| is_guid(&other.id.value)) => {
+            "other ids of this issuer are GUIDs"
+        }
+        _ => return,
+    };
+    problems
+        .warning(
+            WarningKind::RevokedIdUnlike,
+            entry.id.place,
+            path,
+            format!("{why}, and `{}` is none: it probably revokes nobody", id.escape_debug()),
+        )
+        .help("take `subject` from an audit record of the principal, or its `oid` from the directory");
+}
+
+/// The form of an issuer's ids, as far as it is known.
+enum IdsOf {
+    Entra,
+    Google,
+    /// GUIDs, but perhaps others from a directory behind it.
+    Guids,
+    Other,
+}
+
+impl IdsOf {
+    /// `url`: the issuer as in `iss`.
+    fn issuer(url: &str) -> Self {
+        let host = host_of(url).unwrap_or_default().to_ascii_lowercase();
+        let is_entra = host.starts_with("login.microsoftonline.")
+            || ["sts.windows.net", "login.chinacloudapi.cn", "login.partner.microsoftonline.cn"]
+                .contains(&&*host)
+            || [".b2clogin.com", ".ciamlogin.com"].iter().any(|end| host.ends_with(end));
+        if is_entra {
+            Self::Entra
+        } else if host == "accounts.google.com" {
+            Self::Google
+        } else if host.starts_with("cognito-idp.") || url.contains("/realms/") {
+            Self::Guids
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Whether it is like a hash in base64url: long, and not a word.
+fn is_opaque(id: &str) -> bool {
+    id.len() >= 40 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// Whether it is an e-mail address or a user principal name. `f:<directory>:<name>` is the id that Keycloak gives to a
+/// user of another directory.
+fn is_mail_address(id: &str) -> bool {
+    !id.starts_with("f:")
+        && id.split_once('@').is_some_and(|(name, host)| {
+            !name.is_empty() && !name.contains('|') && host.contains('.') && !host.contains(['@', '/', ':'])
+        })
 }
 
 /// A service account's group is written only where there is such an account.

@@ -197,7 +197,7 @@ fn groups_may_be_in_several_claims() {
 }
 
 /// Behind [`HEAD`] each of these is a policy.
-const TAILS: [&str; 26] = [
+const TAILS: [&str; 28] = [
     "",
     "# only comments follow\n\n   # indented\n",
     "grants: []\nrestrictions: []\ntoken_headers: [Authorization, X-Id-Token]\n",
@@ -221,6 +221,8 @@ const TAILS: [&str; 26] = [
     "client_ip: { source: remote_addr }\n",
     "client_ip: { source: header:X-Real-IP, trusted_peers: [lb, 10.0.0.1] }\nnetworks: { lb: [10.1.0.0/16] }\n",
     "tests: []\n",
+    "revoked: { principals: [{ issuer: entra, id: s-1, until: 2037-01-31T00:00:00Z }, { issuer: entra, id: s-2 }], keys: [{ issuer: entra, kid: '1' }] }\n",
+    "revoked: { keys: [], principals: [], groups: [], tokens_sha256: [] }\n",
     "authorizations: { a: [t] }\ntests: [{ groups: [], tenant: t, scope: logs:read, expect: deny }, { groups: [a], tenant: t, scope: logs:read, expect: allow }]\n",
     "client_ip: { unsigned: false, keys_file: ip.keys, cookie: __Host-ip }\n",
     "client_ip: { source: remote_addr }\ngroup_names: { sre: [raw] }\ngrants: [{ groups: [a], tenants: [t] }]\nrestrictions:\n  - { groups: [a], except_groups: [raw], networks: ['::1', 'FE80::/10', 127.0.0.1/32] }\n  - { groups: [sre], except_groups: [a], networks: [10.0.0.0/8], mode: enforce }\n",

@@ -177,6 +177,78 @@ fn revoked_groups_that_nothing_knows() {
 }
 
 #[test]
+fn revocations_that_have_ended() {
+    let told = "p.yaml:7:58: warning: revoked.principals[0].until: the time has passed: `s-1` is revoked no longer\n  \
+                help: remove the entry";
+    let policy =
+        |until: &str| format!("revoked: {{ principals: [{{ issuer: entra, id: s-1, until: {until} }}] }}\n");
+    warned(&policy("2020-01-01T00:00:00Z"), &[(WarningKind::RevocationEnded, told)]);
+    warned(&policy("2037-01-01T00:00:00Z"), &[]);
+}
+
+#[test]
+fn ids_that_are_unlike_the_issuers() {
+    const GUID: &str = "0f3c9a1e-0000-4000-8000-000000000001";
+    // What is told of `id`, where the list begins with `others`.
+    let kinds = |issuer: &str, others: &str, id: &str| -> Vec<WarningKind> {
+        let text = format!("{HEAD}revoked: {{ principals: [{others}{{ issuer: entra, id: '{id}' }}] }}\n");
+        let found = outcome(&text.replace("https://issuer.example", issuer));
+        assert!(found.compiled.is_some());
+        found
+            .diagnostics
+            .iter()
+            .filter_map(|problem| match problem.severity {
+                Severity::Warning(kind) => Some(kind),
+                Severity::Error => None,
+            })
+            .collect()
+    };
+    let entra = format!("https://login.microsoftonline.com/{GUID}/v2.0");
+    let sub = "AAAAAAAAAAAAAAAAAAAAAIkzqFVrSaSaFHy782bbtaQ";
+    for (issuer, bad, good) in [
+        (
+            &*entra,
+            &["bob@example.com", "bob", "12345", "bob_example.com#EXT#@x.onmicrosoft.com"][..],
+            &[GUID, sub][..],
+        ),
+        ("https://sts.windows.net/x/", &["bob@example.com"], &[GUID, sub]),
+        ("https://accounts.google.com", &["bob@example.com", GUID], &["110169484474386276334"]),
+        (
+            "https://sso.example/realms/main",
+            &["bob@example.com"],
+            &[GUID, "bob", "f:0f3c9a1e-0000-4000-8000-000000000001:bob@example.com"],
+        ),
+        ("https://cognito-idp.eu-central-1.amazonaws.com/x", &["bob@example.com"], &[GUID]),
+        // Anything may be an id here.
+        (
+            "https://idp.example",
+            &[],
+            &["bob@example.com", "bob", GUID, "auth0|5f7c", "google-oauth2|x@y.example"],
+        ),
+    ] {
+        for bad in bad {
+            assert_eq!(kinds(issuer, "", bad), [WarningKind::RevokedIdUnlike], "{issuer} {bad}");
+        }
+        for good in good {
+            assert_eq!(kinds(issuer, "", good), [], "{issuer} {good}");
+        }
+    }
+    // Where the policy's other ids are GUIDs, an address is none.
+    let others = format!("{{ issuer: entra, id: {GUID} }}, ");
+    assert_eq!(kinds("https://idp.example", &others, "bob@example.com"), [WarningKind::RevokedIdUnlike]);
+    assert_eq!(kinds("https://idp.example", &others, "bob"), []);
+    warned(
+        &format!("revoked: {{ principals: [{others}{{ issuer: entra, id: bob@example.com }}] }}\n"),
+        &[(
+            WarningKind::RevokedIdUnlike,
+            "p.yaml:7:107: warning: revoked.principals[1].id: other ids of this issuer are GUIDs, and `bob@example.com` \
+             is none: it probably revokes nobody\n  help: take `subject` from an audit record of the principal, or its \
+             `oid` from the directory",
+        )],
+    );
+}
+
+#[test]
 fn headers_that_are_lists() {
     for name in ["X-Forwarded-For", "x-forwarded-for", "Forwarded", "X-Original-Forwarded-For"] {
         let told = format!(
