@@ -221,8 +221,17 @@ fn a_header_counts_where_the_peer_is_trusted() {
         ("2001:db8::5", "granted"),
         ("::ffff:203.0.113.5", "granted"),
         (HOME, "ip_forbidden"),
+        ("203.0.113.5:51008", "granted"),
+        ("[2001:db8::5]", "granted"),
+        ("[2001:db8::5]:443", "granted"),
+        ("198.18.0.5:51008", "ip_forbidden"),
         ("junk", "ip_malformed"),
         ("203.0.113.5, 198.18.0.5", "ip_malformed"),
+        ("203.0.113.5:51008, 198.18.0.5:1", "ip_malformed"),
+        ("\"203.0.113.5:51008\"", "ip_malformed"),
+        ("for=203.0.113.5", "ip_malformed"),
+        ("[203.0.113.5]:443", "ip_malformed"),
+        ("203.0.113.5:65536", "ip_malformed"),
     ] {
         println!("{value}: {reason}");
         expect(&ask(&site, "", "x-client", value), reason);

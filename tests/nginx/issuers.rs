@@ -167,6 +167,15 @@ fn groups_are_found_where_each_provider_writes_them() {
         ),
         ("scopes", "scp", "space", json!({"scp": "openid sre"})),
         ("single", "department", "string", json!({"department": "sre"})),
+        ("one", "groups", "list", json!({"groups": "sre"})),
+        ("commas", "memberOf", "comma", json!({"memberOf": "dev, sre,"})),
+        (
+            "zitadel",
+            "urn:roles",
+            "keys",
+            json!({"urn:roles": {"sre": {"1": "x.example"}, "dev": {"2": "sre"}}}),
+        ),
+        ("united", "[groups, roles]", "list", json!({"groups": ["dev"], "roles": "sre"})),
     ];
     let keys = jwks(&[key()]);
     let mut text = "version: 1\nissuers:\n".to_owned();

@@ -64,7 +64,8 @@ fn each_reason_once() {
             "_claim_sources": {"src1": {"endpoint": "https://graph.example.test/"}}})),
         ),
         ("groups_overage", with(json!({"groups": null, "hasgroups": true}))),
-        ("groups_malformed", with(json!({"groups": "group1"}))),
+        ("granted", with(json!({"groups": "group1"}))),
+        ("groups_malformed", with(json!({"groups": {"group1": true}}))),
         ("groups_malformed", with(json!({"groups": ["group1", 1]}))),
     ];
     for (reason, token) in cases {
@@ -83,6 +84,42 @@ fn each_reason_once() {
     let missing = site.send(Request::get("/loki/api/v1/query").tenant("tenant1"));
     assert_eq!(assert_denied(&missing, "token_missing"), "403 Forbidden: cannot find JWT token");
     assert_denied(&site.send(query(&["group1"], "tenant1").token(&good)), "token_duplicate");
+}
+
+#[test]
+fn a_record_names_whom_a_refused_token_was_made_for() {
+    let site = Site::start();
+    let refused = [
+        ("token_expired", with(json!({"exp": now() - 3600}))),
+        ("token_not_yet_valid", with(json!({"nbf": now() + 3600}))),
+        ("token_audience", with(json!({"aud": "another"}))),
+        ("token_malformed", with(json!({"exp": null}))),
+        ("groups_missing", with(json!({"groups": null}))),
+        ("groups_malformed", with(json!({"groups": 5}))),
+        ("groups_overage", with(json!({"groups": null, "hasgroups": true}))),
+    ];
+    let header = json!({"alg": "RS256", "kid": "key-1"}).to_string();
+    for (reason, token) in &refused {
+        assert_denied(&ask(&site, token), reason);
+        // The same claims, signed by somebody else.
+        let forged = other_key().sign(&header, &claims_of(token).to_string());
+        assert_denied(&ask(&site, &forged), "token_signature");
+    }
+    let records = site.audit(2 * refused.len());
+    let said =
+        |record: &Value| ["issuer", "subject", "user", "token_id", "groups"].map(|key| record[key].clone());
+    for ((reason, _), pair) in refused.iter().zip(records.chunks(2)) {
+        assert_eq!((&pair[0]["reason"], &pair[1]["reason"]), (&json!(reason), &json!("token_signature")));
+        assert_eq!(
+            said(&pair[0]),
+            [json!("idp"), json!("user-1"), json!("ada@example.test"), json!("token-id-1"), Value::Null]
+        );
+        assert_eq!(
+            said(&pair[1]),
+            [Value::Null, Value::Null, Value::Null, Value::Null, Value::Null],
+            "{reason}"
+        );
+    }
 }
 
 #[test]
