@@ -102,8 +102,8 @@ pub fn verify(
     prove(token, issuers, keys, now).map_err(|refused| refused.reason)
 }
 
-/// Verifies a token like [`verify`], and tells of one that is refused after its signature was verified whom it was made
-/// for.
+/// Verifies a token like [`verify`]. Of a token that is refused after its signature was verified, the error holds whom
+/// it was made for.
 ///
 /// # Errors
 /// Those of [`verify`].

@@ -125,7 +125,7 @@ impl Fetched {
         let changed = live.keys.get(at).is_none_or(|old| old.as_ref() != Some(&set));
         let mut log = |level, text| update.messages.push((level, text));
         if changed {
-            log(Level::Notice, format!("issuer `{name}`: keys fetched: {}", kids(&reports)));
+            log(Level::Notice, format!("issuer `{name}`: keys fetched: {}", kids(&set)));
         } else if had_failed {
             log(Level::Notice, format!("issuer `{name}`: the keys could be fetched again"));
         }
@@ -254,20 +254,15 @@ fn failure_message(issuer: &str, error: &str, kept_until: Option<u64>) -> String
     format!("issuer `{issuer}`: the keys could not be fetched: {error}; {consequence}")
 }
 
-fn kids(reports: &[KeyReport]) -> String {
-    let usable: Vec<_> = reports.iter().filter(|report| report.refused.is_none()).collect();
-    let mut names: Vec<String> = usable
-        .iter()
-        .take(MAX_NAMED)
-        .map(|report| {
-            report
-                .kid
-                .as_deref()
-                .map_or("one without kid".to_owned(), |kid| format!("`{}`", kid.escape_debug()))
-        })
-        .collect();
-    if usable.len() > MAX_NAMED {
-        names.push(format!("{} more", usable.len() - MAX_NAMED));
+/// The keys of a set by their ids; one may have several.
+fn kids(set: &KeySet) -> String {
+    let name = |ids: &[Box<str>]| match ids {
+        [] => "one without kid".to_owned(),
+        ids => ids.iter().map(|kid| format!("`{}`", kid.escape_debug())).collect::<Vec<_>>().join(" = "),
+    };
+    let mut names: Vec<String> = set.ids().take(MAX_NAMED).map(name).collect();
+    if set.len() > MAX_NAMED {
+        names.push(format!("{} more", set.len() - MAX_NAMED));
     }
     names.join(", ")
 }

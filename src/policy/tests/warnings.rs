@@ -178,18 +178,18 @@ fn revoked_groups_that_nothing_knows() {
 
 #[test]
 fn revocations_that_have_ended() {
-    let told = "p.yaml:7:58: warning: revoked.principals[0].until: the time has passed: `s-1` is revoked no longer\n  \
+    let ended = "p.yaml:7:58: warning: revoked.principals[0].until: the time has passed: `s-1` is revoked no longer\n  \
                 help: remove the entry";
     let policy =
         |until: &str| format!("revoked: {{ principals: [{{ issuer: entra, id: s-1, until: {until} }}] }}\n");
-    warned(&policy("2020-01-01T00:00:00Z"), &[(WarningKind::RevocationEnded, told)]);
+    warned(&policy("2020-01-01T00:00:00Z"), &[(WarningKind::RevocationEnded, ended)]);
     warned(&policy("2037-01-01T00:00:00Z"), &[]);
 }
 
 #[test]
 fn ids_that_are_unlike_the_issuers() {
     const GUID: &str = "0f3c9a1e-0000-4000-8000-000000000001";
-    // What is told of `id`, where the list begins with `others`.
+    // The warnings where the list is `others` and this id.
     let kinds = |issuer: &str, others: &str, id: &str| -> Vec<WarningKind> {
         let text = format!("{HEAD}revoked: {{ principals: [{others}{{ issuer: entra, id: '{id}' }}] }}\n");
         let found = outcome(&text.replace("https://issuer.example", issuer));
@@ -251,14 +251,14 @@ fn ids_that_are_unlike_the_issuers() {
 #[test]
 fn headers_that_are_lists() {
     for name in ["X-Forwarded-For", "x-forwarded-for", "Forwarded", "X-Original-Forwarded-For"] {
-        let told = format!(
+        let list = format!(
             "p.yaml:7:12: warning: client_ip.source: `{name}` is a list, to which each proxy adds: a value that is no \
              single address is `ip_malformed`\n  help: have nginx read it: `real_ip_header X-Forwarded-For` with \
              `set_real_ip_from`, and `source: remote_addr`; or name a header that holds the client alone"
         );
         warned(
             &format!("client_ip: {{ source: 'header:{name}', trusted_peers: [10.0.0.1] }}\n"),
-            &[(WarningKind::ClientIpList, &told)],
+            &[(WarningKind::ClientIpList, &list)],
         );
     }
     for name in ["X-Real-IP", "X-Envoy-External-Address", "CF-Connecting-IP", "X-Forwarded-For-Client"] {
