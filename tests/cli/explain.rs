@@ -484,3 +484,24 @@ fn explain_takes_the_token_that_keygen_makes() {
         checked.err
     );
 }
+
+#[test]
+fn a_revoked_key_and_a_revocation_that_ends_are_seen() {
+    let room = Room::new();
+    let signed = token(&claims());
+    let subject = claims()["sub"].as_str().unwrap().to_owned();
+    let explained = |revoked: &str| {
+        room.write("revoking.yaml", &format!("{POLICY}revoked: {{ {revoked} }}\n"));
+        let request = ["--token", "-", "--tenant", "tenant1", "--scope", "metrics:read", "--now", NOW];
+        room.run_with(&[&["explain", "--policy", "revoking.yaml"][..], &request].concat(), &signed)
+    };
+    explained("keys: [{ issuer: entra, kid: k1 }]")
+        .says(2, &[&format!("subject: {subject}\n"), "deny (token_revoked)"]);
+    let others = explained("keys: [{ issuer: entra, kid: k2 }]").out;
+    assert!(!others.contains("token_revoked"), "{others}");
+    // `--now` is the time at which the entry ends, or not yet.
+    let entry = |until: &str| format!("principals: [{{ issuer: entra, id: {subject}, until: {until} }}]");
+    explained(&entry("2037-01-01T00:00:00Z")).says(2, &["deny (token_revoked)"]);
+    let ended = explained(&entry(NOW)).out;
+    assert!(!ended.contains("token_revoked"), "{ended}");
+}
