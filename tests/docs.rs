@@ -418,7 +418,7 @@ fn list(source: &str, mark: &str) -> Vec<String> {
 
 #[test]
 fn the_reference_has_every_key_of_the_policy() {
-    const SECTIONS: [(&str, &str, &str); 11] = [
+    const SECTIONS: [(&str, &str, &str); 12] = [
         ("src/policy/document.rs", "const SERVED: [&str; N] = [", ""),
         ("src/policy/document/cases.rs", "const KNOWN: [&str; N] =\n    [", "tests[]."),
         ("src/policy/document.rs", "const AUDIT: [&str; N] = [", "audit."),
@@ -429,6 +429,7 @@ fn the_reference_has_every_key_of_the_policy() {
         ("src/policy/document/owners.rs", "const KNOWN: [&str; N] = [", "owners.*."),
         ("src/policy/document/revoked.rs", "const KNOWN: [&str; N] = [", "revoked."),
         ("src/policy/document/revoked.rs", "const PRINCIPAL: [&str; N] = [", "revoked.principals[]."),
+        ("src/policy/document/revoked.rs", "const KEY: [&str; N] = [", "revoked.keys[]."),
         ("src/policy/document/service_accounts.rs", "const KNOWN: [&str; N] = [", "service_accounts[]."),
     ];
     let mut known = BTreeSet::new();
@@ -449,7 +450,7 @@ fn the_reference_has_every_key_of_the_policy() {
         "document/service_accounts.rs",
     ];
     let read = sources.map(|name| fs::read_to_string(repository(&format!("src/policy/{name}"))).unwrap());
-    assert_eq!(read.concat().matches("problems.fields(").count(), 13);
+    assert_eq!(read.concat().matches("problems.fields(").count(), 14);
 }
 
 #[test]
