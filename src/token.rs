@@ -11,6 +11,7 @@ pub mod claims;
 pub mod digest;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fixtures;
+pub(crate) mod inspect;
 mod json;
 pub mod jwks;
 pub mod keys;

@@ -125,22 +125,11 @@ fn issuers(policy: &Compiled) -> BTreeMap<String, Said> {
 
 /// The order of claims does not count: their groups are united.
 fn claims(paths: &[ClaimPath]) -> Value {
-    let mut written: Vec<String> = paths.iter().map(claim).collect();
+    let mut written: Vec<String> = paths.iter().map(ToString::to_string).collect();
     let shown = written.join(", ");
     written.sort_unstable();
     // Quoted: a name may hold what separates them.
     Value { shown, meaning: format!("{written:?}") }
-}
-
-/// As a policy writes it.
-fn claim(path: &ClaimPath) -> String {
-    match path {
-        ClaimPath::Name(name) => name.to_string(),
-        ClaimPath::Pointer(segments) => {
-            let escaped = segments.iter().map(|segment| segment.replace('~', "~0").replace('/', "~1"));
-            escaped.map(|segment| format!("/{segment}")).collect()
-        }
-    }
 }
 
 fn accounts(snapshot: &Snapshot) -> BTreeMap<String, Said> {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 /// The latest time that counts: 9999-12-31T23:59:59Z, in Unix seconds.
-const MAX_TIME: f64 = 253_402_300_799.0;
+pub(super) const MAX_TIME: f64 = 253_402_300_799.0;
 /// The longest leeway that a policy may give an issuer, in seconds.
 pub const MAX_LEEWAY: u64 = 300;
 /// The most groups of a token.
@@ -66,7 +66,7 @@ impl ClaimPath {
         }
     }
 
-    fn find<'a, 'b>(&self, claims: &'b Object<'a>) -> Option<&'b Json<'a>> {
+    pub(super) fn find<'a, 'b>(&self, claims: &'b Object<'a>) -> Option<&'b Json<'a>> {
         let inside = match self {
             Self::Name(_) => &[],
             Self::Pointer(segments) => segments.get(1..)?,
@@ -79,6 +79,18 @@ impl ClaimPath {
             }
             _ => None,
         })
+    }
+}
+
+/// As a policy writes it.
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::Pointer(segments) => segments
+                .iter()
+                .try_for_each(|segment| write!(f, "/{}", segment.replace('~', "~0").replace('/', "~1"))),
+        }
     }
 }
 
@@ -127,6 +139,12 @@ impl GroupsFormat {
     /// The format of exactly this name in a policy.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+
+    /// Whether a claim has this shape and every group in it a name.
+    pub(super) fn fits(self, claim: &Json<'_>) -> bool {
+        let mut names = Vec::new();
+        self.read(claim, &mut names).is_some() && names.iter().all(|name| !name.is_empty())
     }
 
     /// Appends the groups that a claim holds, each as it is written; `None` where it has another shape. A name is not
@@ -220,7 +238,7 @@ impl Identity {
 
 /// Claims that were read but are not proven: good for choosing an issuer and for trying out a policy.
 #[derive(Debug)]
-pub struct Claims<'a>(Object<'a>);
+pub struct Claims<'a>(pub(super) Object<'a>);
 
 impl<'a> Claims<'a> {
     /// Reads claims: one JSON object, without duplicate members at any depth.
@@ -315,7 +333,7 @@ pub fn read_claims(
 
 /// Whether `tid`, where there is one, is the tenant in the issuer's URL, where that names one (Entra ID's claims
 /// validation: the issuer contains exactly the token's tenant).
-fn is_of_tenant(claims: &Object<'_>, issuer: &str) -> bool {
+pub(super) fn is_of_tenant(claims: &Object<'_>, issuer: &str) -> bool {
     match (claims.get("tid"), issuer.split('/').skip(3).find(|segment| is_guid(segment))) {
         (Some(claimed), Some(tenant)) => {
             claimed.as_str().is_some_and(|claimed| claimed.eq_ignore_ascii_case(tenant))
@@ -342,7 +360,7 @@ fn label(claims: &Object<'_>, name: &str) -> Option<Box<str>> {
 }
 
 /// Whether the text can stand in a header: a line break in a name that a user chose would end it.
-fn is_clean(text: &str) -> bool {
+pub(super) fn is_clean(text: &str) -> bool {
     !text.is_empty() && !text.chars().any(char::is_control)
 }
 
@@ -373,7 +391,7 @@ fn audiences<'b>(claims: &'b Object<'b>) -> Result<Option<Audiences<'b>>, Reason
 }
 
 /// The groups of all claims that hold any, each once where several places can name it.
-fn groups(claims: &Object<'_>, rules: &IssuerRules) -> Result<Vec<Box<str>>, Reason> {
+pub(super) fn groups(claims: &Object<'_>, rules: &IssuerRules) -> Result<Vec<Box<str>>, Reason> {
     // A claim that is `null` is absent.
     let found = |path: &ClaimPath| path.find(claims).filter(|claim| **claim != Json::Null);
     // Entra leaves out a list that is too long and says where it could be had; in its documentation the claim is then

@@ -43,6 +43,17 @@ impl KeySet {
         self.keys.iter().map(|key| &*key.ids)
     }
 
+    /// The `kid` and the algorithms of each entry for a key that may sign for the issuer.
+    pub(super) fn described<'k>(
+        &'k self,
+        issuer: &'k str,
+    ) -> impl Iterator<Item = (Option<&'k str>, AlgorithmSet)> {
+        let entries = self.keys.iter().flat_map(|key| &key.entries);
+        entries
+            .filter(|entry| entry.is_for_issuer(issuer))
+            .map(|entry| (entry.kid.as_deref(), entry.algorithms))
+    }
+
     /// Verifies a signature over `message` with the one key that the token's header selects. Returns all its ids.
     ///
     /// # Errors

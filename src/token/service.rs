@@ -41,7 +41,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials<'h> {
     /// The user of `Basic`.
-    name: Option<Vec<u8>>,
+    pub(super) name: Option<Vec<u8>>,
     token: Cow<'h, [u8]>,
 }
 
@@ -131,7 +131,7 @@ pub fn holds_token(header: &[u8]) -> bool {
 }
 
 /// Whether the bytes are a token of the form that `tenantauth keygen --service-account` makes.
-fn is_token(bytes: &[u8]) -> bool {
+pub(super) fn is_token(bytes: &[u8]) -> bool {
     bytes.len() == LENGTH
         && bytes.strip_prefix(PREFIX.as_bytes()).is_some_and(|random| {
             random.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))

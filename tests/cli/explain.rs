@@ -505,3 +505,204 @@ fn a_revoked_key_and_a_revocation_that_ends_are_seen() {
     let ended = explained(&entry(NOW)).out;
     assert!(!ended.contains("token_revoked"), "{ended}");
 }
+
+/// A token of these claims under this header, signed by the policy's key.
+fn token_with(header: &Value, claims: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(header), part(claims));
+    let signature = URL_SAFE_NO_PAD.encode(KEY.sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
+}
+
+/// What a refused token says beside what the policy expects: claimed where the signature is not verified.
+#[test]
+fn explain_says_what_was_found_in_a_refused_token_and_what_was_expected() {
+    let room = Room::new();
+    let request = "--token - --tenant team-a-x --scope logs:read";
+    let good = json!({"alg": "EdDSA", "kid": "k1"});
+    let changed = |key: &str, value: Value| {
+        let mut claims = claims();
+        claims[key] = value;
+        claims
+    };
+    // header, claims, verified, reason, the line for people, and the same as data
+    let cases = [
+        (
+            good.clone(),
+            changed("aud", json!(["other", "more\u{1b}[2J\u{202e}"])),
+            true,
+            "token_audience",
+            "aud: found [\"other\", \"more\\u001b[2J\\u{202e}\"], expected \"grafana\"\n",
+            json!({"name": "aud", "found": ["other", "more\u{1b}[2J\u{202e}"], "expected": {"one_of": ["grafana"]}}),
+        ),
+        (
+            good.clone(),
+            changed("iss", json!("https://login.example/v1.0")),
+            false,
+            "token_issuer",
+            "iss: found \"https://login.example/v1.0\", expected \"https://login.example/v2.0\"\n",
+            json!({"name": "iss", "found": "https://login.example/v1.0",
+                "expected": {"one_of": ["https://login.example/v2.0"]}}),
+        ),
+        (
+            json!({"alg": "EdDSA", "kid": "k9"}),
+            claims(),
+            false,
+            "token_key_unknown",
+            "kid: found \"k9\", expected \"k1\"\n",
+            json!({"name": "kid", "found": "k9", "expected": {"one_of": ["k1"]}}),
+        ),
+        (
+            json!({"alg": "HS256", "kid": "k1"}),
+            claims(),
+            false,
+            "token_unsupported",
+            "alg: found \"HS256\", expected \"EdDSA\"\n",
+            json!({"name": "alg", "found": "HS256", "expected": {"one_of": ["EdDSA"]}}),
+        ),
+        (
+            json!({"alg": "EdDSA", "kid": "k1", "crit": ["exp"]}),
+            claims(),
+            false,
+            "token_unsupported",
+            "crit: found [\"exp\"], expected none\n",
+            json!({"name": "crit", "found": ["exp"], "expected": {"absent": true}}),
+        ),
+        (
+            json!({"alg": "EdDSA", "kid": "k1", "typ": "at+jwt"}),
+            claims(),
+            false,
+            "token_unsupported",
+            "typ: found \"at+jwt\", expected \"JWT\"\n",
+            json!({"name": "typ", "found": "at+jwt", "expected": {"one_of": ["JWT"]}}),
+        ),
+        (
+            good.clone(),
+            changed("groups", json!(5)),
+            true,
+            "groups_malformed",
+            "groups: found number, expected list of strings (at most 2000)\n",
+            json!({"name": "groups", "found": {"type": "number"},
+                "expected": {"type": "list of strings", "at_most": 2000}}),
+        ),
+        (
+            good.clone(),
+            changed("groups", json!(["a", {"secret": "x"}])),
+            true,
+            "groups_malformed",
+            "groups: found list (item 1, item type object, length 2), expected list of strings (at most 2000)\n",
+            json!({"name": "groups", "found": {"type": "list", "length": 2, "item": 1, "item_type": "object"},
+                "expected": {"type": "list of strings", "at_most": 2000}}),
+        ),
+        (
+            good.clone(),
+            changed("exp", json!(NOW_UNIX - 3600)),
+            true,
+            "token_expired",
+            "exp: found \"2026-06-01T11:00:00Z\", expected later than 2026-06-01T11:59:00Z\n",
+            json!({"name": "exp", "found": "2026-06-01T11:00:00Z", "expected": {"after": "2026-06-01T11:59:00Z"}}),
+        ),
+        (
+            good.clone(),
+            changed("nbf", json!(NOW_UNIX + 3600)),
+            true,
+            "token_not_yet_valid",
+            "nbf: found \"2026-06-01T13:00:00Z\", expected not later than 2026-06-01T12:01:00Z\n",
+            json!({"name": "nbf", "found": "2026-06-01T13:00:00Z", "expected": {"not_after": "2026-06-01T12:01:00Z"}}),
+        ),
+        (
+            good.clone(),
+            changed("sub", Value::Null),
+            true,
+            "token_malformed",
+            "sub: found null, expected a string without control characters\n",
+            json!({"name": "sub", "found": {"type": "null"},
+                "expected": {"type": "a string without control characters"}}),
+        ),
+    ];
+    for (header, claims, verified, reason, line, finding) in cases {
+        let token = token_with(&header, &claims);
+        let run = room.explain_with(request, &token);
+        run.says(
+            2,
+            &[&format!("refused ({reason})\n"), &format!("\n         {line}"), &format!("deny ({reason})\n")],
+        );
+        assert_eq!(run.out.contains("         NOT VERIFIED; what it claims:\n"), !verified, "{}", run.out);
+        assert!(!run.out.contains("secret"), "{}", run.out);
+        let json = room.explain_with(&format!("{request} --format json"), &token);
+        let who = &json.json()["principal"];
+        assert_eq!((&who["verified"], &who["findings"]), (&json!(verified), &json!([finding])), "{reason}");
+        for part in token.split('.') {
+            assert!(!run.out.contains(part) && !json.out.contains(part), "{}", run.out);
+        }
+    }
+    // Whatever is wrong is said at once, in the order of the checks.
+    let mut all = changed("aud", json!("other"));
+    all["groups"] = json!({"a": 1});
+    all["exp"] = json!(1);
+    let found = room.explain_with(&format!("{request} --format json"), &token_with(&good, &all)).json();
+    let names: Vec<_> = found["principal"]["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!((names, &found["reason"]), (vec!["exp", "aud", "groups"], &json!("token_expired")));
+
+    // What is no token at all; a forged one; one of another key.
+    let signed = token(&claims());
+    let forged = format!("{}AAAA", &signed[..signed.len() - 4]);
+    for (text, line) in [
+        ("x.y", "parts: found 2, expected 3\n"),
+        ("a.b.c.d.e", "parts: found 5, expected 3\n"),
+        ("a=.b.c", "header: found other characters, expected base64url without padding\n"),
+        (
+            &*forged,
+            "signature: found a signature by another key, or of other content, expected a signature by the issuer's key (kid k1)\n",
+        ),
+    ] {
+        let run = room.explain_with(request, text);
+        run.says(2, &["NOT VERIFIED; what it claims:\n", line]);
+    }
+    let long = "x".repeat(40_000);
+    room.explain_with(request, &long).says(2, &["length: found 40000, expected at most 32768\n"]);
+}
+
+#[test]
+fn explain_says_it_of_claims_and_of_service_tokens_too() {
+    let room = Room::new();
+    let request = "--claims - --tenant team-a-x --scope logs:read";
+    for (claims, line) in [
+        (
+            r#"{"groups": [], "iss": "https://elsewhere.example"}"#,
+            "iss: found \"https://elsewhere.example\", expected ",
+        ),
+        (r#"{"groups": [], "aud": "other"}"#, "aud: found \"other\", expected \"grafana\"\n"),
+        (r#"{"sub": "x"}"#, "groups: found none, expected list of strings (at most 2000)\n"),
+        (
+            r#"{"hasgroups": true}"#,
+            "groups: found a reference to groups that are not in the token, expected ",
+        ),
+    ] {
+        let run = room.explain_with(request, claims);
+        run.says(2, &["claims, NOT VERIFIED: refused (", line]);
+        let found = room.explain_with(&format!("{request} --format json"), claims).json();
+        assert_eq!(found["principal"]["findings"].as_array().unwrap().len(), 1, "{claims}");
+    }
+    several(&room);
+    let token = |letter: char| format!("tas_{}", letter.to_string().repeat(43));
+    let request = "--token - --tenant t --scope logs:write --client-ip 10.20.1.1";
+    let first = |letter| sha256_hex(token(letter).as_bytes())[..8].to_owned();
+    let basic = format!("Basic {}", STANDARD.encode(format!("open:{}", token('a'))));
+    for (header, line) in [
+        (token('z'), format!("token_sha256: found \"{}\", expected one of \"{}\", ", first('z'), first('a'))),
+        ("tas_x".to_owned(), "token: found another text (length 5), expected `tas_` and 43 ".to_owned()),
+        (basic, "user: found \"open\", expected \"agent\"\n".to_owned()),
+        (token('b'), "revoked: found \"token\", expected none\n".to_owned()),
+        (token('g'), "revoked: found \"principal\", expected none\n".to_owned()),
+    ] {
+        let run = explain_several(&room, request, &header);
+        run.says(2, &[&format!("\n         {line}")]);
+        assert!(!run.out.contains(&token('z')[4..]) && !run.out.contains(&token('a')[4..]), "{}", run.out);
+    }
+}

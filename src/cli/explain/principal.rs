@@ -7,6 +7,8 @@ use crate::policy::snapshot::{EVERYONE, GroupId, Held, SERVICE, ServiceAccount, 
 use crate::policy::{Compiled, sample};
 use crate::reason::Reason;
 use crate::token::claims::Identity;
+use crate::token::digest::Sha256;
+use crate::token::inspect::{Inspection, inspect, inspect_claims, inspect_service};
 use crate::token::service::Credentials;
 use crate::token::{claimed_issuer, verify};
 use std::fs::File;
@@ -65,13 +67,18 @@ impl<'s> Principal<'s> {
         let header = header.trim_ascii();
         if let Some(credentials) = Credentials::read(header).or_else(|| Credentials::of_token(header)) {
             return match snapshot.account_of(&credentials) {
-                Ok(account) => Self::of_account(
-                    snapshot,
-                    "token",
-                    account,
-                    snapshot.is_revoked_account(account, &credentials),
-                ),
-                Err(reason) => Self::refused("token", reason),
+                Ok(account) => {
+                    let revoked = snapshot.is_revoked_account(account, &credentials);
+                    let by_token = snapshot.revoked.has_token(credentials.token());
+                    let what = if by_token { "token" } else { "principal" };
+                    Self::of_account(snapshot, "token", account, revoked.then_some(what))
+                }
+                Err(reason) => {
+                    let accounts = snapshot.service_accounts.iter();
+                    let sums = |account: &ServiceAccount| account.token_sha256.iter().map(hex).collect();
+                    let accounts = accounts.map(|account| (&*account.name, sums(account)));
+                    Self::refused("token", reason, inspect_service(&credentials, accounts))
+                }
             };
         }
         let token = bearer(snapshot, header);
@@ -81,7 +88,9 @@ impl<'s> Principal<'s> {
                     || snapshot.revoked.has_key(claims.issuer(), claims.key_ids());
                 Self::known(snapshot, "token", claims.issuer(), claims.identity(), revoked)
             }
-            Err(reason) => Self::refused("token", reason),
+            Err(reason) => {
+                Self::refused("token", reason, inspect(token, &snapshot.issuers, &compiled.keys, now))
+            }
         }
     }
 
@@ -94,7 +103,7 @@ impl<'s> Principal<'s> {
         }
         Ok(match sample::identity(snapshot, json, now) {
             Ok((issuer, identity)) => Self::known(snapshot, "claims", issuer, &identity, false),
-            Err(reason) => Self::refused("claims", reason),
+            Err(reason) => Self::refused("claims", reason, inspect_claims(json, &snapshot.issuers, now)),
         })
     }
 
@@ -117,7 +126,7 @@ impl<'s> Principal<'s> {
             let number =
                 number.ok_or_else(|| Failure(format!("the policy has no service account `{account}`")))?;
             let revoked = snapshot.service_accounts.get(number).is_some_and(|account| account.revoked);
-            return Ok(Self::of_account(snapshot, "groups", number, revoked));
+            return Ok(Self::of_account(snapshot, "groups", number, revoked.then_some("principal")));
         }
         let resolve = |names: &[&str]| snapshot.groups.of_names(names);
         let (_, held) = resolve(&names).map_err(|error| Failure(error.to_string()))?;
@@ -140,15 +149,22 @@ impl<'s> Principal<'s> {
         Ok(Self { kind: Kind::User(held), refused: None, shown })
     }
 
-    fn of_account(snapshot: &'s Snapshot, source: &'static str, number: usize, revoked: bool) -> Self {
+    /// `revoked`: what the policy revokes, the `token` or the `principal`, if anything.
+    fn of_account(
+        snapshot: &'s Snapshot,
+        source: &'static str,
+        number: usize,
+        revoked: Option<&'static str>,
+    ) -> Self {
         let Some(account) = snapshot.service_accounts.get(number) else {
-            return Self::refused(source, Reason::TokenUnknown);
+            return Self::refused(source, Reason::TokenUnknown, Inspection::default());
         };
-        let refused = revoked.then_some(Reason::TokenRevoked);
+        let refused = revoked.map(|_| Reason::TokenRevoked);
         let group = format!("{SERVICE}:{}", account.name);
         let shown = Who {
             verified: source == "token",
             refused: refused.map(Reason::name),
+            findings: revoked.map_or_else(Vec::new, |what| Inspection::of_revoked(what).findings),
             known: Some(Known {
                 issuer: SERVICE.to_owned(),
                 subject: Some(account.name.to_string()),
@@ -163,8 +179,8 @@ impl<'s> Principal<'s> {
         Self { kind: Kind::Service(account), refused, shown }
     }
 
-    fn refused(source: &'static str, reason: Reason) -> Self {
-        let shown = Who { refused: Some(reason.name()), ..Who::of(source) };
+    fn refused(source: &'static str, reason: Reason, Inspection { verified, findings }: Inspection) -> Self {
+        let shown = Who { refused: Some(reason.name()), verified, findings, ..Who::of(source) };
         Self { kind: Kind::Nobody, refused: Some(reason), shown }
     }
 
@@ -184,12 +200,15 @@ impl<'s> Principal<'s> {
             let held = one(group);
             *held.groups != *held.binding()
         };
-        let revoked = revoked || snapshot.revoked.has_principal(issuer, identity);
+        let is_principal_revoked = snapshot.revoked.has_principal(issuer, identity);
+        let revoked = revoked || is_principal_revoked;
+        let what = if is_principal_revoked { "principal" } else { "token" };
         let refused = revoked.then_some(Reason::TokenRevoked);
         let text = |value: &Option<Box<str>>| value.as_deref().map(str::to_owned);
         let shown = Who {
             verified: source == "token",
             refused: refused.map(Reason::name),
+            findings: if revoked { Inspection::of_revoked(what).findings } else { Vec::new() },
             known: Some(Known {
                 issuer: snapshot.issuer_names.get(issuer).map_or_else(String::new, ToString::to_string),
                 subject: text(&identity.subject),
@@ -204,6 +223,10 @@ impl<'s> Principal<'s> {
         };
         Self { kind: Kind::User(held), refused, shown }
     }
+}
+
+fn hex(sum: &Sha256) -> String {
+    sum.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether one raw group stands for anything but what every principal of the issuer holds.

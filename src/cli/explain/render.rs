@@ -5,6 +5,8 @@ use super::report::{
     AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, RuleName, TenantRules, Who,
 };
 use crate::policy::snapshot::SERVICE;
+use crate::token::inspect::Finding;
+use serde_json::{Map, Value};
 use std::fmt::Write as _;
 
 /// Grants of other groups that are listed; the JSON form has them all.
@@ -52,6 +54,12 @@ fn who(out: &mut String, who: &Who) {
         _ = write!(out, ": refused ({reason})");
     }
     out.push('\n');
+    if who.source == "token" && !who.verified && !who.findings.is_empty() {
+        out.push_str("         NOT VERIFIED; what it claims:\n");
+    }
+    for finding in &who.findings {
+        _ = writeln!(out, "         {}", mismatch(finding));
+    }
     if who.known.is_none() && who.refused.is_some() {
         return;
     }
@@ -79,6 +87,50 @@ fn who(out: &mut String, who: &Who) {
     if !who.revoked_groups.is_empty() {
         _ = writeln!(out, "         groups the policy revokes: {}", everything(&who.revoked_groups));
     }
+}
+
+/// What a refused token says and what was expected, on one line.
+fn mismatch(finding: &Finding) -> String {
+    let list = |values: &[Value]| values.iter().map(value).collect::<Vec<_>>().join(", ");
+    let member = |name: &str| finding.expected.get(name);
+    let expected = match (member("one_of"), member("absent"), member("after"), member("not_after")) {
+        (Some(Value::Array(values)), ..) => match values.as_slice() {
+            [] => "nothing: the policy knows none".to_owned(),
+            [only] => value(only),
+            several => format!("one of {}", list(several)),
+        },
+        (_, Some(_), ..) => "none".to_owned(),
+        (.., Some(time), _) => format!("later than {}", plain(time)),
+        (.., Some(time)) => format!("not later than {}", plain(time)),
+        _ => value(&finding.expected),
+    };
+    one_line(&format!("{}: found {}, expected {expected}", finding.name, value(&finding.found)))
+}
+
+/// A value of a token, or its type where it is not repeated.
+fn value(found: &Value) -> String {
+    let details = |object: &Map<String, Value>| {
+        let what = object.get("type").map(plain).unwrap_or_default();
+        let rest = object.iter().filter(|(key, _)| *key != "type");
+        let rest: Vec<_> =
+            rest.map(|(key, value)| format!("{} {}", key.replace('_', " "), plain(value))).collect();
+        match (&*what, rest.is_empty()) {
+            (_, true) => what,
+            ("", _) => rest.join(", "),
+            _ => format!("{what} ({})", rest.join(", ")),
+        }
+    };
+    match found {
+        Value::Null => "none".to_owned(),
+        Value::Array(values) => format!("[{}]", values.iter().map(value).collect::<Vec<_>>().join(", ")),
+        Value::Object(object) => details(object),
+        text => text.to_string(),
+    }
+}
+
+/// A text without quotes, anything else as JSON.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn account_networks(out: &mut String, account: &AccountSeen, found: &Explanation) {

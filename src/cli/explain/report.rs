@@ -9,6 +9,7 @@ use crate::policy::snapshot::{
     Grant, GrantOutcome, GroupId, Restriction, RestrictionOutcome, ServiceAccount, Snapshot,
 };
 use crate::scope::Scope;
+use crate::token::inspect::Finding;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -90,6 +91,9 @@ pub(super) struct Who {
     pub(super) verified: bool,
     /// The reason for which the token or the claims are refused.
     pub(super) refused: Option<&'static str>,
+    /// Of a refused token or claims: each check that they do not pass, with what was found and what was expected. Only
+    /// claimed where `verified` is false.
+    pub(super) findings: Vec<Finding>,
     /// What token or claims say.
     pub(super) known: Option<Known>,
     /// The groups as the policy names them, as in audit records.
@@ -106,6 +110,7 @@ impl Who {
             source,
             verified: false,
             refused: None,
+            findings: Vec::new(),
             known: None,
             groups: Vec::new(),
             unknown_groups: Vec::new(),
