@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// Makes a secret: a line for the keys file of the signed client-IP cookie, or a service account's token.
 ///
 /// Prints the secret, or with --out writes it to a new file of mode 0640 and prints only what is not secret.
+///
+/// A key's file ends in a line feed, so that further lines can be appended. A token's file is the token alone, without
+/// one: `sha256sum FILE` prints what the policy holds. With the token the entry for the policy is printed, as YAML.
 #[derive(Args)]
 pub(super) struct Keygen {
     /// A service account's token and its SHA-256 instead. The policy holds only the SHA-256.
@@ -49,7 +52,7 @@ impl Keygen {
         let secret = if self.service_account { service_token()? } else { key_line()? };
         if let Some(path) = &self.out {
             let gid = self.group.as_deref().map(gid_of).transpose()?;
-            write_new(path, secret.text(), gid)?;
+            write_new(path, &secret.content(), gid)?;
         }
         let file = self.out.as_ref().map(|path| path.display().to_string());
         Ok(Answer::ok(match format {
@@ -87,6 +90,14 @@ impl Secret {
         }
     }
 
+    /// What its file holds: a line of a keys file, or a token and not a byte more.
+    fn content(&self) -> String {
+        match self {
+            Self::KeyLine { line, .. } => format!("{line}\n"),
+            Self::Token { token, .. } => token.clone(),
+        }
+    }
+
     fn report(&self, file: Option<String>) -> Report<'_> {
         let shown = file.is_none().then_some(self.text());
         match self {
@@ -100,10 +111,24 @@ impl Secret {
             // The line alone, so that it can be appended to a keys file.
             (Self::KeyLine { line, .. }, None) => format!("{line}\n"),
             (Self::KeyLine { id, .. }, Some(file)) => format!("key id: {id}\nwritten to: {file}\n"),
-            (Self::Token { token, sha256 }, None) => format!("token: {token}\nsha256: {sha256}\n"),
-            (Self::Token { sha256, .. }, Some(file)) => format!("sha256: {sha256}\nwritten to: {file}\n"),
+            (Self::Token { token, sha256 }, None) => {
+                format!("token: {token}\nsha256: {sha256}\n{}", entry(sha256))
+            }
+            (Self::Token { sha256, .. }, Some(file)) => format!(
+                "sha256: {sha256}\nwritten to: {file} (without a line feed: `sha256sum` of it prints the same)\n{}",
+                entry(sha256)
+            ),
         }
     }
+}
+
+/// What the policy needs of a token, to be pasted.
+fn entry(sha256: &str) -> String {
+    format!(
+        "\nfor the policy, under a name of yours:\n\nservice_accounts:\n  \
+         - name: my-agent                        # its group: service:my-agent\n    \
+         token_sha256: [{sha256}]\n"
+    )
 }
 
 /// Writes a secret to a file that must not exist. Nobody else can read it before its group and mode are set.
@@ -128,7 +153,7 @@ fn write_new(path: &Path, secret: &str, gid: Option<u32>) -> Result<(), Failure>
         // Set and not left to the umask, which may be narrower.
         file.set_permissions(Permissions::from_mode(0o640))
             .map_err(|error| failed("set the mode of", &error))?;
-        file.write_all(format!("{secret}\n").as_bytes())
+        file.write_all(secret.as_bytes())
             .and_then(|()| file.sync_all())
             .map_err(|error| failed("write", &error))
     };

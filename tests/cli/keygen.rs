@@ -1,6 +1,6 @@
 //! `tenantauth keygen`.
 
-use super::{Room, account};
+use super::{POLICY, Room, account};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
@@ -30,12 +30,18 @@ fn keygen_makes_keys_and_tokens() {
     is_token(made["token"].as_str().unwrap());
     assert_eq!(made["sha256"], sha256_hex(made["token"].as_str().unwrap().as_bytes()));
     let human = room.run(&["keygen", "--service-account"]).out;
-    let (token, digest) = human.split_once('\n').unwrap();
+    let (token, rest) = human.split_once('\n').unwrap();
     is_token(token.strip_prefix("token: ").unwrap());
-    assert_eq!(
-        digest,
-        format!("sha256: {}\n", sha256_hex(token.strip_prefix("token: ").unwrap().as_bytes()))
+    let digest = sha256_hex(token.strip_prefix("token: ").unwrap().as_bytes());
+    assert!(rest.starts_with(&format!("sha256: {digest}\n\n")), "{human}");
+    // What is printed for the policy is good as it is.
+    let (_, entry) = rest.split_once("under a name of yours:\n\n").unwrap();
+    room.write(
+        "policy.yaml",
+        &(POLICY.replace("grants:", "grants:\n  - { groups: ['service:my-agent'], tenants: [n] }") + entry),
     );
+    room.explain_with("--token - --tenant n --scope logs:read", token.strip_prefix("token: ").unwrap())
+        .says(0, &["subject: my-agent\n", "allow (granted)"]);
 }
 
 #[test]
@@ -72,10 +78,20 @@ fn keygen_writes_files_that_only_the_group_can_read() {
         "json",
     ]);
     let token = fs::read_to_string(room.path("token")).unwrap();
-    assert_eq!(
-        run.json(),
-        json!({"token": null, "sha256": sha256_hex(token.trim().as_bytes()), "file": "token"})
+    assert_eq!(run.json(), json!({"token": null, "sha256": sha256_hex(token.as_bytes()), "file": "token"}));
+    // Whoever checks the file with the usual tool finds what the policy holds.
+    let sum = Command::new("sha256sum").arg("token").current_dir(&room.0).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    assert_eq!(sum.split(' ').next(), run.json()["sha256"].as_str());
+    let run = room.run(&["keygen", "--service-account", "--out", "other"]);
+    run.says(
+        0,
+        &[
+            "\nwritten to: other (without a line feed: `sha256sum` of it prints the same)\n",
+            "\nservice_accounts:\n",
+        ],
     );
+    assert!(!run.out.contains(&fs::read_to_string(room.path("other")).unwrap()));
     is_private(&room.path("token"));
 
     // Whatever the umask is.
