@@ -38,6 +38,7 @@ deb() {
         sed "s|@PREFIX@|/usr|; s|@NGINX@|${unit#*=}|" packaging/nginx.conf > "$dropin/tenantauth.conf"
     done
     cp packaging/default "$root/etc/default/tenantauth"
+    install -D -m 0644 packaging/logrotate "$root/etc/logrotate.d/tenantauth"
     cp packaging/lintian-overrides "$root/usr/share/lintian/overrides/tenantauth"
     cp packaging/copyright "$doc/copyright"
     documents "$doc" ../../tenantauth
@@ -71,7 +72,7 @@ Description: authorization for Grafana OSS over Mimir, Loki and Tempo
  .
  This package holds the Lua module, the command line and snippets for nginx.
 EOF
-    echo /etc/default/tenantauth > "$root/DEBIAN/conffiles"
+    printf '%s\n' /etc/default/tenantauth /etc/logrotate.d/tenantauth > "$root/DEBIAN/conffiles"
     for script in postinst postrm; do
         # A unit's drop-in is read when systemd is told.
         printf '#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then\n    systemctl daemon-reload || true\nfi\n' > "$root/DEBIAN/$script"
@@ -90,6 +91,7 @@ tarball() {
     documents "$root" share/tenantauth
     mkdir -p "$root/systemd"
     cp packaging/reload-check packaging/nginx.conf "$root/systemd"
+    install -D -m 0644 packaging/logrotate "$root/logrotate/tenantauth"
     tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=go+rX,go-w -c "$name" |
         gzip -9n > "$DIST/$name.tar.gz"
     echo "$DIST/$name.tar.gz"

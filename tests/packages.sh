@@ -56,6 +56,14 @@ field() { dpkg-deb -f "$deb" "$1"; }
 case $(field Depends) in *libc6*) ;; *) fail "it depends on $(field Depends)" ;; esac
 [ "$(field Recommends)" = "libnginx-mod-http-lua | openresty" ] || fail "it recommends $(field Recommends)"
 dpkg-deb -c "$deb" | awk '$2 != "root/root" { bad = 1; print } END { exit bad }' || fail "a file is not root's"
+rule=$work/unpacked/etc/logrotate.d/tenantauth
+cmp packaging/logrotate "$rule" || fail "the audit log is rotated by nobody"
+[ "$(stat -c %a "$rule")" = 644 ] || fail "logrotate refuses a rule of mode $(stat -c %a "$rule")"
+dpkg-deb --ctrl-tarfile "$deb" | tar -xO ./conffiles | grep -qx /etc/logrotate.d/tenantauth || fail "an upgrade overwrites the rule"
+if command -v logrotate > /dev/null; then
+    # It complains on stderr and exits with 0 where it skips a rule.
+    logrotate -d "$rule" > "$work/said" 2>&1 && ! grep -qi error "$work/said" || fail "logrotate: $(cat "$work/said")"
+fi
 if command -v lintian > /dev/null; then
     lintian --allow-root --fail-on error,warning "$deb" || fail "lintian objects"
 fi
@@ -124,6 +132,13 @@ for unit in nginx openresty; do
 done
 [ -x "$root$(sed -n 's/^ExecReload=\(.*reload-check\)$/\1/p' "$dropin")" ] || fail "the drop-in names no program"
 
+# Hands the log to nginx anew, as logrotate does.
+rotate() {
+    mv "$root/var/log/nginx/audit.jsonl" "$root/var/log/nginx/audit.jsonl.1"
+    sed -n '/postrotate/,/endscript/{//d;p}' "$root/etc/logrotate.d/tenantauth" > "$root/rotate"
+    in_root sh -e /rotate || fail "the rotation fails"
+    rm "$root/rotate"
+}
 port=$((20000 + $$ % 10000))
 policy '' > "$root/etc/tenantauth/policy.yaml"
 # The example as it was installed, on a port of ours.
@@ -151,6 +166,20 @@ mapped() {
 }
 installed() { stat -c %i "$root/usr/lib/tenantauth/tenantauth.so"; }
 answers "nginx with the package does not answer"
+# Records go on in a new file after the rotation, and none is lost.
+rotate
+for _ in $(seq 50); do
+    [ ! -f "$root/var/log/nginx/audit.jsonl" ] || break
+    sleep 0.1
+done
+[ -f "$root/var/log/nginx/audit.jsonl" ] || fail "nginx did not open the audit log anew: $(cat "$work/nginx.log")"
+ask > /dev/null
+for _ in $(seq 50); do
+    ! grep -q '"decision":"deny"' "$root/var/log/nginx/audit.jsonl" || break
+    sleep 0.1
+done
+grep -q '"decision":"deny"' "$root/var/log/nginx/audit.jsonl" || fail "no record after the rotation"
+grep -q '"decision":"deny"' "$root/var/log/nginx/audit.jsonl.1" || fail "the rotation lost a record"
 first=$(installed)
 [ "$(mapped)" = "$first" ] || fail "the worker has another module: $(mapped), not $first"
 pack deb next "$version+1"
