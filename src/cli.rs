@@ -10,6 +10,7 @@ mod diff;
 mod explain;
 mod keygen;
 mod keys;
+mod policy;
 mod reach;
 mod readable;
 mod replay;
@@ -18,7 +19,6 @@ mod schema;
 mod test_cases;
 
 use crate::policy::diagnostic::Diagnostic;
-use crate::policy::store::{self, Fingerprint};
 use crate::policy::{Outcome, OwnerOutcome, OwnerState};
 use crate::scope::Backend;
 use crate::text::{one_line, words};
@@ -102,6 +102,16 @@ struct Answer {
 /// Why a command could not run: the words for stderr, without `error: `.
 struct Failure(String);
 
+impl Failure {
+    /// The answer, with what to do about it on a line of its own.
+    fn with_help(self, help: &str) -> Answer {
+        let mut answer = Answer::failed(&self);
+        // Writing to a string does not fail.
+        _ = writeln!(answer.err, "  help: {}", one_line(help));
+        answer
+    }
+}
+
 impl Answer {
     fn ok(out: String) -> Self {
         Self { status: Status::Ok, out, err: String::new() }
@@ -160,13 +170,6 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Schema(schema) => schema.run(),
         Command::Test(test) => test.run(format),
     }
-}
-
-/// Reads a policy; the flag says whether it could be read at all.
-fn load(path: &Path, now: u64) -> (Outcome, Fingerprint, bool) {
-    let (outcome, fingerprint, _) = store::load(path, now);
-    let read = fingerprint.files().next().is_some_and(|(_, error)| error.is_none());
-    (outcome, fingerprint, read)
 }
 
 fn counted(count: usize, noun: &str) -> String {

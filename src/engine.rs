@@ -44,6 +44,7 @@ use keys::Exchange;
 use last_good::Predecessor;
 pub use messages::Level;
 use messages::{Change, Messages, Topic};
+pub(crate) use state::last_good_bundle;
 pub use state::{StateError, last_good};
 pub use status::of_no_engine;
 use std::path::PathBuf;

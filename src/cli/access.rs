@@ -1,10 +1,10 @@
 //! `tenantauth access`: who may reach a tenant, or what a group may reach; for the quarterly review.
 
 use super::check::Entry;
+use super::policy::{LastGood, OwnerSeen, Secrets};
 use super::reach::{demands, end, from_where, scopes_text};
 use super::{
-    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, lines, load, one_line, place_of,
-    refused, refused_owners, timestamp,
+    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, one_line, place_of, timestamp,
 };
 use crate::access::Bound;
 use crate::access::reach::{self, Reached, Row, Source};
@@ -24,7 +24,8 @@ use std::path::PathBuf;
 /// each line of --group is one grant.
 ///
 /// Exit status 0, 1 where the policy cannot be read, 3 where it is invalid. Where only an owner's document is invalid
-/// the answer is given all the same, as it is without a last good version, and the exit status is 3.
+/// the answer is given all the same, as it is without a last good version, and the exit status is 3; with --state-dir it
+/// is what nginx goes on with, and the exit status is 0.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whose").required(true).args(["tenant", "group"]))]
 pub(super) struct Access {
@@ -37,6 +38,10 @@ pub(super) struct Access {
     /// What may this group reach? By its name in the policy, or as the issuer gives it; `*` is every verified user.
     #[arg(long)]
     group: Option<String>,
+    #[command(flatten)]
+    secrets: Secrets,
+    #[command(flatten)]
+    last_good: LastGood,
 }
 
 fn parse_tenant(text: &str) -> Result<TenantPattern, &'static str> {
@@ -64,7 +69,11 @@ struct Report<'r> {
     /// The patterns of tenants overlap in too many ways: each row is one grant by itself, and rows overlap.
     overlapping: bool,
     access: Vec<Shown<'r>>,
-    /// What is wrong with documents of owners that cannot be used.
+    /// Owners whose newest document is not in force.
+    owners: Vec<OwnerSeen>,
+    /// `policy`, or `state_dir` where the policy is refused and nginx goes on with the last good one.
+    policy_source: &'static str,
+    /// What is wrong with documents that are not in force.
     diagnostics: Vec<Entry>,
 }
 
@@ -101,13 +110,13 @@ struct Shown<'r> {
 impl Access {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = unix_now();
-        let (outcome, _, read) = load(&self.policy, now);
-        let Some(compiled) = &outcome.compiled else {
-            return refused(&self.policy, &outcome, read, format);
+        let policy = match self.secrets.in_force(&self.policy, &self.last_good, now, format) {
+            Ok(policy) => policy,
+            Err(answer) => return Ok(answer),
         };
-        let snapshot = &compiled.snapshot;
-        let mut err = lines(refused_owners(&outcome.owners));
-        let status = if err.is_empty() { Status::Ok } else { Status::Invalid };
+        let snapshot = &policy.compiled.snapshot;
+        let mut err = policy.problems();
+        let status = if policy.is_in_force() { Status::Ok } else { Status::Invalid };
         let found = match (&self.tenant, &self.group) {
             (Some(tenant), _) => {
                 reach::of_tenant(snapshot, tenant, now).map_err(|error| Failure(error.to_string()))?
@@ -133,7 +142,9 @@ impl Access {
             unavailable: unavailable(&found),
             overlapping: found.overlapping,
             access: found.rows.iter().map(Shown::of).collect(),
-            diagnostics: refused_owners(&outcome.owners).map(Entry::of).collect(),
+            owners: policy.owners_behind(),
+            policy_source: policy.source(),
+            diagnostics: policy.refused().map(Entry::of).collect(),
         };
         let out = match format {
             Format::Json => json(&report)?,

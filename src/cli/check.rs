@@ -1,7 +1,8 @@
 //! `tenantauth check`: every problem of a policy, before nginx sees it.
 
 use super::accounts::User;
-use super::{Answer, Failure, Format, Status, counted, json, load, readable};
+use super::policy::Secrets;
+use super::{Answer, Failure, Format, Status, counted, json, readable};
 use crate::engine::{self, unix_now};
 use crate::policy::diagnostic::{Diagnostic, Place, Severity};
 use crate::policy::{Outcome, OwnerState, store};
@@ -38,6 +39,8 @@ pub(super) struct Check {
     /// runs this would use.
     #[arg(long, value_name = "DIR", requires = "start")]
     state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    secrets: Secrets,
 }
 
 /// What was found of all policies; the JSON form is stable.
@@ -135,7 +138,7 @@ impl Check {
 
     fn check(&self, policy: &Path, user: Option<&User>) -> Checked {
         let now = unix_now();
-        let (outcome, fingerprint, read) = load(policy, now);
+        let (outcome, fingerprint, read) = self.secrets.load(policy, now);
         let (mut found, told) = findings(policy, &outcome);
         let compiled = outcome.compiled;
         let mut usable = compiled.is_some();

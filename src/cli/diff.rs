@@ -1,9 +1,9 @@
 //! `tenantauth diff`: what changes for people when one policy takes the place of another.
 
+use super::policy::{LastGood, Policy, Secrets};
 use super::reach::{end, from_where, scopes_text};
 use super::{
-    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, load, one_line, place_of, refused,
-    refused_owners, timestamp,
+    Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, one_line, place_of, timestamp,
 };
 use crate::access::cells::Entangled;
 use crate::access::diff::{self, Change, Diff as Found, Line, Who};
@@ -35,6 +35,11 @@ pub(super) struct Diff {
     /// The policy that shall take its place.
     #[arg(value_name = "NEW")]
     new: PathBuf,
+    #[command(flatten)]
+    secrets: Secrets,
+    // Of OLD.
+    #[command(flatten)]
+    last_good: LastGood,
 }
 
 /// What was found; the JSON form is stable.
@@ -134,12 +139,15 @@ struct Access {
 impl Diff {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = unix_now();
-        let old = match usable(&self.old, now, format)? {
-            Ok(compiled) => compiled,
-            Err(answer) => return Ok(answer),
-        };
-        let new = match usable(&self.new, now, format)? {
-            Ok(compiled) => compiled,
+        let old = self.secrets.in_force(&self.old, &self.last_good, now, format);
+        let new = || self.secrets.usable(&self.new, now, format);
+        // Compared without an owner's document, it would read as if the owner had withdrawn everything.
+        let both = old.and_then(|old| {
+            let old = old.complete(&self.old, format)?;
+            Ok((old, new()?.complete(&self.new, format)?))
+        });
+        let (Policy { compiled: old, .. }, Policy { compiled: new, .. }) = match both {
+            Ok(both) => both,
             Err(answer) => return Ok(answer),
         };
         let (found, rules) = match diff::diff(&old, &new, now) {
@@ -185,17 +193,6 @@ impl Diff {
         };
         let status = if report.equal { Status::Ok } else { Status::Denied };
         Ok(Answer { status, out, err: String::new() })
-    }
-}
-
-/// The policy, or the answer where it cannot be used.
-fn usable(path: &Path, now: u64, format: Format) -> Result<Result<Compiled, Answer>, Failure> {
-    let (mut outcome, _, read) = load(path, now);
-    // Compared without an owner's document, it would read as if the owner had withdrawn everything.
-    let complete = refused_owners(&outcome.owners).next().is_none();
-    match outcome.compiled.take_if(|_| complete) {
-        Some(compiled) => Ok(Ok(compiled)),
-        None => refused(path, &outcome, read, format).map(Err),
     }
 }
 

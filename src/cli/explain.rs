@@ -5,9 +5,8 @@ mod render;
 mod report;
 
 use super::check::Entry;
-use super::{
-    Answer, Failure, Format, Status, backend_parser, json, lines, load, refused, refused_owners, timestamp,
-};
+use super::policy::{LastGood, Policy, Secrets};
+use super::{Answer, Failure, Format, Status, backend_parser, json, timestamp};
 use crate::client_ip::ClientIp;
 use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
@@ -32,7 +31,7 @@ use std::path::PathBuf;
 ///
 /// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1 where the policy or the token cannot be read.
 /// Where only an owner's document is invalid the decision is shown all the same, as it is without a last good version,
-/// and the exit status is 3.
+/// and the exit status is 3; with --state-dir it is the decision of nginx, and so is the exit status.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
 #[command(group = ArgGroup::new("what").required(true).args(["scope", "path"]))]
@@ -75,6 +74,10 @@ pub(super) struct Explain {
     /// The time of the request, as in RFC 3339. Without it the clock.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     now: Option<u64>,
+    #[command(flatten)]
+    secrets: Secrets,
+    #[command(flatten)]
+    last_good: LastGood,
 }
 
 fn scope_parser() -> impl TypedValueParser<Value = Scope> {
@@ -98,29 +101,21 @@ pub(super) fn parse_time(text: &str) -> Result<u64, &'static str> {
 impl Explain {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
-        let (mut outcome, _, read) = load(&self.policy, now);
-        let Some(compiled) = &mut outcome.compiled else {
-            return refused(&self.policy, &outcome, read, format);
+        let mut policy = match self.secrets.in_force(&self.policy, &self.last_good, now, format) {
+            Ok(policy) => policy,
+            Err(answer) => return Ok(answer),
         };
         let action = self.action()?;
         let token = self.token.as_deref().map(principal::read).transpose()?;
         let mut err = String::new();
-        if let Some(Err(failure)) = token.as_deref().map(|header| principal::fetch_keys(compiled, header)) {
+        if let Some(Err(failure)) =
+            token.as_deref().map(|header| principal::fetch_keys(&mut policy.compiled, header))
+        {
             err = Answer::failed(&failure).err;
         }
-        let principal = self.principal(compiled, token.as_deref(), now)?;
-        let mut explanation = self.judge(compiled, action, &principal, now);
-        explanation.diagnostics = refused_owners(&outcome.owners).map(Entry::of).collect();
-        let status = match (explanation.diagnostics.is_empty(), explanation.allowed()) {
-            (false, _) => Status::Invalid,
-            (true, true) => Status::Ok,
-            (true, false) => Status::Denied,
-        };
-        let out = match format {
-            Format::Json => json(&explanation)?,
-            Format::Human => render::human(&explanation),
-        };
-        Ok(Answer { status, out, err: err + &lines(refused_owners(&outcome.owners)) })
+        let principal = self.principal(&policy.compiled, token.as_deref(), now)?;
+        let explanation = self.judge(&policy, action, &principal, now);
+        answer(&explanation, &policy, err, format)
     }
 
     fn principal<'c>(
@@ -157,12 +152,12 @@ impl Explain {
     /// Every stage is looked at, so that each can be shown; the first that denies is the reason, as in nginx.
     fn judge(
         &self,
-        compiled: &Compiled,
+        policy: &Policy,
         action: Result<Action, Reason>,
         principal: &Principal<'_>,
         now: u64,
     ) -> Explanation {
-        let snapshot = &compiled.snapshot;
+        let snapshot = &policy.compiled.snapshot;
         let tenants = tenants(&self.tenant, action.ok().map(|action| action.scope));
         let sample = Sample {
             tenants: &self.tenant,
@@ -215,7 +210,9 @@ impl Explain {
         };
         Explanation {
             applied,
-            diagnostics: Vec::new(),
+            diagnostics: policy.refused().map(Entry::of).collect(),
+            owners: policy.owners_behind(),
+            policy_source: policy.source(),
             policy: self.policy.display().to_string(),
             revision: snapshot.revision.to_string(),
             time: timestamp(now),
@@ -242,6 +239,25 @@ impl Explain {
             },
         }
     }
+}
+
+/// `err`: what stands before the policy's own problems on stderr.
+fn answer(
+    explanation: &Explanation,
+    policy: &Policy,
+    err: String,
+    format: Format,
+) -> Result<Answer, Failure> {
+    let status = match (policy.is_in_force(), explanation.allowed()) {
+        (false, _) => Status::Invalid,
+        (true, true) => Status::Ok,
+        (true, false) => Status::Denied,
+    };
+    let out = match format {
+        Format::Json => json(explanation)?,
+        Format::Human => render::human(explanation),
+    };
+    Ok(Answer { status, out, err: err + &policy.problems() })
 }
 
 fn grant_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {

@@ -1,6 +1,7 @@
 //! `tenantauth keys`: what each issuer publishes now, and which of it would verify a token.
 
-use super::{Answer, Failure, Format, Status, columns, json, load, one_line, refused};
+use super::policy::Secrets;
+use super::{Answer, Failure, Format, Status, columns, json, one_line, refused};
 use crate::engine::unix_now;
 use crate::fetch::{Endpoint, FetchError};
 use crate::policy::Compiled;
@@ -27,6 +28,8 @@ pub(super) struct Keys {
     /// The policy: a file, or a directory that holds a `policy.yaml`.
     #[arg(long)]
     policy: PathBuf,
+    #[command(flatten)]
+    secrets: Secrets,
 }
 
 /// What was found; the JSON form is stable.
@@ -73,7 +76,7 @@ struct Key {
 
 impl Keys {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
-        let (outcome, fingerprint, read) = load(&self.policy, unix_now());
+        let (outcome, fingerprint, read) = self.secrets.load(&self.policy, unix_now());
         let Some(compiled) = &outcome.compiled else {
             return refused(&self.policy, &outcome, read, format);
         };

@@ -3,7 +3,8 @@
 mod print;
 mod progress;
 
-use super::{Answer, Failure, Format, Status, lines, load, one_line, refused, refused_owners, words};
+use super::policy::{LastGood, Secrets};
+use super::{Answer, Failure, Format, Status, lines, one_line, refused_owners, words};
 use crate::engine::unix_now;
 use crate::policy::OwnerState;
 use crate::replay::record::{MAX_LINE, Next, Record, next};
@@ -41,6 +42,10 @@ pub(super) struct Replay {
     /// Decide as at this time, as in RFC 3339. Without it each request is decided at its own time.
     #[arg(long, value_name = "TIME", value_parser = super::explain::parse_time)]
     now: Option<u64>,
+    #[command(flatten)]
+    secrets: Secrets,
+    #[command(flatten)]
+    last_good: LastGood,
     /// The log: one record a line, or `-` for stdin.
     #[arg(value_name = "AUDIT.JSONL")]
     log: PathBuf,
@@ -70,18 +75,22 @@ impl Log {
 impl Replay {
     pub(super) fn run(self, format: Format) -> Result<Answer, Failure> {
         let now = self.now.unwrap_or_else(unix_now);
-        let (outcome, _, read) = load(&self.policy, now);
-        let usable = outcome.compiled.as_ref().filter(|_| refused_owners(&outcome.owners).next().is_none());
-        let Some(compiled) = usable else { return refused(&self.policy, &outcome, read, format) };
-        let mut replayer = Replayer::of(&compiled.snapshot, self.now);
-        let mut err = String::new();
+        let policy = self.secrets.in_force(&self.policy, &self.last_good, now, format);
+        let policy = match policy.and_then(|policy| policy.complete(&self.policy, format)) {
+            Ok(policy) => policy,
+            Err(answer) => return Ok(answer),
+        };
+        let mut replayer = Replayer::of(&policy.compiled.snapshot, self.now);
+        let mut err = policy.problems();
         for path in &self.recorded {
-            let (outcome, _, read) = load(path, now);
-            let Some(recorded) = &outcome.compiled else { return refused(path, &outcome, read, format) };
-            replayer.learn_policy(&recorded.snapshot);
+            let recorded = match self.secrets.usable(path, now, format) {
+                Ok(recorded) => recorded,
+                Err(answer) => return Ok(answer),
+            };
+            replayer.learn_policy(&recorded.compiled.snapshot);
             // Nothing is decided by it: a broken document of an owner is reported and stops nothing.
-            err.push_str(&lines(refused_owners(&outcome.owners)));
-            for owner in outcome.owners.iter().filter(|owner| owner.state != OwnerState::Current) {
+            err.push_str(&lines(refused_owners(&recorded.owners)));
+            for owner in recorded.owners.iter().filter(|owner| owner.state != OwnerState::Current) {
                 _ = writeln!(
                     err,
                     "warning: `{}` is read without the document of the owner `{}`\n  help: of records that were made with \

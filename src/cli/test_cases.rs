@@ -1,6 +1,7 @@
 //! `tenantauth test`: the tests of a policy, one by one.
 
 use super::check::Entry;
+use super::policy::Secrets;
 use super::{Answer, Failure, Format, Status, counted, json};
 use crate::engine::unix_now;
 use crate::file::read;
@@ -27,6 +28,8 @@ pub(super) struct Test {
     /// Documents that hold `tests:`.
     #[arg(value_name = "CASES")]
     cases: Vec<PathBuf>,
+    #[command(flatten)]
+    secrets: Secrets,
 }
 
 /// How all tests went; the JSON form is stable.
@@ -85,7 +88,7 @@ impl Test {
 
     fn report(&self, now: u64) -> Report {
         let (policy::Outcome { compiled, diagnostics, owners }, fingerprint, own) =
-            store::load_untested(&self.policy, now);
+            self.secrets.read(&self.policy, now, false);
         let name = self.policy.display().to_string();
         let mut documents = Vec::new();
         match &compiled {

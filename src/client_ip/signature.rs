@@ -67,6 +67,12 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
+    /// A ring of one key that nobody has: what was signed with any other is refused. `None` where the system gives no
+    /// random bytes.
+    pub(crate) fn unknown() -> Option<Self> {
+        Self::parse(generate_key_line("unknown").ok()?.as_bytes()).ok()
+    }
+
     /// Parses a keys file: one `key-id:base64 secret` a line. A key id is 1 to [`MAX_KEY_ID_BYTES`] of
     /// `A-Za-z0-9_-`, a secret at least [`MIN_SECRET_BYTES`] in base64 or base64url, padded or not. Blank lines
     /// and lines that begin with `#` say nothing.

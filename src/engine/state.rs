@@ -70,12 +70,19 @@ pub enum Unusable {
 /// # Errors
 /// Why what was kept is not used.
 pub fn last_good(directory: &Path, policy: &Path, now: u64) -> Result<Option<Compiled>, StateError> {
-    let Some(kept) = KeptPolicy::new(directory, policy).recall()? else { return Ok(None) };
-    let unusable = |why| StateError::UnusablePolicy(directory.into(), why);
-    let bundle = Bundle::from_bytes(&kept).filter(|bundle| bundle.is_of(policy));
-    let bundle = bundle.ok_or_else(|| unusable(Unusable::OtherPolicy))?;
+    let Some(bundle) = last_good_bundle(directory, policy)? else { return Ok(None) };
     let Outcome { compiled, .. } = bundle.compile(now);
-    compiled.map(Some).ok_or_else(|| unusable(Unusable::Refused))
+    compiled.map(Some).ok_or_else(|| StateError::UnusablePolicy(directory.into(), Unusable::Refused))
+}
+
+/// What the last good policy was made of. `directory`, `policy`: as for [`last_good`]. `None` where nothing was kept.
+///
+/// # Errors
+/// Why what was kept is not used.
+pub(crate) fn last_good_bundle(directory: &Path, policy: &Path) -> Result<Option<Bundle>, StateError> {
+    let Some(kept) = KeptPolicy::new(directory, policy).recall()? else { return Ok(None) };
+    let bundle = Bundle::from_bytes(&kept).filter(|bundle| bundle.is_of(policy));
+    bundle.map(Some).ok_or_else(|| StateError::UnusablePolicy(directory.into(), Unusable::OtherPolicy))
 }
 
 /// The last good policy, kept in the state directory.

@@ -40,6 +40,12 @@ pub trait Files {
     /// Why there is none.
     fn read(&mut self, path: &path::Path) -> Result<Vec<u8>, FileError>;
 
+    /// Whether the secrets that a policy names are read. Where they are not, nothing is said of them, and nothing that
+    /// was made with them is verified.
+    fn reads_secrets(&self) -> bool {
+        true
+    }
+
     /// The keys of this issuer that are in force, for when its file cannot be used: only where they came from the same
     /// file, for the same algorithms. Nobody else's keys, and none that were withdrawn since.
     fn keys_in_force(

@@ -2,16 +2,13 @@
 
 mod beneath;
 mod bundle;
+pub mod offline;
 mod packed;
 
 pub use bundle::Bundle;
 
-use super::cases::Case;
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
-use super::{
-    Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, Turn, compile, compile_in_turn,
-    compile_untested,
-};
+use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, Turn, compile, compile_in_turn};
 use crate::client_ip::signature::KeyRing;
 use crate::client_ip::{CookieKeys, Source};
 use crate::file::{FileError, MAX_BYTES, content, read};
@@ -179,18 +176,6 @@ pub struct InForce<'f> {
     pub client_ip: Option<&'f Source>,
     /// What became of the documents of owners.
     pub owners: &'f [OwnerOutcome],
-}
-
-/// Reads a policy and everything it names, as [`load`] does, without running its tests, which are returned.
-pub fn load_untested(path: &Path, now: u64) -> (Outcome, Fingerprint, Vec<Case>) {
-    let mut cases = Vec::new();
-    let (outcome, fingerprint, _, _) =
-        load_with(path, &Bundle::EMPTY, None, &BTreeSet::new(), |name, text, files| {
-            let (outcome, found) = compile_untested(name, text, files, now);
-            cases = found;
-            outcome
-        });
-    (outcome, fingerprint, cases)
 }
 
 fn load_with(

@@ -706,3 +706,65 @@ fn explain_says_it_of_claims_and_of_service_tokens_too() {
         assert!(!run.out.contains(&token('z')[4..]) && !run.out.contains(&token('a')[4..]), "{}", run.out);
     }
 }
+
+/// A record as nginx writes it, with these changes.
+fn record(id: &str, changes: &Value) -> String {
+    let mut record = json!({
+        "schema": 1, "request_id": id, "time": "2026-06-01T12:00:00.250Z", "decision": "allow", "reason": "granted",
+        "mode": "enforce", "shadow": null, "issuer": "entra", "subject": "s", "user": "ada@example.org", "token_id": null,
+        "groups": ["team-a"], "tenants": ["team-a-x"], "scope": "logs:read", "grant": "team-a-writers",
+        "restriction": null, "owner": null, "backend": "loki", "method": "GET", "path": "/loki/api/v1/labels",
+        "query": null, "client_ip": "203.0.113.9", "client_ip_source": "cookie", "peer": "127.0.0.1",
+        "policy_revision": "0000000000000000", "truncated": null, "status": 200,
+    });
+    record.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    record.to_string()
+}
+
+/// Everything but whether the secret is good is judged, with the same result: there, missing or broken.
+#[test]
+fn what_is_asked_without_secrets_is_answered_as_with_them() {
+    let room = Room::new();
+    room.write(
+        "cases.yaml",
+        "tests: [{ groups: [group1], tenant: tenant1, scope: metrics:read, expect: allow }]\n",
+    );
+    room.write("audit.jsonl", &(record("a", &json!({})) + "\n"));
+    let commands = [
+        "check policy.yaml",
+        "explain --policy policy.yaml --groups group1 --tenant tenant1 --scope metrics:read",
+        "access --policy policy.yaml --tenant team-a",
+        "test policy.yaml cases.yaml",
+        "diff policy.yaml policy.yaml",
+        "replay --policy policy.yaml --recorded policy.yaml audit.jsonl",
+        "keys --policy policy.yaml",
+    ];
+    let run = |command: &str, without: bool| {
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.extend(without.then_some("--no-secrets"));
+        let run = room.run(&args);
+        let out = run
+            .out
+            .lines()
+            .filter(|line| !line.starts_with("time  ") && !line.contains(", changed "))
+            .collect::<Vec<_>>();
+        (run.status, out.join("\n"), run.err)
+    };
+    let with: Vec<_> = commands.iter().map(|command| run(command, false)).collect();
+    assert!(with.iter().all(|(status, ..)| *status == 0), "{with:?}");
+    for content in [Some("k1:tooshort\n"), None] {
+        match content {
+            Some(text) => room.write("client-ip.keys", text),
+            None => std::fs::remove_file(room.path("client-ip.keys")).unwrap(),
+        }
+        for (command, with) in commands.iter().zip(&with) {
+            assert_eq!(&run(command, true), with, "{command}");
+            let (status, _, err) = run(command, false);
+            assert!(status == 3 && err.contains("client_ip.keys_file: "), "{command} {status} {err}");
+        }
+    }
+    // What is wrong besides is still found, the public keys included.
+    std::fs::remove_file(room.path("jwks.json")).unwrap();
+    let (status, _, err) = run("check policy.yaml", true);
+    assert!(status == 3 && err.contains("issuers[0].jwks_file: cannot read `jwks.json`"), "{err}");
+}

@@ -119,3 +119,78 @@ fn a_file_that_the_worker_cannot_read_counts_unless_it_is_an_owners() {
     room.set_mode("policy/client-ip.keys", 0o600);
     check().says(3, &["  start: refused, there is no last good version\n"]);
 }
+
+/// What nginx goes on with is shown where it is known, and named where it is not.
+#[test]
+fn the_last_good_versions_are_shown_with_the_state_directory() {
+    let room = room();
+    let policy = room.path("policy").display().to_string();
+    let good = "grants: [{ name: team, groups: [team-a], tenants: [team-a], scopes: ['metrics:read'] }]\n";
+    room.write("policy/owners.d/team-a.yaml", good);
+    let revision = keep(&room, &room.path("state"));
+    room.write("policy/owners.d/team-a.yaml", NO_OWNER);
+    room.write("audit.jsonl", "{\"schema\":1,\"decision\":null}\n");
+    let asked = "--tenant team-a --scope metrics:read --groups team-a";
+    let run = |command: &str| room.run(&command.split_whitespace().collect::<Vec<_>>());
+
+    let explain = format!("explain --policy {policy} {asked}");
+    let without = run(&explain);
+    without.says(3, &["decision: deny (policy_unavailable)"]);
+    let note = "note: nginx goes on with the last good version of the owner `team-a`, where it has one\n  help: `--state-dir DIR`, ";
+    assert!(without.err.contains(note), "{}", without.err);
+    let with = run(&format!("{explain} --state-dir state"));
+    with.says(0, &["    team (owner team-a, ", "decision: allow (granted)\n"]);
+    assert!(
+        with.err.ends_with(
+            "note: nginx goes on with the last good version of the owner `team-a`, which is shown\n"
+        )
+    );
+    assert!(with.err.contains("owners.d/team-a.yaml:1:"), "{}", with.err);
+    let report = run(&format!("{explain} --state-dir state --format json")).json();
+    assert_eq!([&report["owners"][0]["state"], &report["policy_source"]], ["last_good", "policy"]);
+    assert!(report["owners"][0]["revision"].is_string());
+    assert_eq!(run(&format!("{explain} --format json")).json()["owners"][0]["state"], "unavailable");
+
+    let access = format!("access --policy {policy} --group team-a");
+    run(&access).says(3, &["owner   team-a: its document is refused; "]);
+    let with = run(&format!("{access} --state-dir state"));
+    with.says(0, &["team-a    metrics:read ", "  team (owner team-a, "]);
+    assert!(!with.out.contains("owner   team-a: its document"), "{}", with.out);
+
+    // What a new policy would change is compared with what nginx decides by.
+    room.write(
+        "new.yaml",
+        &POLICY.replace("jwks.json", "policy/jwks.json").replace("client-ip", "policy/client-ip"),
+    );
+    let diff = format!("diff {policy} new.yaml");
+    assert_eq!(run(&diff).status, 3);
+    run(&format!("{diff} --state-dir state")).says(2, &["lost    team-a  team-a  metrics:read  anywhere "]);
+    let replay = format!("replay --policy {policy} audit.jsonl");
+    assert_eq!(run(&replay).status, 3);
+    run(&format!("{replay} --state-dir state")).says(0, &["1 record: "]);
+
+    // The whole policy.
+    room.write("policy/policy.yaml", BROKEN);
+    assert_eq!(run(&explain).status, 3);
+    let with = run(&format!("{explain} --state-dir state"));
+    with.says(0, &[&format!(", revision {revision}\n"), "decision: allow (granted)\n"]);
+    let note = "note: the policy is refused, and nginx goes on with the last good version, which is shown\n";
+    assert!(with.err.contains("policy/policy.yaml:10:14: ") && with.err.contains(note), "{}", with.err);
+    assert_eq!(
+        run(&format!("{explain} --state-dir state --format json")).json()["policy_source"],
+        "state_dir"
+    );
+
+    // A directory that is not there, that holds nothing of this policy, or something unusable.
+    run(&format!("{explain} --state-dir nowhere")).complains(
+        1,
+        "error: cannot read the state directory `nowhere`: no such file or directory (os error 2)\n  help: name the `state_dir` of ",
+    );
+    fs::create_dir(room.path("empty")).unwrap();
+    run(&format!("{explain} --state-dir empty"))
+        .complains(1, "error: `empty` holds no last good version of `");
+    let kept = fs::read_dir(room.path("state")).unwrap().next().unwrap().unwrap();
+    fs::write(kept.path(), "tenantauth policy 2\n").unwrap();
+    run(&format!("{explain} --state-dir state"))
+        .complains(1, "is not used: it is damaged\n  help: run this as ");
+}

@@ -1,6 +1,7 @@
 //! What `explain` found, in the shape of its JSON form, which is stable. Members are null where they are unknown.
 
 use crate::cli::check::Entry;
+use crate::cli::policy::OwnerSeen;
 use crate::cli::timestamp;
 use crate::client_ip::ClientIp;
 use crate::decision::TenantTrace;
@@ -16,8 +17,13 @@ use serde::Serialize;
 pub(super) struct Explanation {
     #[serde(flatten)]
     pub(super) applied: Applied,
-    /// What is wrong with documents of owners that cannot be used.
+    /// What is wrong with documents of owners that cannot be used, and with a policy in whose place the last good one
+    /// stands.
     pub(super) diagnostics: Vec<Entry>,
+    /// Owners whose newest document is not in force.
+    pub(super) owners: Vec<OwnerSeen>,
+    /// `policy`, or `state_dir` where the policy is refused and nginx goes on with the last good one.
+    pub(super) policy_source: &'static str,
     pub(super) policy: String,
     pub(super) revision: String,
     pub(super) time: String,

@@ -289,3 +289,15 @@ fn any_single_byte_changed_added_or_left_out_is_denied() {
         }
     }
 }
+
+/// Stands in for keys that were not read: what was signed by anybody is refused, by another such ring too.
+#[test]
+fn a_ring_that_nobody_has_verifies_nothing() {
+    let (own, other) = (KeyRing::unknown().unwrap(), KeyRing::unknown().unwrap());
+    for (_, value) in KNOWN {
+        assert_eq!(verified(&own, value), Err(Reason::IpSignature));
+    }
+    let value = sign(&other, NAME, ip("203.0.113.7"), EXPIRES);
+    assert_eq!(verified(&own, &value), Err(Reason::IpSignature));
+    assert_eq!(verified(&other, &value).as_deref(), Ok("203.0.113.7"));
+}
