@@ -4,18 +4,22 @@
 //! where that decides, the outcome is not known.
 
 mod groups;
+pub(crate) mod log;
 pub(crate) mod record;
+mod review;
 mod revoked;
 mod summary;
 
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, Decision, decide};
 use crate::policy::sample::{Action, Sample};
-use crate::policy::snapshot::{SERVICE, Snapshot};
+use crate::policy::snapshot::{GroupId, SERVICE, ServiceAccount, Snapshot};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
 use groups::{Groups, Holdings};
-use record::{Names, Record, SCHEMA};
+use log::{Log, LogError};
+use record::{Names, Next, Record, SCHEMA};
+pub(crate) use review::{Recorded, Review};
 pub(crate) use revoked::Gaps;
 use revoked::{History, IsRevoked, Unrecorded};
 pub(crate) use summary::{Change, Counts, Summary};
@@ -40,6 +44,72 @@ enum Fate {
     BeforeRules,
     /// It was not decided: nginx refused it, or there was no policy.
     Undecided,
+}
+
+/// What a record leads to: the end of it, or a request to decide.
+enum Known<'a> {
+    Fate(Fate),
+    Case(Box<Case<'a>>),
+}
+
+impl From<Fate> for Known<'_> {
+    fn from(fate: Fate) -> Self {
+        Self::Fate(fate)
+    }
+}
+
+/// A recorded request that the rules are asked about.
+pub(crate) struct Case<'a> {
+    /// Whether it was allowed, and why.
+    allowed: bool,
+    reason: Reason,
+    /// The policy that decides is the one that decided.
+    is_own: bool,
+    tenants: String,
+    action: Action,
+    /// Of a service account, its TCP peer.
+    client_ip: Result<ClientIp, Reason>,
+    now: u64,
+    pub(crate) account: Option<&'a ServiceAccount>,
+    /// Of a user, where the policy knows the issuer.
+    held: Option<Holdings<'a>>,
+}
+
+impl Case<'_> {
+    fn groups(&self) -> &[GroupId] {
+        match (self.account, &self.held) {
+            (Some(account), _) => &account.groups,
+            (None, Some(held)) => &held.groups,
+            (None, None) => &[],
+        }
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        match (self.account, &self.held) {
+            (Some(account), _) => Caller::Service { networks: account.networks.as_ref() },
+            (None, held) => Caller::User { bound_by: held.as_ref().map_or(&[], |held| &held.bound_by) },
+        }
+    }
+
+    /// The request.
+    pub(crate) fn sample(&self) -> Sample<'_> {
+        Sample {
+            tenants: &self.tenants,
+            action: Ok(self.action),
+            groups: Ok(self.groups()),
+            caller: self.caller(),
+            client_ip: self.client_ip,
+            now: self.now,
+        }
+    }
+}
+
+/// What became of a record, and of what request.
+struct Judged<'a> {
+    fate: Fate,
+    /// As far as it is known; `None` where the rules were not asked.
+    decision: Option<Decision>,
+    case: Option<Box<Case<'a>>>,
 }
 
 /// The record says something that no record says.
@@ -102,7 +172,7 @@ impl<'s> Replayer<'s> {
         line: u64,
         found: &mut Findings,
     ) -> Result<Option<Change<'a>>, Corrupt> {
-        let fate = self.fate(record)?;
+        let fate = self.judge(record)?.fate;
         // A part of a subject is another's; and without groups the token was refused, whoever it names.
         if !record.is_cut()
             && record.groups.is_some()
@@ -121,30 +191,94 @@ impl<'s> Replayer<'s> {
         found.unrecorded.gaps(&self.revocations)
     }
 
-    fn fate(&self, record: &Record<'_>) -> Result<Fate, Corrupt> {
+    /// Takes note of the groups that the records of a log name.
+    ///
+    /// `read`: is told how many bytes were read of each line.
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub(crate) fn learn_log(&mut self, log: &mut Log, mut read: impl FnMut(u64)) -> Result<(), LogError> {
+        let mut line = Vec::new();
+        loop {
+            let (found, bytes) = log.next(&mut line)?;
+            read(bytes);
+            match found {
+                Next::End => return Ok(()),
+                Next::TooLong => {}
+                Next::Read => self.learn(&line),
+            }
+        }
+    }
+
+    /// What becomes of a record.
+    fn judge(&self, record: &Record<'_>) -> Result<Judged<'_>, Corrupt> {
+        let case = match self.case(record)? {
+            Known::Fate(fate) => return Ok(Judged { fate, decision: None, case: None }),
+            Known::Case(case) => case,
+        };
+        let (mut decision, mut open) = case
+            .sample()
+            .reach(self.snapshot, |request| {
+                let decision = decide(self.snapshot, request);
+                let could_differ = |held| self.could_differ(request, decision, held);
+                (decision, case.account.is_none() && case.held.as_ref().is_none_or(could_differ))
+            })
+            .map_err(|reason| corrupt(&format!("its tenants are refused ({reason})")))?;
+        let (issuer, subject) = (record.issuer.as_deref().unwrap_or_default(), record.subject.as_deref());
+        let was_revoked = case.reason == Reason::TokenRevoked;
+        let is_revoked = self.revocations.is_revoked(
+            revision(record),
+            issuer,
+            subject.unwrap_or_default(),
+            was_revoked,
+            case.now,
+        );
+        if is_revoked == IsRevoked::Yes {
+            (decision, open) = (Decision::denied(Reason::TokenRevoked), false);
+        }
+        // One that denies in any case denies whoever is revoked, too.
+        let perhaps_revoked = is_revoked == IsRevoked::Perhaps && (open || decision.is_allow());
+        let fate = if case.is_own && (open || perhaps_revoked || decision.is_allow() == case.allowed) {
+            Fate::Same
+        } else if perhaps_revoked {
+            Fate::PerhapsRevoked(decision)
+        } else if open {
+            Fate::Unknown(decision)
+        } else if decision.is_allow() != case.allowed {
+            Fate::Changed(decision)
+        } else if decision.reason() != case.reason {
+            Fate::OtherReason(decision)
+        } else {
+            Fate::Same
+        };
+        Ok(Judged { fate, decision: Some(decision), case: Some(case) })
+    }
+
+    /// The request of a record, where the rules are to be asked about it.
+    fn case(&self, record: &Record<'_>) -> Result<Known<'_>, Corrupt> {
         if record.schema != SCHEMA {
             return Err(corrupt("unknown schema"));
         }
-        let Some((allowed, reason)) = recorded(record)? else { return Ok(Fate::Undecided) };
+        let Some((allowed, reason)) = recorded(record)? else { return Ok(Fate::Undecided.into()) };
         if matches!(reason, Reason::PolicyUnavailable | Reason::InternalError | Reason::KeysUnavailable) {
-            return Ok(Fate::Undecided);
+            return Ok(Fate::Undecided.into());
         }
         // Somebody was behind a service token: headers say so, which are not checked again.
         if reason == Reason::ServiceAttended {
-            return Ok(Fate::BeforeRules);
+            return Ok(Fate::BeforeRules.into());
         }
         let (Some(groups), Some(tenants), Some(scope)) = (&record.groups, &record.tenants, &record.scope)
         else {
             return if allowed {
                 Err(corrupt("an allowed request without tenants"))
             } else {
-                Ok(Fate::BeforeRules)
+                Ok(Fate::BeforeRules.into())
             };
         };
         // The policy that decided it decides it alike, also by what was not recorded.
         let is_own = self.now.is_none() && *revision(record) == *self.snapshot.revision;
         if record.is_cut() {
-            return Ok(if is_own { Fate::Same } else { Fate::Cut });
+            return Ok(if is_own { Fate::Same } else { Fate::Cut }.into());
         }
         let scope = Scope::from_name(scope).ok_or_else(|| corrupt("unknown scope"))?;
         let action = Action { scope, backends: backends(record, scope)? };
@@ -167,55 +301,29 @@ impl<'s> Replayer<'s> {
         let account = self.snapshot.service_accounts.iter().find(|account| *account.name == *subject);
         if !is_user && account.is_none() {
             let decision = Decision::denied(Reason::TokenUnknown);
-            return Ok(if allowed { Fate::Changed(decision) } else { Fate::OtherReason(decision) });
+            return Ok(if allowed { Fate::Changed(decision) } else { Fate::OtherReason(decision) }.into());
         }
         // Without an issuer that the policy knows it is a question of what it would say to another.
         let held =
             self.snapshot.issuer_names.iter().position(|known| **known == *issuer).and_then(|issuer| {
                 self.groups.held(issuer, revision(record), groups.iter().map(|group| &*group.0))
             });
-        let (groups, caller, client_ip) = match account {
-            Some(account) if !is_user => {
-                let peer = record.peer.as_deref().unwrap_or_default();
-                let networks = account.networks.as_ref();
-                (&*account.groups, Caller::Service { networks }, ClientIp::parse(peer.as_bytes()))
-            }
-            _ => {
-                let nothing = (&[][..], &[][..]);
-                let (groups, bound_by) =
-                    held.as_ref().map_or(nothing, |held| (&*held.groups, &*held.bound_by));
-                (groups, Caller::User { bound_by }, client_ip)
-            }
+        let account = account.filter(|_| !is_user);
+        let client_ip = match account {
+            Some(_) => ClientIp::parse(record.peer.as_deref().unwrap_or_default().as_bytes()),
+            None => client_ip,
         };
-        let sample =
-            Sample { tenants: &tenants, action: Ok(action), groups: Ok(groups), caller, client_ip, now };
-        let (mut decision, mut open) = sample
-            .reach(self.snapshot, |request| {
-                let decision = decide(self.snapshot, request);
-                let could_differ = |held| self.could_differ(request, decision, held);
-                (decision, is_user && held.as_ref().is_none_or(could_differ))
-            })
-            .map_err(|reason| corrupt(&format!("its tenants are refused ({reason})")))?;
-        let was_revoked = reason == Reason::TokenRevoked;
-        let is_revoked = self.revocations.is_revoked(revision(record), issuer, subject, was_revoked, now);
-        if is_revoked == IsRevoked::Yes {
-            (decision, open) = (Decision::denied(Reason::TokenRevoked), false);
-        }
-        // One that denies in any case denies whoever is revoked, too.
-        let perhaps_revoked = is_revoked == IsRevoked::Perhaps && (open || decision.is_allow());
-        Ok(if is_own && (open || perhaps_revoked || decision.is_allow() == allowed) {
-            Fate::Same
-        } else if perhaps_revoked {
-            Fate::PerhapsRevoked(decision)
-        } else if open {
-            Fate::Unknown(decision)
-        } else if decision.is_allow() != allowed {
-            Fate::Changed(decision)
-        } else if decision.reason() != reason {
-            Fate::OtherReason(decision)
-        } else {
-            Fate::Same
-        })
+        Ok(Known::Case(Box::new(Case {
+            allowed,
+            reason,
+            is_own,
+            tenants,
+            action,
+            client_ip,
+            now,
+            account,
+            held,
+        })))
     }
 
     /// Whether groups that were not recorded could turn the decision. Rather yes than no: one may grant without binding.

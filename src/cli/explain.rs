@@ -1,24 +1,24 @@
 //! `tenantauth explain`: one request decided as nginx would, with every rule that took part.
 
+mod audit;
 mod principal;
+mod question;
 mod render;
 mod report;
 
-use super::check::Entry;
 use super::policy::{LastGood, Policy, Secrets};
-use super::{Answer, Failure, Format, Status, backend_parser, json, timestamp};
+use super::{Answer, Failure, Format, Status, backend_parser, json};
 use crate::client_ip::ClientIp;
-use crate::decision::{Decision, Trace, explain};
 use crate::engine::unix_now;
 use crate::policy::Compiled;
-use crate::policy::sample::{Action, Sample, is_method, tenants};
-use crate::policy::snapshot::Snapshot;
+use crate::policy::sample::{Action, is_method};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet, Scope};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 use principal::Principal;
-use report::{AccountSeen, Applied, Asked, Explanation, RuleName, Shadow, TenantRules, Tenants};
+use question::Question;
+use report::Explanation;
 use std::path::PathBuf;
 
 /// Decides one request and shows every grant and restriction that took part.
@@ -26,15 +26,20 @@ use std::path::PathBuf;
 /// The checks are those that nginx makes, in its order: tenant header, path, tenants, token, grants, client address.
 /// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
 ///
+/// With --audit it is a request that nginx decided before: the policy is that of today, the groups are those of the
+/// record. Where a group decides that was not recorded, or a part that was cut, the decision is `unknown`. Token, headers
+/// and path are not judged again.
+///
 /// The decision is the one that nginx applies: under `mode: shadow` every request is let through until `shadow_until`
 /// (as --now counts), and `shadow` says what would have become of it.
 ///
-/// Exit status 0 on allow, 2 on deny, 3 where the policy is invalid, 1 where the policy or the token cannot be read.
+/// Exit status 0 on allow, 2 on deny and where it is not known, 3 where the policy is invalid, 1 where the policy, the token or the
+/// record cannot be read.
 /// Where only an owner's document is invalid the decision is shown all the same, as it is without a last good version,
 /// and the exit status is 3; with --state-dir it is the decision of nginx, and so is the exit status.
 #[derive(Args)]
-#[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups"]))]
-#[command(group = ArgGroup::new("what").required(true).args(["scope", "path"]))]
+#[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups", "audit"]))]
+#[command(group = ArgGroup::new("what").args(["scope", "path", "audit"]))]
 pub(super) struct Explain {
     /// The policy: a file, or a directory that holds a `policy.yaml`.
     #[arg(long)]
@@ -51,16 +56,23 @@ pub(super) struct Explain {
     /// `service:NAME` is that service account.
     #[arg(long, value_name = "GROUPS")]
     groups: Option<Vec<String>>,
+    /// An audit log, or `-` for stdin: the request of one record, decided by this policy at its own time. The log's
+    /// other records say which groups it could list.
+    #[arg(long, value_name = "FILE", requires = "request", conflicts_with_all = ["tenant", "client_ip", "backend", "method"])]
+    audit: Option<PathBuf>,
+    /// The record's request_id: the client's message and X-Request-Id have it.
+    #[arg(long, value_name = "ID", requires = "audit", conflicts_with_all = ["token", "claims", "groups"])]
+    request: Option<String>,
     /// The value of X-Scope-OrgID: one tenant, or several separated by `|`.
-    #[arg(long)]
-    tenant: String,
+    #[arg(long, required_unless_present = "audit")]
+    tenant: Option<String>,
     /// The client's address; a service account's TCP peer. Without it the address is not known, which fails every
     /// restriction that applies.
     #[arg(long, value_name = "IP", value_parser = parse_client_ip)]
     client_ip: Option<ClientIp>,
     /// What the request does. Without --backend it goes to its signal's backend; rules and alerts then count as for
     /// any backend, so that restrictions for each of them apply.
-    #[arg(long, value_parser = scope_parser())]
+    #[arg(long, value_parser = scope_parser(), required_unless_present_any = ["path", "audit"])]
     scope: Option<Scope>,
     /// The backends that the nginx server is for; comma-separated or repeated. Without it all four, as in nginx.
     #[arg(long, value_name = "BACKEND", value_delimiter = ',', value_parser = backend_parser())]
@@ -105,6 +117,12 @@ impl Explain {
             Ok(policy) => policy,
             Err(answer) => return Ok(answer),
         };
+        if let (Some(log), Some(id)) = (&self.audit, &self.request) {
+            return match audit::explain(&self.policy, &policy, log, id, self.now) {
+                Ok(explanation) => answer(&explanation, &policy, String::new(), format),
+                Err(error) => Ok(Failure(error.to_string()).with_help(&error.help())),
+            };
+        }
         let action = self.action()?;
         let token = self.token.as_deref().map(principal::read).transpose()?;
         let mut err = String::new();
@@ -114,7 +132,19 @@ impl Explain {
             err = Answer::failed(&failure).err;
         }
         let principal = self.principal(&policy.compiled, token.as_deref(), now)?;
-        let explanation = self.judge(&policy, action, &principal, now);
+        let question = Question {
+            tenants: self.tenant.as_deref().unwrap_or_default(),
+            method: self.path.is_some().then(|| self.method().to_owned()),
+            path: self.path.clone(),
+            action,
+            who: principal.shown.clone(),
+            groups: principal.refused.map_or(Ok(principal.groups()), Err),
+            caller: principal.caller(),
+            account: principal.account(),
+            client_ip: self.client_ip.ok_or(Reason::IpMissing),
+            now,
+        };
+        let explanation = question.explain(&self.policy, &policy, None);
         answer(&explanation, &policy, err, format)
     }
 
@@ -148,97 +178,6 @@ impl Explain {
     fn method(&self) -> &str {
         self.method.as_deref().unwrap_or("GET")
     }
-
-    /// Every stage is looked at, so that each can be shown; the first that denies is the reason, as in nginx.
-    fn judge(
-        &self,
-        policy: &Policy,
-        action: Result<Action, Reason>,
-        principal: &Principal<'_>,
-        now: u64,
-    ) -> Explanation {
-        let snapshot = &policy.compiled.snapshot;
-        let tenants = tenants(&self.tenant, action.ok().map(|action| action.scope));
-        let sample = Sample {
-            tenants: &self.tenant,
-            action,
-            groups: principal.refused.map_or(Ok(principal.groups()), Err),
-            caller: principal.caller(),
-            client_ip: self.client_ip.ok_or(Reason::IpMissing),
-            now,
-        };
-        let trace = sample
-            .reach(snapshot, |request| explain(snapshot, request))
-            .unwrap_or_else(|reason| Trace { decision: Decision::denied(reason), tenants: Vec::new() });
-        let found = trace.decision;
-        let shadow_until = snapshot.shadow_until.filter(|_| snapshot.is_shadow(now));
-        let restriction = found.restriction.and_then(|rule| restriction_name(snapshot, rule));
-        let answer = (!found.is_allow()).then(|| found.reason().sentence());
-        let grant = found.grant.and_then(|grant| grant_name(snapshot, grant));
-        // What is applied, and what would have been, in the terms of an audit record.
-        let applied = match shadow_until {
-            Some(until) => Applied {
-                decision: "allow",
-                reason: Reason::Granted.name(),
-                mode: "shadow",
-                shadow_until: Some(timestamp(until)),
-                answer: None,
-                grant,
-                restriction: None,
-                shadow: Some(Shadow {
-                    decision: found.effect(),
-                    reason: found.reason().name(),
-                    restriction,
-                    answer,
-                }),
-            },
-            None => Applied {
-                decision: found.effect(),
-                reason: found.reason().name(),
-                mode: "enforce",
-                shadow_until: None,
-                answer,
-                grant,
-                restriction,
-                shadow: found.shadow.map(|shadow| Shadow {
-                    decision: "deny",
-                    reason: shadow.reason.name(),
-                    restriction: restriction_name(snapshot, shadow.restriction),
-                    answer: None,
-                }),
-            },
-        };
-        Explanation {
-            applied,
-            diagnostics: policy.refused().map(Entry::of).collect(),
-            owners: policy.owners_behind(),
-            policy_source: policy.source(),
-            policy: self.policy.display().to_string(),
-            revision: snapshot.revision.to_string(),
-            time: timestamp(now),
-            principal: principal.shown.clone(),
-            service_account: principal
-                .account()
-                .map(|account| AccountSeen::of(account, snapshot, self.client_ip)),
-            request: Asked {
-                method: self.path.is_some().then(|| self.method().to_owned()),
-                path: self.path.clone(),
-                scope: action.ok().map(|action| action.scope.name()),
-                backends: action.ok().map(|action| action.backends.iter().map(Backend::name).collect()),
-                refused: action.err().map(Reason::name),
-                client_ip: self.client_ip.map(|address| address.to_string()),
-            },
-            tenants: Tenants {
-                header: self.tenant.clone(),
-                refused: tenants.as_ref().err().map(|reason| reason.name()),
-                rules: trace
-                    .tenants
-                    .iter()
-                    .map(|found| TenantRules::of(found, snapshot, self.client_ip, now))
-                    .collect(),
-            },
-        }
-    }
 }
 
 /// `err`: what stands before the policy's own problems on stderr.
@@ -258,14 +197,4 @@ fn answer(
         Format::Human => render::human(explanation),
     };
     Ok(Answer { status, out, err: err + &policy.problems() })
-}
-
-fn grant_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {
-    let grant = snapshot.grants.get(usize::try_from(number).ok()?)?;
-    Some(RuleName::of(&grant.name, grant.owner, grant.line, snapshot))
-}
-
-fn restriction_name(snapshot: &Snapshot, number: u32) -> Option<RuleName> {
-    let restriction = snapshot.restrictions.get(usize::try_from(number).ok()?)?;
-    Some(RuleName::of(&restriction.name, restriction.owner, restriction.line, snapshot))
 }

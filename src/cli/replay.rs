@@ -7,19 +7,18 @@ use super::policy::{LastGood, Secrets};
 use super::{Answer, Failure, Format, Status, lines, one_line, refused_owners, words};
 use crate::engine::unix_now;
 use crate::policy::OwnerState;
-use crate::replay::record::{MAX_LINE, Next, Record, next};
+use crate::replay::log::{Log, LogError};
+use crate::replay::record::{MAX_LINE, Next, Record};
 use crate::replay::{Findings, Replayer, Summary};
 use clap::Args;
 use print::Output;
 use progress::Progress;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, BufReader, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 
 /// Lines that cannot be read are shown up to this many.
 const MAX_CORRUPT_SHOWN: u64 = 5;
-const BUFFER: usize = 256 << 10;
 
 /// Decides the requests of an audit log again by another policy, and prints those whose decision changes.
 ///
@@ -30,7 +29,7 @@ const BUFFER: usize = 256 << 10;
 /// judged again. A record of which a part was cut that could decide is `unknown`. A record has one id of a person and
 /// no token: whoever was denied as revoked is `unknown` where the new policy revokes another id or a token, and a
 /// warning reports revocations that fit no record. Exit status 0 where no decision changes, 2 where one does, 3
-/// where a policy is invalid, 1 where a file cannot be read.
+/// where a policy is invalid, 1 where a file cannot be read or holds no record at all (a compressed one is named as such).
 #[derive(Args)]
 pub(super) struct Replay {
     /// The policy to decide by: a file, or a directory that holds a `policy.yaml`.
@@ -42,6 +41,15 @@ pub(super) struct Replay {
     /// Decide as at this time, as in RFC 3339. Without it each request is decided at its own time.
     #[arg(long, value_name = "TIME", value_parser = super::explain::parse_time)]
     now: Option<u64>,
+    /// Only records of this time and later, as in RFC 3339. What groups earlier ones name is learnt all the same.
+    #[arg(long, value_name = "TIME", value_parser = super::explain::parse_time)]
+    since: Option<u64>,
+    /// Print only the summary: how many decisions change, by reason, tenant, group and owner.
+    #[arg(long, conflicts_with = "limit")]
+    summary: bool,
+    /// Print so many changed records at most; the summary counts all.
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
     #[command(flatten)]
     secrets: Secrets,
     #[command(flatten)]
@@ -49,27 +57,6 @@ pub(super) struct Replay {
     /// The log: one record a line, or `-` for stdin.
     #[arg(value_name = "AUDIT.JSONL")]
     log: PathBuf,
-}
-
-/// The log, and how much of it there is.
-struct Log {
-    input: BufReader<Box<dyn io::Read>>,
-    size: Option<u64>,
-}
-
-impl Log {
-    fn open(path: &Path) -> io::Result<Self> {
-        if path.as_os_str() == "-" {
-            return Ok(Self { input: BufReader::with_capacity(BUFFER, Box::new(io::stdin())), size: None });
-        }
-        let file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
-            return Err(io::Error::from(ErrorKind::IsADirectory));
-        }
-        let size = metadata.is_file().then_some(metadata.len());
-        Ok(Self { input: BufReader::with_capacity(BUFFER, Box::new(file)), size })
-    }
 }
 
 impl Replay {
@@ -100,16 +87,9 @@ impl Replay {
                 );
             }
         }
-        let unreadable =
-            |error: io::Error| Failure(format!("cannot read `{}`: {}", self.log.display(), words(&error)));
-        let mut log = Log::open(&self.log).map_err(unreadable)?;
-        // A pipe can be read only once.
-        if log.size.is_some() {
-            learn(&mut log, &mut replayer).map_err(unreadable)?;
-            log = Log::open(&self.log).map_err(unreadable)?;
-        }
-        let mut out = Output::new(format);
-        let summary = match replay(&mut log, &replayer, &mut out, &mut err) {
+        let limit = if self.summary { Some(0) } else { self.limit };
+        let mut out = Output::new(format, limit);
+        let summary = match self.replay(&mut replayer, &mut out, &mut err) {
             Ok(summary) => summary,
             // Whoever read it has seen enough.
             Err(Stopped::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
@@ -118,74 +98,90 @@ impl Replay {
             Err(Stopped::Output(error)) => {
                 return Err(Failure(format!("cannot write the output: {}", words(&error))));
             }
-            Err(Stopped::Input(error)) => return Err(unreadable(error)),
+            Err(Stopped::Input(error)) => {
+                let mut answer = Failure(error.to_string()).with_help(&error.help());
+                answer.err.insert_str(0, &err);
+                return Ok(answer);
+            }
         };
         let out = out.end(&summary)?;
         let status = if summary.changed > 0 { Status::Denied } else { Status::Ok };
         Ok(Answer { status, out, err })
     }
+
+    fn replay(
+        &self,
+        replayer: &mut Replayer<'_>,
+        out: &mut Output<'_>,
+        err: &mut String,
+    ) -> Result<Summary, Stopped> {
+        let mut log = Log::open(&self.log)?;
+        // A pipe can be read only once.
+        if log.size.is_some() {
+            let mut progress = Progress::new("looking for groups", log.size);
+            replayer.learn_log(&mut log, |bytes| progress.read(bytes, 0))?;
+            log = Log::open(&self.log)?;
+        }
+        let mut findings = Findings::default();
+        let mut line = Vec::new();
+        let mut number = 0;
+        let mut progress = Progress::new("replaying", log.size);
+        loop {
+            let (found, bytes) = log.next(&mut line)?;
+            progress.read(bytes, findings.summary.changed);
+            number += 1;
+            let problem = match found {
+                Next::End => break,
+                Next::TooLong => format!("longer than {} KiB", MAX_LINE >> 10),
+                Next::Read if line.trim_ascii().is_empty() => continue,
+                Next::Read => match Record::parse(&line) {
+                    Err(error) => format!("no record: {error}"),
+                    Ok(record) if self.is_earlier(&record) => {
+                        findings.summary.earlier += 1;
+                        continue;
+                    }
+                    Ok(record) => match replayer.replay(&record, number, &mut findings) {
+                        Err(corrupt) => format!("no record: {}", corrupt.0),
+                        Ok(change) => {
+                            change.map_or(Ok(()), |change| out.show(&change)).map_err(Stopped::Output)?;
+                            continue;
+                        }
+                    },
+                },
+            };
+            findings.summary.corrupt += 1;
+            if findings.summary.corrupt <= MAX_CORRUPT_SHOWN {
+                // Writing to a string does not fail.
+                _ = writeln!(err, "line {number}: {}", one_line(&problem));
+            }
+        }
+        drop(progress);
+        out.flush().map_err(Stopped::Output)?;
+        if findings.summary.corrupt > MAX_CORRUPT_SHOWN {
+            let more = findings.summary.corrupt - MAX_CORRUPT_SHOWN;
+            _ = writeln!(err, "and {more} more that are no records");
+        }
+        if findings.summary.records + findings.summary.earlier == 0 {
+            return Err(LogError::NoRecord { file: log.file().to_owned() }.into());
+        }
+        err.push_str(&print::warning(&replayer.gaps(&findings)));
+        Ok(findings.summary)
+    }
+
+    /// Whether a record is older than what was asked for. One without a time is not.
+    fn is_earlier(&self, record: &Record<'_>) -> bool {
+        self.since.is_some_and(|since| record.unix_time().is_some_and(|time| time < since))
+    }
 }
 
+/// Why there is no summary.
 enum Stopped {
-    Input(io::Error),
+    Input(LogError),
     Output(io::Error),
 }
 
-/// Which groups the policies of the log name, by what their records name.
-fn learn(log: &mut Log, replayer: &mut Replayer<'_>) -> io::Result<()> {
-    let mut line = Vec::new();
-    let mut progress = Progress::new("looking for groups", log.size);
-    loop {
-        let (found, bytes) = next(&mut log.input, &mut line)?;
-        progress.read(bytes, 0);
-        match found {
-            Next::End => return Ok(()),
-            Next::TooLong => {}
-            Next::Read => replayer.learn(&line),
-        }
+impl From<LogError> for Stopped {
+    fn from(error: LogError) -> Self {
+        Self::Input(error)
     }
-}
-
-fn replay(
-    log: &mut Log,
-    replayer: &Replayer<'_>,
-    out: &mut Output<'_>,
-    err: &mut String,
-) -> Result<Summary, Stopped> {
-    let mut findings = Findings::default();
-    let mut line = Vec::new();
-    let mut number = 0;
-    let mut progress = Progress::new("replaying", log.size);
-    loop {
-        let (found, bytes) = next(&mut log.input, &mut line).map_err(Stopped::Input)?;
-        progress.read(bytes, findings.summary.changed);
-        number += 1;
-        let problem = match found {
-            Next::End => break,
-            Next::TooLong => format!("longer than {} KiB", MAX_LINE >> 10),
-            Next::Read if line.trim_ascii().is_empty() => continue,
-            Next::Read => match Record::parse(&line) {
-                Err(error) => format!("no record: {error}"),
-                Ok(record) => match replayer.replay(&record, number, &mut findings) {
-                    Err(corrupt) => format!("no record: {}", corrupt.0),
-                    Ok(change) => {
-                        change.map_or(Ok(()), |change| out.show(&change)).map_err(Stopped::Output)?;
-                        continue;
-                    }
-                },
-            },
-        };
-        findings.summary.corrupt += 1;
-        if findings.summary.corrupt <= MAX_CORRUPT_SHOWN {
-            // Writing to a string does not fail.
-            _ = writeln!(err, "line {number}: {}", one_line(&problem));
-        }
-    }
-    out.flush().map_err(Stopped::Output)?;
-    if findings.summary.corrupt > MAX_CORRUPT_SHOWN {
-        let more = findings.summary.corrupt - MAX_CORRUPT_SHOWN;
-        _ = writeln!(err, "and {more} more that are no records");
-    }
-    err.push_str(&print::warning(&replayer.gaps(&findings)));
-    Ok(findings.summary)
 }

@@ -47,6 +47,10 @@ pub(crate) struct Record<'a> {
     pub(super) owner: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) backend: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) method: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    pub(super) path: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub(super) client_ip: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -59,6 +63,11 @@ pub(crate) struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Unix seconds; `None` where the record has no time.
+    pub(crate) fn unix_time(&self) -> Option<u64> {
+        super::time(self).ok()
+    }
+
     /// Whether something was cut by which the request could be decided.
     pub(super) fn is_cut(&self) -> bool {
         const DECIDING: [&str; 6] = ["path", "groups", "tenants", "issuer", "subject", "peer"];

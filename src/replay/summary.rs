@@ -3,7 +3,7 @@
 use super::Fate;
 use super::record::Record;
 use crate::policy::snapshot::Snapshot;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 
 /// How often a decision changes, or is not known.
@@ -29,10 +29,15 @@ pub(crate) struct Summary {
     pub(crate) undecided: u64,
     /// Lines that are no records.
     pub(crate) corrupt: u64,
+    /// Records of earlier requests than were asked for; they count nowhere else.
+    pub(crate) earlier: u64,
     pub(crate) by_owner: BTreeMap<String, Counts>,
     pub(crate) by_tenant: BTreeMap<String, Counts>,
+    /// By the groups that the records list.
+    pub(crate) by_group: BTreeMap<String, Counts>,
     /// By the recorded and the new reason.
-    pub(crate) by_reason: BTreeMap<String, Counts>,
+    #[serde(serialize_with = "reasons")]
+    pub(crate) by_reason: BTreeMap<(String, String), Counts>,
 }
 
 /// A request whose decision changes, or is not known; the JSON form is stable.
@@ -68,6 +73,21 @@ pub(crate) struct Decided<'a> {
     pub(crate) restriction: Option<&'a str>,
     /// Whose document the rule stands in; null for the platform's.
     pub(crate) owner: Option<&'a str>,
+}
+
+/// A list: an object's keys would be two reasons in one text.
+fn reasons<S: Serializer>(
+    by_reason: &BTreeMap<(String, String), Counts>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Reasons<'a> {
+        old: &'a str,
+        new: &'a str,
+        #[serde(flatten)]
+        counts: Counts,
+    }
+    serializer.collect_seq(by_reason.iter().map(|((old, new), counts)| Reasons { old, new, counts: *counts }))
 }
 
 impl Summary {
@@ -136,12 +156,12 @@ impl Summary {
         for tenant in &tenants {
             add(self.by_tenant.entry((*tenant).to_owned()).or_default());
         }
-        let reasons = if change == "unknown" {
-            format!("{old_reason} -> unknown")
-        } else {
-            format!("{old_reason} -> {new_reason}")
-        };
-        add(self.by_reason.entry(reasons).or_default());
+        let groups: Vec<&str> = record.groups.iter().flatten().map(|group| &*group.0).collect();
+        for group in &groups {
+            add(self.by_group.entry((*group).to_owned()).or_default());
+        }
+        let now = if change == "unknown" { "unknown" } else { new_reason };
+        add(self.by_reason.entry((old_reason.to_owned(), now.to_owned())).or_default());
         let at = |number: u32| usize::try_from(number).ok();
         let grant =
             decision.and_then(|decision| decision.grant).and_then(at).and_then(|at| snapshot.grants.get(at));
@@ -160,7 +180,7 @@ impl Summary {
             issuer: record.issuer.as_deref(),
             subject: record.subject.as_deref(),
             user: record.user.as_deref(),
-            groups: record.groups.iter().flatten().map(|group| &*group.0).collect(),
+            groups,
             tenants,
             scope: record.scope.as_deref(),
             backend: record.backend.as_deref(),

@@ -83,8 +83,9 @@ fn recorded_of(
 
 fn fate(replayer: &Replayer<'_>, line: &str) -> Fate {
     replayer
-        .fate(&serde_json::from_str(line).unwrap())
+        .judge(&serde_json::from_str(line).unwrap())
         .unwrap_or_else(|problem| panic!("{problem:?}: {line}"))
+        .fate
 }
 
 fn policy(tail: &str) -> Compiled {
@@ -155,7 +156,7 @@ fn grants_end_at_the_time_of_the_request() {
 fn what_the_rules_did_not_decide_is_left_alone() {
     let policy = policy("authorizations: { a: [t] }\n");
     let replayer = Replayer::of(&policy.snapshot, None);
-    let of = |text: &str| replayer.fate(&serde_json::from_str(text).unwrap());
+    let of = |text: &str| replayer.judge(&serde_json::from_str(text).unwrap()).map(|judged| judged.fate);
     for (text, expected) in [
         (r#"{"decision":null}"#, Fate::Undecided),
         (r#"{"decision":"deny","reason":"policy_unavailable"}"#, Fate::Undecided),

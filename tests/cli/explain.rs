@@ -721,6 +721,129 @@ fn record(id: &str, changes: &Value) -> String {
     record.to_string()
 }
 
+#[test]
+fn explain_takes_a_request_from_the_audit_log() {
+    let room = Room::new();
+    let denied = |reason: &str| json!({"decision": "deny", "reason": reason, "grant": null});
+    let and = |mut one: Value, other: Value| {
+        one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        one
+    };
+    let lines = [
+        record("same", &json!({})),
+        // What would be known of a policy of this revision: it could list `sre`, which the person has not.
+        record("sre", &json!({"groups": ["sre"]})),
+        record("lost", &json!({"client_ip": "198.18.0.5", "user": "e\u{1b}[2J\u{202e}"})),
+        record("gained", &denied("tenant_forbidden")),
+        record(
+            "unknown",
+            &and(
+                denied("tenant_forbidden"),
+                json!({"tenants": ["any"], "policy_revision": "1111111111111111"}),
+            ),
+        ),
+        record("cut", &json!({"truncated": ["groups"]})),
+        record(
+            "token",
+            &and(denied("token_expired"), json!({"groups": null, "tenants": null, "scope": null})),
+        ),
+        record("refused", &json!({"decision": null, "reason": null, "issuer": null, "groups": null})),
+        record("corrupt", &json!({"scope": "logs:raed"})),
+        "no record".to_owned(),
+    ];
+    room.write("audit.jsonl", &(lines.join("\n") + "\n"));
+    let log = |id: &str| {
+        room.run(&["explain", "--policy", "policy.yaml", "--audit", "audit.jsonl", "--request", id])
+    };
+    log("same").says(
+        0,
+        &[
+            "time     2026-06-01T12:00:00Z\n",
+            "who      as the audit log recorded, of a verified token\n",
+            "         user: ada@example.org\n",
+            "what     GET /loki/api/v1/labels: logs:read on loki\n",
+            "    team-a-writers (policy.yaml:19): allows\n",
+            "    logs-from-office (policy.yaml:37): satisfied, 203.0.113.9 is in office (",
+            "\ndecision: allow (granted)\n  by grant team-a-writers (policy.yaml:19)\n",
+            "\nrecorded: allow (granted) by the grant team-a-writers\n  line 1, 2026-06-01T12:00:00.250Z, by the policy \
+             revision 0000000000000000\n  the policy of today decides alike\n",
+        ],
+    );
+    let lost = log("lost");
+    lost.says(
+        2,
+        &[
+            "user: e\\u{1b}[2J\\u{202e}\n",
+            "decision: deny (ip_forbidden)\n",
+            "  the policy of today denies what was allowed\n",
+        ],
+    );
+    log("gained").says(0, &["decision: allow (granted)\n", "  the policy of today allows what was denied\n"]);
+    let unknown = log("unknown");
+    unknown.says(2, &["\ndecision: unknown\n", "  not known: a group decides that was not recorded"]);
+    log("cut").says(2, &["\ndecision: unknown\n", "  not known: what decides was cut from the record\n"]);
+    log("token").says(
+        2,
+        &["\ndecision: not decided\n", "it was denied before any rule was asked: headers, path or token"],
+    );
+    log("refused").says(2, &["\ndecision: not decided\n", "nginx refused it, or there was no policy\n"]);
+
+    let json = |id: &str| {
+        let args = [
+            "explain",
+            "--policy",
+            "policy.yaml",
+            "--audit",
+            "audit.jsonl",
+            "--format",
+            "json",
+            "--request",
+            id,
+        ];
+        room.run(&args).json()
+    };
+    for (id, decision, reason, outcome, depends_on) in [
+        ("same", "allow", json!("granted"), "same", Value::Null),
+        ("lost", "deny", json!("ip_forbidden"), "lost", Value::Null),
+        ("gained", "allow", json!("granted"), "gained", Value::Null),
+        ("unknown", "unknown", Value::Null, "unknown", json!("groups")),
+        ("cut", "unknown", Value::Null, "unknown", json!("truncated")),
+        ("token", "not_decided", Value::Null, "before_rules", Value::Null),
+        ("refused", "not_decided", Value::Null, "undecided", Value::Null),
+    ] {
+        let found = json(id);
+        let past = &found["recorded"];
+        assert_eq!(
+            [&found["decision"], &found["reason"], &past["outcome"], &past["depends_on"]],
+            [&json!(decision), &reason, &json!(outcome), &depends_on],
+            "{id}"
+        );
+    }
+    let found = json("lost");
+    assert_eq!(
+        [&found["recorded"]["record"]["decision"], &found["recorded"]["line"]],
+        [&json!("allow"), &json!(3)]
+    );
+    assert_eq!(found["tenants"]["rules"][0]["restrictions"][0]["outcome"], "violated");
+    assert_eq!(found["principal"]["source"], "audit");
+
+    log("nowhere").complains(
+        1,
+        "error: `audit.jsonl` holds no record of the request `nowhere`\n  help: the id stands in ",
+    );
+    log("corrupt").complains(
+        1,
+        "error: line 9 of `audit.jsonl` is no record that can be decided: unknown scope\n  help: ",
+    );
+    let of =
+        |file: &str| room.run(&["explain", "--policy", "policy.yaml", "--audit", file, "--request", "same"]);
+    of("gone.jsonl")
+        .complains(1, "error: cannot read `gone.jsonl`: no such file or directory (os error 2)\n  help: ");
+    of("policy.yaml").complains(1, "error: `policy.yaml` holds no audit record\n  help: ");
+    let piped = ["explain", "--policy", "policy.yaml", "--audit", "-", "--request", "same"];
+    room.run_with(&piped, &(lines.join("\n") + "\n")).says(0, &["decision: allow (granted)\n"]);
+}
+
 /// Everything but whether the secret is good is judged, with the same result: there, missing or broken.
 #[test]
 fn what_is_asked_without_secrets_is_answered_as_with_them() {
@@ -733,6 +856,7 @@ fn what_is_asked_without_secrets_is_answered_as_with_them() {
     let commands = [
         "check policy.yaml",
         "explain --policy policy.yaml --groups group1 --tenant tenant1 --scope metrics:read",
+        "explain --policy policy.yaml --audit audit.jsonl --request a",
         "access --policy policy.yaml --tenant team-a",
         "test policy.yaml cases.yaml",
         "diff policy.yaml policy.yaml",

@@ -189,6 +189,14 @@ fn wrong_usage_is_1_and_help_is_0() {
         ("replay audit.jsonl", "--policy"),
         ("replay --policy policy.yaml", "<AUDIT.JSONL>"),
         ("replay --policy policy.yaml audit.jsonl --now x", "RFC 3339"),
+        ("replay --policy policy.yaml audit.jsonl --since x", "RFC 3339"),
+        ("replay --policy policy.yaml audit.jsonl --limit x", "--limit"),
+        ("replay --policy policy.yaml audit.jsonl --limit 5 --summary", "--summary"),
+        ("explain --policy policy.yaml --audit audit.jsonl", "--request"),
+        ("explain --policy policy.yaml --request 12 --groups a --tenant b --scope logs:read", "--request"),
+        ("explain --policy policy.yaml --request 12 --tenant b --scope logs:read", "--audit"),
+        ("explain --policy policy.yaml --audit audit.jsonl --request 12 --tenant a", "--tenant"),
+        ("explain --policy policy.yaml --audit audit.jsonl --request 12 --scope logs:read", "--scope"),
     ] {
         room.run(&args.split_whitespace().collect::<Vec<_>>()).complains(1, complaint);
     }

@@ -340,9 +340,9 @@ fn replay_learns_from_a_policy_with_a_broken_owner() {
     let room = Room::new();
     directory(&room, "dir", &platform(), TEAM_B);
     directory(&room, "old", &platform(), "grants: [{ colour: red }]\n");
-    room.write("audit.jsonl", "");
+    room.write("audit.jsonl", "{\"schema\":1,\"decision\":null,\"status\":400}\n");
     let run = room.run(&["replay", "--policy", "dir", "--recorded", "old", "audit.jsonl"]);
-    run.says(0, &["0 records: "]);
+    run.says(0, &["1 record: "]);
     for told in [
         "old/owners.d/team-b.yaml:1:12: ",
         "\nwarning: `old` is read without the document of the owner `team-b`\n  help: of records that were made with ",

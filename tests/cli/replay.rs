@@ -179,15 +179,16 @@ fn a_closed_pipe_stops_it_and_wrong_files_are_told() {
         .complains(1, "cannot read `nowhere.jsonl`: no such file");
     room.run(&["replay", "--policy", "policy.yaml", "."]).complains(1, "cannot read `.`: is a directory");
     room.run(&["replay", "--policy", "broken.yaml", "audit.jsonl"]).complains(3, "broken.yaml:10:14: ");
-    room.write("audit.jsonl", "");
+    let nothing = "{\"schema\":1,\"decision\":null}\n";
+    room.write("audit.jsonl", nothing);
     room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl", "--recorded", "broken.yaml"])
         .complains(3, "broken.yaml:10:14: ");
     let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl", "--format", "json"]);
     assert_eq!((run.status, &run.json()["changes"]), (0, &json!([])));
     // Corrupt lines are counted to the end and shown no further than the fifth.
-    room.write("audit.jsonl", &"x\n".repeat(1000));
+    room.write("audit.jsonl", &(nothing.to_owned() + &"x\n".repeat(1000)));
     let run = room.run(&["replay", "--policy", "policy.yaml", "audit.jsonl"]);
-    run.says(0, &["0 records: ", "; 1000 corrupt lines\n"]);
+    run.says(0, &["1 record: ", "; 1000 corrupt lines\n"]);
     assert_eq!(run.err.lines().count(), 6);
     assert!(run.err.ends_with("and 995 more that are no records\n"));
 }
@@ -451,4 +452,90 @@ fn a_long_owner_makes_no_wide_table() {
         0,
         &["\nOWNER   GAINED  LOST  UNKNOWN\n", "\nteam-a  0       0     1\n", &format!("\n{long}  0 ")],
     );
+}
+
+/// Every line would change: what is wanted is the sum.
+#[test]
+fn the_summary_alone_a_limit_and_a_time_from_which_on() {
+    let room = Room::new();
+    let lost = |hour: u8, tenant: &str| {
+        record(&json!({
+            "client_ip": "198.18.0.5", "tenants": [tenant], "time": format!("2026-06-01T{hour:02}:00:00.500Z"),
+            "groups": ["team-a", "x\u{1b}[2J"],
+        }))
+    };
+    let tenant = |hour| if hour < 5 { "team-a" } else { "team-a-x" };
+    let mut lines: Vec<String> = (0..20).map(|hour| lost(hour, tenant(hour))).collect();
+    // A record of that policy may name `sre`: whoever has it not there has it not.
+    lines.push(record(&json!({"groups": ["sre"], "time": "2026-05-01T00:00:00.000Z"})));
+    room.write("audit.jsonl", &(lines.join("\n") + "\n"));
+    let ask =
+        |args: &[&str]| room.run(&[&["replay", "--policy", "policy.yaml", "audit.jsonl"], args].concat());
+
+    let run = ask(&["--summary"]);
+    run.says(
+        2,
+        &["21 records: 20 changed, ", "\nteam-a-x  0       15    0\n", "\ngranted -> ip_forbidden  0 "],
+    );
+    run.says(
+        2,
+        &["\nGROUP       GAINED  LOST  UNKNOWN\nteam-a      0       20    0\nx\\u{1b}[2J  0       20    0\n"],
+    );
+    assert!(!run.out.contains("line 1") && !run.out.contains(" more"), "{}", run.out);
+    let report = ask(&["--summary", "--format", "json"]).json();
+    assert_eq!((&report["changes"], &report["not_shown"]), (&json!([]), &json!(20)));
+    let counts = json!({"gained": 0, "lost": 20, "unknown": 0});
+    assert_eq!(report["summary"]["by_group"], json!({"team-a": counts, "x\u{1b}[2J": counts}));
+    assert_eq!(
+        report["summary"]["by_reason"],
+        json!([{"old": "granted", "new": "ip_forbidden", "gained": 0, "lost": 20, "unknown": 0}])
+    );
+
+    let run = ask(&["--limit", "3"]);
+    run.says(2, &["\nand 17 more\n\n21 records: 20 changed"]);
+    assert_eq!(run.out.lines().filter(|line| line.starts_with("lost")).count(), 3);
+    let report = ask(&["--limit", "3", "--format", "json"]).json();
+    assert_eq!((report["changes"].as_array().unwrap().len(), &report["not_shown"]), (3, &json!(17)));
+    assert!(!ask(&["--limit", "20"]).out.contains(" more"));
+
+    let run = ask(&["--since", "2026-06-01T18:00:00Z"]);
+    run.says(2, &["\n2 records: 2 changed, ", "\n19 records of earlier requests left out\n"]);
+    assert!(run.out.starts_with("lost     line 19  2026-06-01T18:00:00.500Z "), "{}", run.out);
+    let run = ask(&["--since", "2026-07-01T00:00:00Z", "--format", "json"]);
+    assert_eq!((run.status, &run.json()["summary"]["earlier"]), (0, &json!(21)));
+}
+
+/// Whoever gives it the wrong file is told so, and a pipeline does not take it for a good result.
+#[test]
+fn what_is_no_audit_log_is_an_error() {
+    let room = Room::new();
+    room.write("empty", "");
+    room.write("access.log", "127.0.0.1 - - [01/Jun/2026] \"GET / HTTP/1.1\" 200 5\n{\"schema\": 2}\n");
+    for (file, lines) in [("empty", 0), ("access.log", 2)] {
+        let run = room.run(&["replay", "--policy", "policy.yaml", file]);
+        run.complains(
+            1,
+            &format!("error: `{file}` holds no audit record\n  help: it must hold the JSON lines "),
+        );
+        assert_eq!(run.err.matches(": no record: ").count(), lines, "{}", run.err);
+    }
+    for (magic, format, unpack) in [
+        (&b"\x1f\x8b\x08"[..], "gzip", "zcat"),
+        (b"\x28\xb5\x2f\xfd", "zstd", "zstdcat"),
+        (b"\xfd7zXZ\0", "xz", "xzcat"),
+        (b"BZh9", "bzip2", "bzcat"),
+    ] {
+        std::fs::write(room.path("packed"), [magic, &[0xff; 50]].concat()).unwrap();
+        for args in [
+            &["replay", "--policy", "policy.yaml", "packed"][..],
+            &["explain", "--policy", "policy.yaml", "--audit", "packed", "--request", "12"],
+        ] {
+            room.run(args).complains(
+                1,
+                &format!(
+                    "error: `packed` is compressed ({format})\n  help: unpack it, and give `-` for the file: `{unpack} packed "
+                ),
+            );
+        }
+    }
 }

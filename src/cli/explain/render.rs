@@ -2,9 +2,10 @@
 
 use super::super::{MAX_LISTED, first_few, one_line, place_of};
 use super::report::{
-    AccountSeen, Explanation, GrantSeen, NetworkSeen, RestrictionSeen, RuleName, TenantRules, Who,
+    AccountSeen, Explanation, GrantSeen, NetworkSeen, Past, RestrictionSeen, RuleName, TenantRules, Who,
 };
 use crate::policy::snapshot::SERVICE;
+use crate::replay::Recorded;
 use crate::token::inspect::Finding;
 use serde_json::{Map, Value};
 use std::fmt::Write as _;
@@ -22,11 +23,8 @@ pub(super) fn human(found: &Explanation) -> String {
     _ = writeln!(out, "time     {}", found.time);
     who(&mut out, &found.principal);
     what(&mut out, found);
-    _ = writeln!(
-        out,
-        "where    {}",
-        found.request.client_ip.as_deref().unwrap_or("not known: no --client-ip was given")
-    );
+    let unknown = if found.recorded.is_some() { "not known" } else { "not known: no --client-ip was given" };
+    _ = writeln!(out, "where    {}", found.request.client_ip.as_deref().map_or(unknown.to_owned(), one_line));
     if let Some(account) = &found.service_account {
         account_networks(&mut out, account, found);
     }
@@ -36,7 +34,47 @@ pub(super) fn human(found: &Explanation) -> String {
         rules(&mut out, tenant, found);
     }
     decision(&mut out, found);
+    if let Some(past) = &found.recorded {
+        recorded(&mut out, past);
+    }
     out
+}
+
+/// What the audit log says, and how the decision of today compares with it.
+fn recorded(out: &mut String, past: &Past) {
+    let Recorded { decision, reason, grant, restriction, owner, time, policy_revision, .. } = &past.record;
+    let own = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), one_line);
+    let of = owner.as_deref().map_or_else(String::new, |owner| format!(" of {}", one_line(owner)));
+    let by = match (grant, restriction) {
+        (_, Some(rule)) => format!(" by the restriction {}{of}", one_line(rule)),
+        (Some(rule), _) => format!(" by the grant {}{of}", one_line(rule)),
+        _ => String::new(),
+    };
+    _ = writeln!(
+        out,
+        "\nrecorded: {} ({}){by}\n  line {}, {}, by the policy revision {}",
+        own(decision),
+        own(reason),
+        past.line,
+        own(time),
+        own(policy_revision)
+    );
+    let outcome = match (past.outcome, past.depends_on) {
+        ("same", _) => "the policy of today decides alike",
+        ("other_reason", _) => "the policy of today denies it as well, for another reason",
+        ("gained", _) => "the policy of today allows what was denied",
+        ("lost", _) => "the policy of today denies what was allowed",
+        (_, Some("revocation")) => {
+            "not known: it was denied as revoked, and whether that id or token is still revoked was not recorded"
+        }
+        (_, Some("truncated")) => "not known: what decides was cut from the record",
+        (_, Some(_)) => "not known: a group decides that was not recorded; `explain --token` has all groups",
+        ("before_rules", _) => {
+            "it was denied before any rule was asked: headers, path or token, which are not judged again"
+        }
+        _ => "it was not decided: nginx refused it, or there was no policy",
+    };
+    _ = writeln!(out, "  {outcome}");
 }
 
 fn who(out: &mut String, who: &Who) {
@@ -46,6 +84,8 @@ fn who(out: &mut String, who: &Who) {
         ("groups", _) if is_service => "a service account, without its token",
         ("token", true) => "a verified token",
         ("token", false) => "a token",
+        ("audit", true) => "as the audit log recorded, of a verified token",
+        ("audit", false) => "as the audit log recorded, without a verified token",
         ("claims", _) => "claims, NOT VERIFIED",
         _ => "groups as given, without a token",
     };
@@ -152,7 +192,11 @@ fn what(out: &mut String, found: &Explanation) {
     }
     match (asked.scope, &asked.backends) {
         (Some(scope), Some(backends)) => _ = writeln!(out, "{scope} on {}", backends.join(", ")),
-        _ => _ = writeln!(out, "refused ({})", asked.refused.unwrap_or_default()),
+        (Some(scope), None) => _ = writeln!(out, "{scope}"),
+        _ => match asked.refused {
+            Some(reason) => _ = writeln!(out, "refused ({reason})"),
+            None => out.push_str("not known\n"),
+        },
     }
 }
 
@@ -238,7 +282,10 @@ fn network(network: &NetworkSeen) -> String {
 }
 
 fn decision(out: &mut String, Explanation { applied: found, .. }: &Explanation) {
-    _ = writeln!(out, "\ndecision: {} ({})", found.decision, found.reason);
+    match found.reason {
+        Some(reason) => _ = writeln!(out, "\ndecision: {} ({reason})", found.decision),
+        None => _ = writeln!(out, "\ndecision: {}", found.decision.replace('_', " ")),
+    }
     let rule = |rule: &RuleName| {
         format!("{} ({})", one_line(&rule.name), place_of(rule.owner.as_deref(), &rule.file, rule.line))
     };

@@ -9,6 +9,7 @@ use crate::network::Network;
 use crate::policy::snapshot::{
     Grant, GrantOutcome, GroupId, Restriction, RestrictionOutcome, ServiceAccount, Snapshot,
 };
+use crate::replay::Recorded;
 use crate::scope::Scope;
 use crate::token::inspect::Finding;
 use serde::Serialize;
@@ -17,6 +18,9 @@ use serde::Serialize;
 pub(super) struct Explanation {
     #[serde(flatten)]
     pub(super) applied: Applied,
+    /// The record that was asked about, with `--audit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) recorded: Option<Past>,
     /// What is wrong with documents of owners that cannot be used, and with a policy in whose place the last good one
     /// stands.
     pub(super) diagnostics: Vec<Entry>,
@@ -40,12 +44,26 @@ impl Explanation {
     }
 }
 
+/// What the audit log says of the request, and how that compares with the decision of today.
+#[derive(Serialize)]
+pub(super) struct Past {
+    /// Its line in the log.
+    pub(super) line: u64,
+    /// `same`, `other_reason` (denied as before), `gained`, `lost`, `unknown`, `before_rules` (denied before any rule was
+    /// asked: headers, path, token) or `undecided` (nginx refused it, or there was no policy).
+    pub(super) outcome: &'static str,
+    /// What was not recorded and decides, where that is not known: `groups`, `revocation` or `truncated`.
+    pub(super) depends_on: Option<&'static str>,
+    pub(super) record: Recorded,
+}
+
 /// What becomes of the request.
 #[derive(Serialize)]
 pub(super) struct Applied {
-    /// `allow` or `deny`.
+    /// `allow` or `deny`; of an audit record also `unknown`, or `not_decided` where no rule was asked.
     pub(super) decision: &'static str,
-    pub(super) reason: &'static str,
+    /// Null where there is no decision.
+    pub(super) reason: Option<&'static str>,
     /// `enforce`; `shadow` where the whole gateway only records.
     pub(super) mode: &'static str,
     /// Until when it does.
@@ -59,6 +77,24 @@ pub(super) struct Applied {
     /// What would have become of it: by the whole policy where the gateway only records, else by a restriction in
     /// shadow mode that would have denied it.
     pub(super) shadow: Option<Shadow>,
+}
+
+impl Applied {
+    /// Leaves no decision, which is not known. `word`: what stands in its place.
+    pub(super) fn forget(&mut self, word: &'static str) {
+        let Self { mode, shadow_until, .. } = self;
+        let (mode, shadow_until) = (*mode, shadow_until.take());
+        *self = Self {
+            decision: word,
+            reason: None,
+            mode,
+            shadow_until,
+            answer: None,
+            grant: None,
+            restriction: None,
+            shadow: None,
+        };
+    }
 }
 
 #[derive(Serialize)]
@@ -91,7 +127,7 @@ pub(super) struct Shadow {
 /// Who asks.
 #[derive(Clone, Serialize)]
 pub(super) struct Who {
-    /// `token`, `claims` or `groups`.
+    /// `token`, `claims`, `groups` or `audit`.
     pub(super) source: &'static str,
     /// Whether a signature was verified.
     pub(super) verified: bool,

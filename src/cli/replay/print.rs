@@ -14,15 +14,22 @@ const MAX_IDS: usize = 5;
 pub(super) struct Output<'o> {
     to: BufWriter<io::StdoutLock<'o>>,
     format: Format,
+    /// No more are shown.
+    limit: Option<u64>,
     shown: u64,
+    hidden: u64,
 }
 
 impl Output<'_> {
-    pub(super) fn new(format: Format) -> Self {
-        Self { to: BufWriter::new(io::stdout().lock()), format, shown: 0 }
+    pub(super) fn new(format: Format, limit: Option<u64>) -> Self {
+        Self { to: BufWriter::new(io::stdout().lock()), format, limit, shown: 0, hidden: 0 }
     }
 
     pub(super) fn show(&mut self, shown: &Change<'_>) -> io::Result<()> {
+        if self.limit.is_some_and(|limit| self.shown >= limit) {
+            self.hidden += 1;
+            return Ok(());
+        }
         self.shown += 1;
         match self.format {
             Format::Json => {
@@ -67,11 +74,17 @@ impl Output<'_> {
     /// What is to be printed behind everything that was shown. A stream that could not be flushed shows itself then.
     pub(super) fn end(self, summary: &Summary) -> Result<String, Failure> {
         Ok(match self.format {
-            Format::Human => human(summary, self.shown > 0),
+            Format::Human => {
+                // Who asked for the summary alone knows that nothing else is shown.
+                let more = self.hidden > 0 && self.shown > 0;
+                let more = if more { format!("and {} more\n", self.hidden) } else { String::new() };
+                more + &human(summary, self.shown > 0)
+            }
             Format::Json => {
                 let text = serde_json::to_string(summary)
                     .map_err(|error| Failure(format!("cannot write the answer as JSON: {error}")))?;
-                format!("{}],\n\"summary\":{text}}}\n", if self.shown == 0 { "{\"changes\":[" } else { "\n" })
+                let start = if self.shown == 0 { "{\"changes\":[" } else { "\n" };
+                format!("{start}],\n\"not_shown\":{},\n\"summary\":{text}}}\n", self.hidden)
             }
         })
     }
@@ -96,9 +109,17 @@ fn human(summary: &Summary, any: bool) -> String {
         summary.undecided,
         count(summary.corrupt, "corrupt line"),
     );
-    for (heading, counts) in
-        [("OWNER", &summary.by_owner), ("TENANT", &summary.by_tenant), ("REASON", &summary.by_reason)]
-    {
+    if summary.earlier > 0 {
+        _ = writeln!(out, "{} of earlier requests left out", count(summary.earlier, "record"));
+    }
+    let reasons = summary.by_reason.iter();
+    let reasons = reasons.map(|((old, new), counts)| (format!("{old} -> {new}"), *counts)).collect();
+    for (heading, counts) in [
+        ("OWNER", &summary.by_owner),
+        ("TENANT", &summary.by_tenant),
+        ("GROUP", &summary.by_group),
+        ("REASON", &reasons),
+    ] {
         if counts.is_empty() {
             continue;
         }
