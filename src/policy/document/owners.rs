@@ -125,13 +125,13 @@ pub(in crate::policy) fn read_document(root: &Node, problems: &mut Problems) -> 
 mod tests {
     use super::*;
     use crate::policy::node::parse;
+    use crate::policy::tests::HEAD;
 
     /// What is read of the bounds of owners, where nothing is wrong with them.
     fn read(text: &str) -> Vec<OwnerEntry> {
         let mut problems = Problems::of("p.yaml");
-        let root = parse(text.as_bytes(), &mut problems).unwrap();
-        let fields = problems.fields(&root, &Path::Root, &["owners"]).unwrap();
-        let owners = read_owners(&fields, &mut problems);
+        let root = parse(format!("{HEAD}{text}").as_bytes(), &mut problems).unwrap();
+        let owners = crate::policy::document::read(&root, &mut problems).owners;
         assert!(!problems.any_error(), "{:?}", problems.into_sorted());
         owners
     }
