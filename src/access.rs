@@ -50,21 +50,34 @@ pub fn units() -> &'static [Unit] {
 
 /// Names of units: `rules:read (loki)` where they are not all units of that scope.
 pub fn scope_names(of: &[Unit]) -> Vec<String> {
-    let mut names = Vec::new();
+    let name = |ScopeAt { scope, backends }: ScopeAt| match backends {
+        None => scope.to_owned(),
+        Some(backends) => format!("{scope} ({})", backends.join(", ")),
+    };
+    scopes_of(of).into_iter().map(name).collect()
+}
+
+/// A scope as reports have it. Its form is stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ScopeAt {
+    /// Its name.
+    pub scope: &'static str,
+    /// The backends that are meant, where not all are that have it.
+    pub backends: Option<Vec<&'static str>>,
+}
+
+/// The scopes of units, in the order of [`Scope::ALL`].
+pub fn scopes_of(of: &[Unit]) -> Vec<ScopeAt> {
+    let mut scopes = Vec::new();
     for scope in Scope::ALL {
         let all = units().iter().filter(|unit| unit.scope == scope).count();
-        let found: Vec<&Unit> = of.iter().filter(|unit| unit.scope == scope).collect();
-        if found.is_empty() {
-            continue;
-        }
-        if found.len() == all {
-            names.push(scope.name().to_owned());
-        } else {
-            let backends: Vec<_> = found.iter().map(|unit| unit.backends.label()).collect();
-            names.push(format!("{scope} ({})", backends.join(", ")));
+        let found: Vec<_> = of.iter().filter(|unit| unit.scope == scope).collect();
+        if !found.is_empty() {
+            let backends = found.iter().map(|unit| unit.backends.label()).collect();
+            scopes.push(ScopeAt { scope: scope.name(), backends: (found.len() < all).then_some(backends) });
         }
     }
-    names
+    scopes
 }
 
 /// The end of an access; the later one is greater.
@@ -121,7 +134,16 @@ pub struct Bound {
     pub restriction: Option<String>,
     /// The owner whose document it stands in; `None` for the platform's.
     pub owner: Option<String>,
-    /// Its networks: names with what they stand for.
+    /// Its networks.
+    pub networks: Vec<NamedNetwork>,
+}
+
+/// What one entry of `networks` stands for. Its form in reports is stable.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NamedNetwork {
+    /// The name, or the network itself where it is written out.
+    pub name: String,
+    /// Addresses and CIDRs.
     pub networks: Vec<String>,
 }
 
@@ -143,13 +165,10 @@ impl Bound {
 }
 
 /// Names of networks with what they stand for.
-fn written(named: &[(Box<str>, Box<[Network]>)]) -> Vec<String> {
-    let network = |(name, networks): &(Box<str>, Box<[Network]>)| {
-        let all: Vec<String> = networks.iter().map(ToString::to_string).collect();
-        match all.as_slice() {
-            [only] if **only == **name => only.clone(),
-            all => format!("{name} ({})", all.join(" ")),
-        }
+fn written(named: &[(Box<str>, Box<[Network]>)]) -> Vec<NamedNetwork> {
+    let network = |(name, networks): &(Box<str>, Box<[Network]>)| NamedNetwork {
+        name: name.to_string(),
+        networks: networks.iter().map(ToString::to_string).collect(),
     };
     named.iter().map(network).collect()
 }

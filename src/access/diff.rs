@@ -14,7 +14,9 @@ use super::{
     Bound, Places, Reach, Rules, RulesOfCell, Unit, Until, bounds, cells, merge, scope_names, units,
 };
 use crate::policy::Compiled;
-use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Restriction, SERVICE, Snapshot};
+use crate::policy::snapshot::{
+    EVERYONE, Grant, GroupId, Held, Restriction, SERVICE, ServiceAccount, Snapshot,
+};
 use crate::tenant::TenantPattern;
 use accounts::{accounts_of, compare_accounts, reaches_from};
 use std::cmp::Ordering;
@@ -67,6 +69,60 @@ impl Change {
     }
 }
 
+/// Which way an access changes that is neither gained nor lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It ends later.
+    Later,
+    /// It ends earlier.
+    Earlier,
+    /// From all networks that it was possible from, and more.
+    Wider,
+    /// From fewer networks, and no other.
+    Narrower,
+    /// From networks that it was not possible from, and no longer from all that it was.
+    Moved,
+    /// As before; what restrictions in shadow mode record is another.
+    Recorded,
+}
+
+impl Direction {
+    /// What reports call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Later => "later",
+            Self::Earlier => "earlier",
+            Self::Wider => "wider",
+            Self::Narrower => "narrower",
+            Self::Moved => "moved",
+            Self::Recorded => "recorded",
+        }
+    }
+
+    fn of(what: &What<'_>, old: &Snapshot, new: &Snapshot) -> Option<Self> {
+        match what.change {
+            Change::Gained | Change::Lost => None,
+            Change::Until if what.new.until > what.old.until => Some(Self::Later),
+            Change::Until => Some(Self::Earlier),
+            Change::Places => Some(match (what.old.places(old), what.new.places(new)) {
+                (before, after) if before == after => Self::Recorded,
+                (Places::Anywhere, _) => Self::Narrower,
+                (_, Places::Anywhere) => Self::Wider,
+                (Places::Within(before), Places::Within(after)) => {
+                    let both = before.intersection(&after);
+                    if both == before {
+                        Self::Wider
+                    } else if both == after {
+                        Self::Narrower
+                    } else {
+                        Self::Moved
+                    }
+                }
+            }),
+        }
+    }
+}
+
 /// Of whom a line speaks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
@@ -85,12 +141,14 @@ pub enum Who {
 pub struct Line {
     /// What becomes of the access.
     pub change: Change,
+    /// Which way, where it is neither gained nor lost.
+    pub direction: Option<Direction>,
     /// Whose.
     pub who: Who,
     /// To which tenants: those that all of these patterns match.
     pub tenants: Vec<String>,
-    /// Tenants among them for which something else is true.
-    pub except: Vec<String>,
+    /// Tenants among them for which something else is true: each is what all of its patterns match.
+    pub except: Vec<Vec<String>>,
     /// For what.
     pub units: Vec<Unit>,
     /// Under the old policy.
@@ -100,7 +158,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// The scopes of the line.
+    /// The scopes of the line, in words.
     pub fn scopes(&self) -> Vec<String> {
         scope_names(&self.units)
     }
@@ -382,11 +440,21 @@ impl What<'_> {
 }
 
 impl Side<'_> {
+    /// Where requests must come from.
+    fn places(&self, snapshot: &Snapshot) -> Places {
+        match self.account(snapshot) {
+            Some(account) => Places::of_account(account),
+            None => Places::of(&self.from.iter().map(|rule| rule.0).collect::<Vec<_>>()),
+        }
+    }
+
+    fn account<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s ServiceAccount> {
+        self.account.and_then(|name| snapshot.service_accounts.iter().find(|known| *known.name == *name))
+    }
+
     fn reach(&self, snapshot: &Snapshot) -> Reach {
         let bound = |rules: &[ByPlace<'_>]| rules.iter().map(|rule| Bound::of(rule.0, snapshot)).collect();
-        let account =
-            self.account.and_then(|name| snapshot.service_accounts.iter().find(|known| *known.name == *name));
-        let from = match account {
+        let from = match self.account(snapshot) {
             Some(account) => Bound::of_account(account).into_iter().collect(),
             None => bound(&self.from),
         };
@@ -531,6 +599,7 @@ fn merged<'p>(found: Vec<Found<'p>>, cells: &[Cell<'p>], [old, new]: [&Snapshot;
         .into_iter()
         .map(|merged| Line {
             change: merged.what.change,
+            direction: Direction::of(&merged.what, old, new),
             who: merged.what.who(),
             tenants: merged.tenants,
             except: merged.except,

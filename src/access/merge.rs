@@ -12,8 +12,8 @@ pub struct Merged<K> {
     pub what: K,
     /// Of the tenants that all of these patterns match.
     pub tenants: Vec<String>,
-    /// But not of these among them; `a & b` is what two patterns have in common.
-    pub except: Vec<String>,
+    /// But not of these among them: each is what all of its patterns match.
+    pub except: Vec<Vec<String>>,
     /// For requests that do one of these.
     pub units: Vec<Unit>,
 }
@@ -61,7 +61,7 @@ impl<'c, 'p> Named<'c, 'p> {
 }
 
 /// The cells as few names and what is to be left out of each.
-fn regions(mine: &[Cell<'_>], cells: &[Named<'_, '_>]) -> Vec<(Vec<String>, Vec<String>)> {
+fn regions(mine: &[Cell<'_>], cells: &[Named<'_, '_>]) -> Vec<(Vec<String>, Vec<Vec<String>>)> {
     let named: Vec<Named<'_, '_>> = mine.iter().map(Named::of).collect();
     let own: HashSet<&Cell<'_>> = mine.iter().collect();
     let any_wild = named.iter().any(|one| one.wild);
@@ -101,8 +101,8 @@ fn regions(mine: &[Cell<'_>], cells: &[Named<'_, '_>]) -> Vec<(Vec<String>, Vec<
             let mut wider = left_out.iter().take_while(|other| other.wild);
             !wider.any(|other| other.names != one.names && covers(&other.names, &one.names))
         };
-        let except = left_out.iter().filter(is_widest).map(|one| text(&one.names)).collect();
-        regions.push((narrow.names.iter().map(ToString::to_string).collect(), except));
+        let except = left_out.iter().filter(is_widest).map(|one| texts(&one.names)).collect();
+        regions.push((texts(&narrow.names), except));
     }
     regions
 }
@@ -144,6 +144,6 @@ fn covers(wide: &[&TenantPattern], narrow: &[&TenantPattern]) -> bool {
     wide.iter().all(|wide| narrow.iter().any(|narrow| wide.covers(narrow)))
 }
 
-fn text(names: &[&TenantPattern]) -> String {
-    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(" & ")
+fn texts(names: &[&TenantPattern]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
 }

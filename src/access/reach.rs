@@ -4,12 +4,12 @@ mod one_by_one;
 
 use super::cells::{Cell, Entangled, Universe};
 use super::merge::{Merged, merge};
-use super::{Bound, Reach, Rules, RulesOfCell, Unit, bounds, patterns_of, scope_names, units, until};
+use super::{Bound, Reach, Rules, RulesOfCell, Unit, bounds, patterns_of, units, until};
 use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction, ServiceAccount, Snapshot};
 use crate::tenant::TenantPattern;
 use one_by_one::one_by_one;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What was found of a tenant or of a group.
 #[derive(Debug)]
@@ -31,10 +31,10 @@ pub struct Row {
     pub raw_groups: Vec<String>,
     /// To which tenants: those that all of these patterns match.
     pub tenants: Vec<String>,
-    /// Tenants among them of which the row does not speak; `a & b` is what two patterns have in common.
-    pub except: Vec<String>,
-    /// For what: names of scopes.
-    pub scopes: Vec<String>,
+    /// Tenants among them of which the row does not speak: each is what all of its patterns match.
+    pub except: Vec<Vec<String>>,
+    /// For what.
+    pub units: Vec<Unit>,
     /// Until when and from where.
     pub reach: Reach,
     /// What must be satisfied besides for some of the tenants.
@@ -77,7 +77,7 @@ impl Row {
             raw_groups,
             tenants,
             except,
-            scopes: scope_names(&units),
+            units,
             reach,
             from_in_parts: Vec::new(),
             grants: grants
@@ -120,29 +120,13 @@ pub fn of_tenant<'s>(
     let rules = Rules::of(snapshot);
     let cells = Universe::of(rules.patterns().chain([tenant])).cells([tenant].into_iter())?;
     for cell in &cells {
-        let found = rules.in_cell(cell);
-        let granted = found.grants.iter().flat_map(|grant| grant.groups.iter());
-        let bound = found.restrictions.iter().flat_map(|rule| rule.groups.iter().chain(&rule.except_groups));
-        let groups: BTreeSet<GroupId> = granted.chain(bound).copied().collect();
-        for group in &groups {
-            let name = snapshot.groups.name(*group);
-            let who = Someone::of(snapshot, name);
-            // Groups that everybody in this one is in as well, and of which rows may speak.
-            let wider = who.groups().iter().filter(|id| *id != group && groups.contains(*id));
-            let wider: Vec<_> = wider.map(|id| Someone::of(snapshot, snapshot.groups.name(*id))).collect();
-            let entries = units().iter().filter_map(|unit| {
-                let given_to = |who: &Someone<'_>| given(snapshot, who, &found, *unit, now, |_| true);
-                let own = |grant: &&Grant| grant.groups.contains(group);
-                let given = given(snapshot, &who, &found, *unit, now, own).or_else(|| {
-                    let mine = given_to(&who)?;
-                    let mut others = wider.iter().filter_map(given_to);
-                    let differs =
-                        others.any(|(other, _)| other.from != mine.0.from || other.watched != mine.0.watched);
-                    differs.then_some(mine)
-                })?;
-                Some((given, cell.clone(), *unit))
-            });
-            rows.extend(merge(entries, &cells).into_iter().map(|merged| Row::of(snapshot, name, merged)));
+        let mut of_groups: BTreeMap<GroupId, Vec<_>> = BTreeMap::new();
+        for (group, given, unit) in of_cell(snapshot, &rules.in_cell(cell), now) {
+            of_groups.entry(group).or_default().push((given, cell.clone(), unit));
+        }
+        for (group, entries) in of_groups {
+            let merged = merge(entries.into_iter(), &cells).into_iter();
+            rows.extend(merged.map(|merged| Row::of(snapshot, snapshot.groups.name(group), merged)));
         }
     }
     rows.sort_by(|a, b| a.group.cmp(&b.group));
@@ -192,6 +176,34 @@ pub fn of_group<'s>(snapshot: &'s Snapshot, group: &str, now: u64) -> Reached<'s
     };
     rows.sort_by(|a, b| a.tenants.cmp(&b.tenants));
     Reached { unavailable, overlapping, rows }
+}
+
+/// What the rules of one cell give to each group: those that grants name, and those for which a restriction makes what
+/// everyone may do different.
+fn of_cell(snapshot: &Snapshot, found: &RulesOfCell<'_>, now: u64) -> Vec<(GroupId, Given, Unit)> {
+    let granted = found.grants.iter().flat_map(|grant| grant.groups.iter());
+    let bound = found.restrictions.iter().flat_map(|rule| rule.groups.iter().chain(&rule.except_groups));
+    let groups: BTreeSet<GroupId> = granted.chain(bound).copied().collect();
+    let mut all = Vec::new();
+    for group in &groups {
+        let who = Someone::of(snapshot, snapshot.groups.name(*group));
+        // Groups that everybody in this one is in as well, and of which rows may speak.
+        let wider = who.groups().iter().filter(|id| *id != group && groups.contains(*id));
+        let wider: Vec<_> = wider.map(|id| Someone::of(snapshot, snapshot.groups.name(*id))).collect();
+        all.extend(units().iter().filter_map(|unit| {
+            let given_to = |who: &Someone<'_>| given(snapshot, who, found, *unit, now, |_| true);
+            let own = |grant: &&Grant| grant.groups.contains(group);
+            let given = given(snapshot, &who, found, *unit, now, own).or_else(|| {
+                let mine = given_to(&who)?;
+                let mut others = wider.iter().filter_map(given_to);
+                let differs =
+                    others.any(|(other, _)| other.from != mine.0.from || other.watched != mine.0.watched);
+                differs.then_some(mine)
+            })?;
+            Some((*group, given, *unit))
+        }));
+    }
+    all
 }
 
 /// Owners without a version of their document that could be used.

@@ -1,41 +1,76 @@
 //! What differs between two policies outside of their rules: issuers, service accounts, revocations, sources.
 
-use super::written;
+use super::{NamedNetwork, written};
 use crate::client_ip::{CookieKeys, Source};
 use crate::network::NetworkSet;
 use crate::policy::Compiled;
-use crate::policy::snapshot::{Audit, ServiceAccount, Snapshot};
+use crate::policy::snapshot::{Audit, SERVICE, ServiceAccount, Snapshot};
 use crate::token::algorithm::Algorithm;
-use crate::token::claims::ClaimPath;
+use serde_json::{Value as Data, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// The section of the document.
     pub section: &'static str,
-    /// Of what in it: the name of an issuer or of a service account; empty for the section itself.
+    /// Whose principal it is about: the name of an issuer, or `service`. `None` where it is about no principal.
+    pub issuer: Option<String>,
+    /// Of what in it: the name of an issuer, of a service account or of a group, or a principal's id; empty for the
+    /// section itself.
     pub name: String,
     /// What about it: a key, or empty for all of it.
     pub what: &'static str,
     /// Under the old policy; `None` where it is not there.
-    pub old: Option<String>,
+    pub old: Option<Shown>,
     /// Under the new policy.
-    pub new: Option<String>,
+    pub new: Option<Shown>,
+}
+
+/// What a policy says, for people and as data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// On one line.
+    pub text: String,
+    /// The same without any joining.
+    pub data: Data,
+}
+
+impl Shown {
+    fn of(text: impl Into<String>, data: Data) -> Self {
+        Self { text: text.into(), data }
+    }
 }
 
 /// What is said of one thing: keys and values.
 type Said = Vec<(&'static str, Value)>;
 
-/// A value, as people read it and as it counts.
+/// A value, as it is shown and as it counts.
 struct Value {
-    shown: String,
+    shown: Shown,
     meaning: String,
 }
 
-impl From<String> for Value {
-    fn from(shown: String) -> Self {
-        Self { meaning: shown.clone(), shown }
+impl Value {
+    fn of(text: impl Into<String>, data: Data) -> Self {
+        let text = text.into();
+        Self { meaning: text.clone(), shown: Shown { text, data } }
+    }
+
+    /// A text that is itself the data.
+    fn text(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self::of(text.clone(), text.into())
+    }
+
+    /// A list in which the order does not count.
+    fn set<T: Into<String>>(texts: impl IntoIterator<Item = T>) -> Self {
+        let mut texts: Vec<String> = texts.into_iter().map(Into::into).collect();
+        let shown = Shown::of(texts.join(", "), texts.clone().into());
+        texts.sort_unstable();
+        // Quoted: a text may hold what separates them.
+        Self { shown, meaning: format!("{texts:?}") }
     }
 }
 
@@ -46,18 +81,21 @@ pub fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
     named("issuers", issuers(old), issuers(new), &mut found);
     let mut whole = |section, old: Value, new: Value| {
         if old.meaning != new.meaning {
-            let side = |value: Value| (!value.shown.is_empty()).then_some(value.shown);
-            found.push(Setting { section, name: String::new(), what: "", old: side(old), new: side(new) });
+            let side = |value: Value| (!value.shown.text.is_empty()).then_some(value.shown);
+            let (old, new) = (side(old), side(new));
+            found.push(Setting { section, issuer: None, name: String::new(), what: "", old, new });
         }
     };
     whole("token_headers", token_headers(a), token_headers(b));
     whole("client_ip", client_ip(a), client_ip(b));
     let audit = |snapshot: &Snapshot| {
         let Audit { query, max_bytes } = snapshot.audit;
-        format!("query: {query:?}, max_bytes: {max_bytes}").to_lowercase()
+        let query = format!("{query:?}").to_lowercase();
+        let data = json!({"query": query, "max_bytes": max_bytes});
+        Value::of(format!("query: {query}, max_bytes: {max_bytes}"), data)
     };
-    whole("audit", audit(a).into(), audit(b).into());
-    whole("mode", mode(a).into(), mode(b).into());
+    whole("audit", audit(a), audit(b));
+    whole("mode", mode(a), mode(b));
     named("service_accounts", accounts(a), accounts(b), &mut found);
     tokens(a, b, &mut found);
     revoked(a, b, &mut found);
@@ -74,9 +112,11 @@ fn named(
     let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     for name in names {
         let all = |said: &Said| {
-            said.iter().map(|(what, value)| format!("{what}: {}", value.shown)).collect::<Vec<_>>().join("; ")
+            let texts = said.iter().map(|(what, value)| format!("{what}: {}", value.shown.text));
+            let data = said.iter().map(|(what, value)| ((*what).to_owned(), value.shown.data.clone()));
+            Shown::of(texts.collect::<Vec<_>>().join("; "), Data::Object(data.collect()))
         };
-        let setting = |what, old, new| Setting { section, name: name.clone(), what, old, new };
+        let setting = |what, old, new| Setting { section, issuer: None, name: name.clone(), what, old, new };
         match (old.get(name), new.get(name)) {
             (Some(old), Some(new)) => {
                 let both = old.iter().zip(new).filter(|((_, old), (_, new))| old.meaning != new.meaning);
@@ -94,55 +134,49 @@ fn issuers(policy: &Compiled) -> BTreeMap<String, Said> {
     let each = snapshot.issuers.iter().zip(&snapshot.issuer_names).enumerate();
     each.map(|(at, (rules, name))| {
         let keys = match (policy.key_files.get(at), policy.endpoints.get(at)) {
-            (Some(Some(file)), _) => file.display().to_string(),
-            (_, Some(Some(endpoint))) => {
-                endpoint.jwks_url.as_deref().map_or_else(|| "discovery".to_owned(), str::to_owned)
+            (Some(Some(file)), _) => {
+                let file = file.display().to_string();
+                Value::of(file.clone(), json!({"jwks_file": file}))
             }
-            _ => "in the policy".to_owned(),
+            (_, Some(Some(endpoint))) => match endpoint.jwks_url.as_deref() {
+                Some(url) => Value::of(url, json!({"jwks_url": url})),
+                None => Value::of("discovery", json!({"discovery": true})),
+            },
+            _ => Value::of("in the policy", json!({"jwks": true})),
         };
-        let mut audiences: Vec<&str> = rules.audiences.iter().map(|audience| &**audience).collect();
-        let shown = audiences.join(", ");
-        audiences.sort_unstable();
-        let audiences = Value { shown, meaning: audiences.join(", ") };
+        let bare = snapshot.groups.is_bare(at);
         let said = vec![
-            ("issuer", rules.issuer.to_string().into()),
-            ("audiences", audiences),
-            (
-                "algorithms",
-                rules.algorithms.iter().map(Algorithm::name).collect::<Vec<_>>().join(", ").into(),
-            ),
-            ("groups_claim", claims(&rules.groups_claim)),
-            ("groups_format", rules.groups_format.name().to_owned().into()),
-            ("user_claim", rules.user_claim.to_string().into()),
-            ("leeway", format!("{}s", rules.leeway).into()),
-            ("bare_groups", snapshot.groups.is_bare(at).to_string().into()),
-            ("keys", keys.into()),
+            ("issuer", Value::text(&*rules.issuer)),
+            ("audiences", Value::set(rules.audiences.iter().map(|audience| &**audience))),
+            ("algorithms", Value::set(rules.algorithms.iter().map(Algorithm::name))),
+            ("groups_claim", Value::set(rules.groups_claim.iter().map(ToString::to_string))),
+            ("groups_format", Value::text(rules.groups_format.name())),
+            ("user_claim", Value::text(&*rules.user_claim)),
+            ("leeway", Value::of(format!("{}s", rules.leeway), json!({"seconds": rules.leeway}))),
+            ("bare_groups", Value::of(bare.to_string(), bare.into())),
+            ("keys", keys),
         ];
         (name.to_string(), said)
     })
     .collect()
 }
 
-/// The order of claims does not count: their groups are united.
-fn claims(paths: &[ClaimPath]) -> Value {
-    let mut written: Vec<String> = paths.iter().map(ToString::to_string).collect();
-    let shown = written.join(", ");
-    written.sort_unstable();
-    // Quoted: a name may hold what separates them.
-    Value { shown, meaning: format!("{written:?}") }
-}
-
 fn accounts(snapshot: &Snapshot) -> BTreeMap<String, Said> {
     let said = |account: &ServiceAccount| {
         let networks = match &account.networks {
             Some(networks) => {
-                Value { shown: written(&account.network_names).join(", "), meaning: ranges(networks) }
+                let named = written(&account.network_names);
+                let shown = Shown::of(in_words(&named), json!(named));
+                Value { shown, meaning: ranges(networks) }
             }
-            None => "anywhere".to_owned().into(),
+            None => Value::of("anywhere", Data::Null),
         };
-        let behind_proxy = account.behind_proxy.to_string();
-        let tokens = account.token_sha256.len().to_string();
-        vec![("tokens", tokens.into()), ("networks", networks), ("behind_proxy", behind_proxy.into())]
+        let (behind_proxy, tokens) = (account.behind_proxy, account.token_sha256.len());
+        vec![
+            ("tokens", Value::of(tokens.to_string(), json!({"count": tokens}))),
+            ("networks", networks),
+            ("behind_proxy", Value::of(behind_proxy.to_string(), behind_proxy.into())),
+        ]
     };
     snapshot.service_accounts.iter().map(|account| (account.name.to_string(), said(account))).collect()
 }
@@ -161,10 +195,11 @@ fn tokens(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
         if gone > 0 && come == gone {
             found.push(Setting {
                 section: "service_accounts",
+                issuer: None,
                 name: account.name.to_string(),
                 what: "tokens",
-                old: Some(format!("{gone} that are gone")),
-                new: Some(format!("{come} new")),
+                old: Some(Shown::of(format!("{gone} that are gone"), json!({"removed": gone}))),
+                new: Some(Shown::of(format!("{come} new"), json!({"added": come}))),
             });
         }
     }
@@ -172,88 +207,120 @@ fn tokens(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
 
 /// The letter case of a header's name does not count.
 fn token_headers(snapshot: &Snapshot) -> Value {
-    let shown = snapshot.token_headers.join(", ");
-    Value { meaning: shown.to_ascii_lowercase(), shown }
+    let text = snapshot.token_headers.join(", ");
+    let data = snapshot.token_headers.iter().map(|header| &**header).collect::<Vec<&str>>().into();
+    Value { meaning: text.to_ascii_lowercase(), shown: Shown { text, data } }
 }
 
 fn client_ip(snapshot: &Snapshot) -> Value {
-    let shown = match &snapshot.client_ip {
-        None => String::new(),
+    match &snapshot.client_ip {
+        None => Value::of("", Data::Null),
         Some(Source::Cookie { name, keys: CookieKeys::Signed(file) }) => {
-            format!("cookie {name}, keys_file {}", file.display())
+            let file = file.display().to_string();
+            let data = json!({"source": "cookie", "cookie": name, "keys_file": file});
+            Value::of(format!("cookie {name}, keys_file {file}"), data)
         }
-        Some(Source::Cookie { name, keys: CookieKeys::Unsigned }) => format!("cookie {name}, unsigned"),
-        Some(Source::RemoteAddr) => "remote_addr".to_owned(),
+        Some(Source::Cookie { name, keys: CookieKeys::Unsigned }) => {
+            let data = json!({"source": "cookie", "cookie": name, "unsigned": true});
+            Value::of(format!("cookie {name}, unsigned"), data)
+        }
+        Some(Source::RemoteAddr) => Value::of("remote_addr", json!({"source": "remote_addr"})),
         Some(Source::Header { name, trusted_peers }) => {
-            let shown = format!("header {name}, trusted_peers {}", ranges(trusted_peers));
-            return Value { meaning: shown.to_ascii_lowercase(), shown };
+            let text = format!("header {name}, trusted_peers {}", ranges(trusted_peers));
+            let peers: Vec<_> = trusted_peers.ranges().map(range).collect();
+            let data = json!({"source": "header", "header": name, "trusted_peers": peers});
+            Value { meaning: text.to_ascii_lowercase(), shown: Shown { text, data } }
         }
+    }
+}
+
+/// Names with what they stand for.
+fn in_words(named: &[NamedNetwork]) -> String {
+    let words = |one: &NamedNetwork| match one.networks.as_slice() {
+        [only] if *only == one.name => only.clone(),
+        all => format!("{} ({})", one.name, all.join(" ")),
     };
-    shown.into()
+    named.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// The addresses of a set, however it is written.
 fn ranges(networks: &NetworkSet) -> String {
-    let text = |(first, last)| if first == last { format!("{first}") } else { format!("{first}-{last}") };
-    networks.ranges().map(text).collect::<Vec<_>>().join(", ")
+    networks.ranges().map(range).collect::<Vec<_>>().join(", ")
 }
 
-fn mode(snapshot: &Snapshot) -> String {
-    let Some(until) = snapshot.shadow_until else { return "enforce".to_owned() };
-    timestamp(until).map_or_else(|| "shadow".to_owned(), |time| format!("shadow until {time}"))
+fn range((first, last): (IpAddr, IpAddr)) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 /// `None` for a time that no calendar has.
-fn timestamp(seconds: u64) -> Option<jiff::Timestamp> {
-    i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+fn timestamp(seconds: u64) -> Option<String> {
+    let seconds = i64::try_from(seconds).ok()?;
+    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
+}
+
+fn mode(snapshot: &Snapshot) -> Value {
+    let Some(until) = snapshot.shadow_until else {
+        return Value::of("enforce", json!({"mode": "enforce", "shadow_until": null}));
+    };
+    let time = timestamp(until);
+    let text = time.as_ref().map_or_else(|| "shadow".to_owned(), |time| format!("shadow until {time}"));
+    Value::of(text, json!({"mode": "shadow", "shadow_until": time}))
 }
 
 fn revoked(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
-    let named = |snapshot: &Snapshot, issuer: usize, id: &str| {
-        format!("{} {id}", snapshot.issuer_names.get(issuer).map_or("", |name| name))
-    };
+    // Whose, and whom or what.
+    type Whom = (Option<String>, String);
+    let always = || Shown::of("revoked", true.into());
     let until = |until: u64| match timestamp(until) {
-        Some(time) => format!("revoked until {time}"),
-        None => "revoked".to_owned(),
+        Some(time) => Shown::of(format!("revoked until {time}"), json!({"until": time})),
+        None => always(),
     };
-    let principals = |snapshot: &Snapshot| -> BTreeMap<String, String> {
+    let of_issuer = |snapshot: &Snapshot, issuer: usize, id: &str| -> Whom {
+        (snapshot.issuer_names.get(issuer).map(ToString::to_string), id.to_owned())
+    };
+    let principals = |snapshot: &Snapshot| -> BTreeMap<Whom, Shown> {
         let users = snapshot.revoked.principals();
-        let users = users.map(|(issuer, id, ends)| (named(snapshot, issuer, id), until(ends)));
+        let users = users.map(|(issuer, id, ends)| (of_issuer(snapshot, issuer, id), until(ends)));
         let accounts = snapshot.service_accounts.iter().filter(|account| account.revoked_until > 0);
-        let accounts =
-            accounts.map(|account| (format!("service {}", account.name), until(account.revoked_until)));
+        let accounts = accounts.map(|account| {
+            ((Some(SERVICE.to_owned()), account.name.to_string()), until(account.revoked_until))
+        });
         users.chain(accounts).collect()
     };
-    let groups = |snapshot: &Snapshot| -> BTreeMap<String, String> {
-        snapshot.groups.revoked().iter().map(|group| (group.to_string(), "revoked".to_owned())).collect()
+    let groups = |snapshot: &Snapshot| -> BTreeMap<Whom, Shown> {
+        snapshot.groups.revoked().iter().map(|group| ((None, group.to_string()), always())).collect()
     };
-    let keys = |snapshot: &Snapshot| -> BTreeMap<String, String> {
+    let keys = |snapshot: &Snapshot| -> BTreeMap<Whom, Shown> {
         let keys = snapshot.revoked.keys();
-        keys.map(|(issuer, kid)| (named(snapshot, issuer, kid), "revoked".to_owned())).collect()
+        keys.map(|(issuer, kid)| (of_issuer(snapshot, issuer, kid), always())).collect()
     };
     for (what, old, new) in [
         ("principals", principals(old), principals(new)),
         ("groups", groups(old), groups(new)),
         ("keys", keys(old), keys(new)),
     ] {
-        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for name in names {
-            let (old, new) = (old.get(name).cloned(), new.get(name).cloned());
+        let names: BTreeSet<&Whom> = old.keys().chain(new.keys()).collect();
+        for whom in names {
+            let (old, new) = (old.get(whom).cloned(), new.get(whom).cloned());
             if old != new {
-                found.push(Setting { section: "revoked", name: name.clone(), what, old, new });
+                let (issuer, name) = whom.clone();
+                found.push(Setting { section: "revoked", issuer, name, what, old, new });
             }
         }
     }
     let gone = old.revoked.tokens().difference(new.revoked.tokens()).count();
     let come = new.revoked.tokens().difference(old.revoked.tokens()).count();
     if gone + come > 0 {
-        let count = |count: usize, word: &str| (count > 0).then(|| format!("{count} {word}"));
+        let count = |count: usize, word: &str| {
+            (count > 0).then(|| Shown::of(count.to_string(), json!({word: count})))
+        };
         found.push(Setting {
             section: "revoked",
+            issuer: None,
             name: String::new(),
             what: "tokens_sha256",
-            old: count(gone, "that are gone"),
-            new: count(come, "new"),
+            old: count(gone, "removed"),
+            new: count(come, "added"),
         });
     }
 }

@@ -2,12 +2,12 @@
 
 use super::check::Entry;
 use super::policy::{LastGood, OwnerSeen, Secrets};
-use super::reach::{demands, end, from_where, scopes_text};
+use super::reach::{demands, end, from_where, scopes_text, sets};
 use super::{
     Answer, Failure, Format, MAX_LISTED, Status, columns, first_few, json, one_line, place_of, timestamp,
 };
-use crate::access::Bound;
 use crate::access::reach::{self, Reached, Row, Source};
+use crate::access::{Bound, ScopeAt, scope_names, scopes_of};
 use crate::engine::unix_now;
 use crate::tenant::{TenantPattern, is_tenant};
 use clap::{ArgGroup, Args};
@@ -91,10 +91,9 @@ struct Shown<'r> {
     raw_groups: &'r [String],
     /// The tenants that all of these patterns match.
     tenants: &'r [String],
-    /// Tenants among them of which the row does not speak; in one entry, `a & b` is what several patterns have in
-    /// common.
-    except_tenants: &'r [String],
-    scopes: &'r [String],
+    /// Tenants among them of which the row does not speak: each list is what all of its patterns match.
+    except_tenants: &'r [Vec<String>],
+    scopes: Vec<ScopeAt>,
     /// Everything that must be satisfied; empty: from anywhere.
     from: &'r [Bound],
     /// What must be satisfied besides for some of the tenants.
@@ -171,7 +170,7 @@ impl<'r> Shown<'r> {
             raw_groups: &row.raw_groups,
             tenants: &row.tenants,
             except_tenants: &row.except,
-            scopes: &row.scopes,
+            scopes: scopes_of(&row.units),
             from: &row.reach.from,
             from_in_parts: &row.from_in_parts,
             shadow: &row.reach.watched,
@@ -218,7 +217,7 @@ fn cells(row: &Row, of_tenant: bool) -> [String; 5] {
     let first = if !of_tenant {
         let mut text = row.tenants.join(" & ");
         if !row.except.is_empty() {
-            _ = write!(text, " except {}", row.except.join(", "));
+            _ = write!(text, " except {}", sets(&row.except, ", "));
         }
         text
     } else if row.group == "*" {
@@ -237,5 +236,5 @@ fn cells(row: &Row, of_tenant: bool) -> [String; 5] {
     };
     let grants: Vec<_> = row.grants.iter().map(grant).collect();
     let until = end(&row.reach).unwrap_or_else(|| "always".to_owned());
-    [first, scopes_text(&row.scopes), one_line(&from), until, first_few(&grants, MAX_LISTED)]
+    [first, scopes_text(&scope_names(&row.units)), one_line(&from), until, first_few(&grants, MAX_LISTED)]
 }

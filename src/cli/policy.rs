@@ -27,7 +27,8 @@ pub(super) struct LastGood {
     /// The `state_dir` of `init_worker`: what nginx goes on with stands in for documents that are refused, owners' and
     /// the policy itself.
     ///
-    /// The policy is looked up there by its path, made absolute; the files are readable by nginx's worker user and root.
+    /// The policy is looked up there by its path, made absolute. Run this as nginx's worker user: a file that belongs to
+    /// another one is not used.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }
@@ -125,8 +126,7 @@ fn kept(directory: &Path, policy: &Path) -> Result<Bundle, Answer> {
     let listed = std::fs::read_dir(directory).map_err(|error| {
         let failure =
             Failure(format!("cannot read the state directory `{}`: {}", directory.display(), words(&error)));
-        failure
-            .with_help("name the `state_dir` of `init_worker`, and run this as nginx's worker user or root")
+        failure.with_help("name the `state_dir` of `init_worker`, and run this as nginx's worker user")
     })?;
     drop(listed);
     let bundle = last_good_bundle(directory, policy).map_err(|error| {

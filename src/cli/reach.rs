@@ -1,7 +1,7 @@
 //! How it is said to people until when, from where and for what tenants are reached: for `access` and `diff`.
 
 use super::timestamp;
-use crate::access::{Bound, Reach, Until};
+use crate::access::{Bound, NamedNetwork, Reach, Until};
 use crate::scope::{Scope, ScopeSet};
 use std::fmt::Write as _;
 
@@ -16,13 +16,19 @@ pub(super) fn end(reach: &Reach) -> Option<String> {
     }
 }
 
+/// Several sets of patterns; what several patterns have in common is `a & b`.
+pub(super) fn sets(all: &[Vec<String>], separator: &str) -> String {
+    all.iter().map(|patterns| patterns.join(" & ")).collect::<Vec<_>>().join(separator)
+}
+
 /// A name with what it stands for; without where that would fill the line. The JSON form has it all.
-fn short(network: &str) -> String {
-    match network.split_once(" (") {
-        Some((name, all)) if network.len() > MAX_NETWORK => {
-            format!("{name} ({} networks)", all.split(' ').count())
-        }
-        _ => network.to_owned(),
+pub(super) fn short(network: &NamedNetwork) -> String {
+    let NamedNetwork { name, networks } = network;
+    let all = networks.join(" ");
+    match networks.as_slice() {
+        [only] if only == name => only.clone(),
+        _ if name.len() + all.len() > MAX_NETWORK => format!("{name} ({} networks)", networks.len()),
+        _ => format!("{name} ({all})"),
     }
 }
 
@@ -38,8 +44,7 @@ pub(super) fn from_where(reach: &Reach) -> String {
 
 /// The networks of everything that must be satisfied.
 pub(super) fn demands(bounds: &[Bound]) -> String {
-    let places =
-        |bound: &Bound| bound.networks.iter().map(|network| short(network)).collect::<Vec<_>>().join(", ");
+    let places = |bound: &Bound| bound.networks.iter().map(short).collect::<Vec<_>>().join(", ");
     bounds.iter().map(places).collect::<Vec<_>>().join(" and ")
 }
 
@@ -59,10 +64,18 @@ mod tests {
 
     #[test]
     fn long_networks_are_counted_instead() {
-        assert_eq!(short("office (203.0.113.0/24 2001:db8::/32)"), "office (203.0.113.0/24 2001:db8::/32)");
-        let many = vec!["203.0.113.0/24"; 40].join(" ");
-        assert_eq!(short(&format!("office ({many})")), "office (40 networks)");
-        assert_eq!(short("192.0.2.9"), "192.0.2.9");
+        let named = |name: &str, networks: &[&str]| {
+            short(&NamedNetwork {
+                name: name.to_owned(),
+                networks: networks.iter().map(ToString::to_string).collect(),
+            })
+        };
+        assert_eq!(
+            named("office", &["203.0.113.0/24", "2001:db8::/32"]),
+            "office (203.0.113.0/24 2001:db8::/32)"
+        );
+        assert_eq!(named("office", &["203.0.113.0/24"; 40]), "office (40 networks)");
+        assert_eq!(named("192.0.2.9", &["192.0.2.9"]), "192.0.2.9");
     }
 
     #[test]

@@ -40,12 +40,12 @@ fn who_reaches_a_tenant() {
     room.write("until.yaml", &until);
     let run = room.run(&["access", "--policy", "until.yaml", "--tenant", "archive", "--format", "json"]);
     assert_eq!((run.status, &*run.err), (0, ""));
-    let office = json!({"restriction": "logs-from-office", "owner": null, "networks": ["office (203.0.113.0/24 2001:db8::/32)", "192.0.2.9"]});
+    let office = json!({"restriction": "logs-from-office", "owner": null, "networks": [{"name": "office", "networks": ["203.0.113.0/24", "2001:db8::/32"]}, {"name": "192.0.2.9", "networks": ["192.0.2.9"]}]});
     assert_eq!(
         run.json()["access"][1],
         json!({
             "group": "team-a", "raw_groups": [], "tenants": ["archive"], "except_tenants": [],
-            "scopes": ["logs:read", "rules:read (loki)"], "from": [office], "shadow": [],
+            "scopes": [{"scope": "logs:read", "backends": null}, {"scope": "rules:read", "backends": ["loki"]}], "from": [office], "shadow": [],
             "until": "2999-01-31T00:00:00Z", "grants": [{"name": "migration", "owner": null, "file": "until.yaml", "line": 23}],
         })
     );
@@ -244,7 +244,7 @@ fn entangled_patterns_are_told_grant_by_grant() {
     let some = &report["access"][0]["from_in_parts"];
     assert_eq!(
         *some,
-        json!([{"restriction": "restrictions[1]", "owner": null, "networks": ["vpn (198.51.100.7)"]}])
+        json!([{"restriction": "restrictions[1]", "owner": null, "networks": [{"name": "vpn", "networks": ["198.51.100.7"]}]}])
     );
     assert_eq!(report["access"][4].get("from_in_parts"), None);
 }

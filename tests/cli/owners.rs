@@ -154,8 +154,8 @@ fn access_lists_service_accounts_where_they_must_be() {
     assert_eq!(
         [&found["from"], &found["scopes"]],
         [
-            &json!([{"restriction": null, "owner": null, "networks": ["10.20.0.0/16"]}]),
-            &json!(["logs:write"])
+            &json!([{"restriction": null, "owner": null, "networks": [{"name": "10.20.0.0/16", "networks": ["10.20.0.0/16"]}]}]),
+            &json!([{"scope": "logs:write", "backends": null}])
         ]
     );
     let run = room.run(&["access", "--policy", "accounts.yaml", "--group", "service:agent"]);
@@ -194,7 +194,7 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         "wider networks",
         &old.replace("networks: [10.20.0.0/16]", "networks: [10.0.0.0/8]"),
         &[
-            "places service:agent team-a logs:write 10.20.0.0/16 -> 10.0.0.0/8 always",
+            "wider service:agent team-a logs:write 10.20.0.0/16 -> 10.0.0.0/8 always",
             "also different: service_accounts",
             "changed service_accounts agent networks 10.20.0.0/16 -> 10.0.0.0/8",
         ],
@@ -204,19 +204,23 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         POLICY,
         &[
             "lost service:agent team-a logs:write 10.20.0.0/16 always",
-            "lost service_accounts agent tokens: 1; networks: 10.20.0.0/16; behind_proxy: false -> -",
+            "removed service_accounts agent tokens: 1; networks: 10.20.0.0/16; behind_proxy: false -> -",
         ],
     );
     let line = &found["changes"][0];
     assert_eq!(
-        [&line["who"], &line["label"], &line["old"]["granted"], &line["new"]["granted"]],
-        [&json!("service_account"), &json!("service:agent"), &json!(true), &json!(false)]
+        [&line["who"], &line["service_account"], &line["old"]["granted"], &line["new"]["granted"]],
+        [&json!("service_account"), &json!("agent"), &json!(true), &json!(false)]
     );
     assert_eq!(
         found["details"],
         json!([{
-            "section": "service_accounts", "name": "agent", "what": null,
-            "old": "tokens: 1; networks: 10.20.0.0/16; behind_proxy: false", "new": null,
+            "section": "service_accounts", "issuer": null, "name": "agent", "what": null,
+            "old": {
+                "tokens": {"count": 1}, "behind_proxy": false,
+                "networks": [{"name": "10.20.0.0/16", "networks": ["10.20.0.0/16"]}],
+            },
+            "new": null,
         }])
     );
     changed(
@@ -224,7 +228,7 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         &format!("{old}revoked: {{ principals: [{{ issuer: service, id: agent }}] }}\n"),
         &[
             "lost service:agent team-a logs:write 10.20.0.0/16 always",
-            "gained revoked service agent principals - -> revoked",
+            "revoked service account agent loses all access",
         ],
     );
     changed(
@@ -234,7 +238,7 @@ fn diff_tells_what_service_accounts_gain_and_lose() {
         ),
         &[
             "lost service:agent team-a logs:write 10.20.0.0/16 always",
-            "gained revoked service agent principals - -> revoked until 2037-01-01T00:00:00Z",
+            "revoked service account agent loses all access until 2037-01-01T00:00:00Z",
         ],
     );
     changed(
@@ -271,11 +275,71 @@ fn diff_tells_what_else_differs_and_from_what_to_what() {
         "changed client_ip cookie Client_Ip, keys_file client-ip.keys -> remote_addr",
         "changed audit query: full, max_bytes: 16384 -> query: none, max_bytes: 16384",
         "changed mode enforce -> shadow until 2026-11-30T00:00:00Z",
-        "gained revoked entra s-1 principals - -> revoked",
-        "gained revoked entra k1 keys - -> revoked",
-        "gained revoked tokens_sha256 - -> 1 new",
+        "revoked s-1 of entra loses all access",
+        "revoked key k1 of entra verifies no token any more",
+        "changed revoked tokens 1 more, 0 fewer",
     ] {
         assert!(run.status == 2 && found.contains(&row.to_owned()), "{row}\n{}{}", run.out, run.err);
+    }
+    // As data nothing is joined.
+    let report = room.run(&["diff", "policy.yaml", "new.yaml", "--format", "json"]).json();
+    let details = |section: &str, what: Value| -> Value {
+        let all = report["details"].as_array().unwrap().iter();
+        let mut mine = all.filter(|detail| detail["section"] == section && detail["what"] == what);
+        let detail = mine.next().unwrap();
+        json!([detail["issuer"], detail["name"], detail["old"], detail["new"]])
+    };
+    for (section, what, expected) in [
+        ("issuers", json!("algorithms"), json!([null, "entra", ["EdDSA"], ["RS256", "EdDSA"]])),
+        ("issuers", json!("leeway"), json!([null, "entra", {"seconds": 60}, {"seconds": 120}])),
+        ("token_headers", Value::Null, json!([null, null, ["X-Id-Token", "Authorization"], ["X-Id-Token"]])),
+        (
+            "client_ip",
+            Value::Null,
+            json!([
+                null, null, {"source": "cookie", "cookie": "Client_Ip", "keys_file": "client-ip.keys"},
+                {"source": "remote_addr"},
+            ]),
+        ),
+        (
+            "audit",
+            Value::Null,
+            json!([null, null, {"query": "full", "max_bytes": 16384}, {"query": "none", "max_bytes": 16384}]),
+        ),
+        (
+            "mode",
+            Value::Null,
+            json!([
+                null, null, {"mode": "enforce", "shadow_until": null},
+                {"mode": "shadow", "shadow_until": "2026-11-30T00:00:00Z"},
+            ]),
+        ),
+        ("revoked", json!("principals"), json!(["entra", "s-1", null, true])),
+        ("revoked", json!("keys"), json!(["entra", "k1", null, true])),
+        ("revoked", json!("tokens_sha256"), json!([null, null, null, {"added": 1}])),
+    ] {
+        assert_eq!(details(section, what), expected, "{section}");
+    }
+    // The other way round, and a group.
+    room.write(
+        "new.yaml",
+        &format!("{POLICY}revoked: {{ groups: [sre], principals: [{{ issuer: entra, id: bob }}] }}\n"),
+    );
+    let run = room.run(&["diff", "policy.yaml", "new.yaml"]);
+    let found = rows(&run.out);
+    for row in [
+        "revoked bob of entra loses all access",
+        "revoked group sre grants and excepts nothing more; restrictions on it still bind",
+    ] {
+        assert!(found.contains(&row.to_owned()), "{row}\n{}", run.out);
+    }
+    let run = room.run(&["diff", "new.yaml", "policy.yaml"]);
+    let found = rows(&run.out);
+    for row in [
+        "no longer revoked bob of entra is let in again",
+        "no longer revoked group sre grants and excepts again",
+    ] {
+        assert!(found.contains(&row.to_owned()), "{row}\n{}", run.out);
     }
 }
 
@@ -298,8 +362,10 @@ fn diff_sees_that_a_group_has_become_a_name() {
         lines.map(|line| &line["groups"]).collect()
     };
     assert!(!groups("lost").is_empty() && !groups("gained").is_empty());
-    assert!(groups("lost").iter().all(|groups| **groups == json!([["group1"]])));
-    assert!(groups("gained").iter().all(|groups| **groups == json!([["7d00"]])));
+    assert!(groups("lost").iter().all(|groups| **groups == json!([[{"group": "group1", "names": []}]])));
+    assert!(
+        groups("gained").iter().all(|groups| **groups == json!([[{"group": "7d00", "names": ["group1"]}]]))
+    );
 }
 
 /// What is gained by an owner's rule counts for that owner.

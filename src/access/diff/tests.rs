@@ -18,6 +18,11 @@ fn policy(tail: &str) -> Compiled {
     compiled(&format!("{HEAD}{REST}{tail}"))
 }
 
+/// What a line leaves out, in words.
+fn excepted(line: &Line) -> Vec<String> {
+    line.except.iter().map(|names| names.join(" & ")).collect()
+}
+
 /// Each line in short: change, who, tenants, exceptions, scopes.
 fn told(old: &str, new: &str) -> Vec<String> {
     let found = diff(&policy(old), &policy(new), NOW).unwrap();
@@ -29,8 +34,11 @@ fn told(old: &str, new: &str) -> Vec<String> {
             Who::Account(name) => format!("service:{name}"),
             Who::Holders(all) => all.iter().map(|any| any.join("|")).collect::<Vec<_>>().join("+"),
         };
-        let except =
-            if line.except.is_empty() { String::new() } else { format!(" except {}", line.except.join(" ")) };
+        let except = if line.except.is_empty() {
+            String::new()
+        } else {
+            format!(" except {}", excepted(line).join(" "))
+        };
         let scopes = line.scopes().join(" ");
         format!("{} {who}: {}{except}: {scopes}", line.change.name(), line.tenants.join(" & "))
     };
@@ -293,7 +301,7 @@ fn an_owner_loses_what_the_platform_takes_from_it() {
         let found = diff(old, new, NOW).unwrap().lines;
         found
             .iter()
-            .map(|line| format!("{} {} {:?}", line.change.name(), line.tenants.join(" & "), line.except))
+            .map(|line| format!("{} {} {:?}", line.change.name(), line.tenants.join(" & "), excepted(line)))
             .collect()
     };
     assert_eq!(lines(&wide, &narrow), ["lost t []", "lost u* [\"uv\", \"uw\"]", "places uw []"]);
@@ -327,10 +335,10 @@ fn speaks_of(line: &Line, raw: &[&str], tenant: &str, unit: Unit) -> bool {
         Who::Account(_) => false,
     };
     let matches =
-        |names: Vec<&str>| names.iter().all(|name| TenantPattern::parse(name).unwrap().matches(tenant));
+        |names: &Vec<String>| names.iter().all(|name| TenantPattern::parse(name).unwrap().matches(tenant));
     is_meant
-        && matches(line.tenants.iter().map(String::as_str).collect())
-        && !line.except.iter().any(|names| matches(names.split(" & ").collect()))
+        && matches(&line.tenants)
+        && !line.except.iter().any(matches)
         && line.units.iter().any(|own| own.scope == unit.scope && own.backends.intersects(unit.backends))
 }
 

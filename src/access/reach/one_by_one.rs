@@ -38,7 +38,7 @@ pub(super) fn one_by_one(
                 found.entry((given, parts)).or_default().push(*unit);
             }
             let inside = except.iter().filter(|except| area.meets(except));
-            let inside: Vec<String> = inside.map(ToString::to_string).collect();
+            let inside: Vec<Vec<String>> = inside.map(|pattern| vec![pattern.to_string()]).collect();
             rows.extend(found.into_iter().map(|((what, from_in_parts), units)| {
                 let tenants = area.0.iter().map(ToString::to_string).collect();
                 let row = Row::of(snapshot, group, Merged { what, tenants, except: inside.clone(), units });

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::access::diff::tests::{ADDRESSES, RAW, TENANTS, owner, pair, policy_with};
+use crate::access::{NamedNetwork, scope_names};
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, decide};
 use crate::network::Network;
@@ -16,14 +17,13 @@ fn lets_in(row: &Row, unit: Unit, ip: Option<&str>) -> Option<bool> {
         let (name, of) = scope.split_once(' ').map_or((&**scope, None), |(name, of)| (name, Some(of)));
         name == unit.scope.name() && of.is_none_or(|of| of.contains(unit.backends.label()))
     };
-    let is_inside = |network: &String| {
-        let all = network.split_once(" (").map_or(&**network, |(_, all)| all.trim_end_matches(')'));
-        let contains = |network: &str| {
+    let is_inside = |network: &NamedNetwork| {
+        let contains = |network: &String| {
             ip.is_some_and(|ip| Network::parse(network).unwrap().contains(ip.parse().unwrap()))
         };
-        all.split(' ').any(contains)
+        network.networks.iter().any(contains)
     };
-    row.scopes
+    scope_names(&row.units)
         .iter()
         .any(speaks)
         .then(|| row.reach.from.iter().all(|demand| demand.networks.iter().any(is_inside)))
@@ -80,13 +80,10 @@ proptest! {
                     let is_clear = *held.groups == *held.binding() || any.is_none() || in_rows(named).is_some();
                     let said = in_rows(named).or(any).or_else(|| in_rows("*")).unwrap_or(false);
                     prop_assert!(!is_clear || said == allowed, "{} {} {:?} {:?}: {}", named, tenant, unit, ip, said);
-                    let matches = |names: &str| {
-                        names.split(" & ").all(|name| TenantPattern::parse(name).unwrap().matches(tenant))
+                    let matches = |names: &Vec<String>| {
+                        names.iter().all(|name| TenantPattern::parse(name).unwrap().matches(tenant))
                     };
-                    let speaks_of = |row: &&Row| {
-                        row.tenants.iter().all(|name| matches(name))
-                            && !row.except.iter().any(|names| matches(names))
-                    };
+                    let speaks_of = |row: &&Row| matches(&row.tenants) && !row.except.iter().any(matches);
                     let any = |rows: &[Row]| {
                         let said = rows.iter().filter(speaks_of).filter_map(|row| lets_in(row, unit, ip));
                         said.reduce(|any, one| any || one).unwrap_or(false)
