@@ -6,6 +6,7 @@
 mod access;
 mod accounts;
 mod check;
+mod csv;
 mod diff;
 mod explain;
 mod keygen;
@@ -51,14 +52,23 @@ const MAX_LISTED: usize = 8;
 #[derive(Parser)]
 #[command(name = "tenantauth", version, after_help = EXIT_STATUS, subcommand_required = true)]
 struct Cli {
-    /// For people, or as one JSON document on stdout.
-    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
-    format: Format,
+    /// For people, as one JSON document on stdout, or of `access` as CSV.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Human)]
+    format: Output,
     #[command(subcommand)]
     command: Command,
 }
 
+/// What `--format` may be.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Human,
+    Json,
+    Csv,
+}
+
+/// The form of an answer that every command has.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Human,
     Json,
@@ -157,9 +167,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<Answer, Failure> {
-    let format = cli.format;
+    let format = match (cli.format, &cli.command) {
+        (Output::Json, _) => Format::Json,
+        (Output::Csv, command) if !matches!(command, Command::Access(_)) => {
+            return Err(Failure("`--format csv` is a form of `access` alone".to_owned()));
+        }
+        _ => Format::Human,
+    };
     match cli.command {
-        Command::Access(access) => access.run(format),
+        Command::Access(access) => access.run(cli.format),
         Command::Check(check) => check.run(format),
         Command::Diff(diff) => diff.run(format),
         Command::Explain(explain) => explain.run(format),

@@ -9,6 +9,7 @@ pub(crate) mod record;
 mod review;
 mod revoked;
 mod summary;
+pub(crate) mod usage;
 
 use crate::client_ip::ClientIp;
 use crate::decision::{AccessRequest, Caller, Decision, decide};

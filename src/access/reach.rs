@@ -178,6 +178,42 @@ pub fn of_group<'s>(snapshot: &'s Snapshot, group: &str, now: u64) -> Reached<'s
     Reached { unavailable, overlapping, rows }
 }
 
+/// Every tenant that a grant gives to anybody, with everybody it is given to, as [`of_tenant`] says it of one.
+///
+/// `now`: Unix seconds.
+pub fn of_all(snapshot: &Snapshot, now: u64) -> Reached<'_> {
+    let unavailable: Vec<&Owner> = unavailable(snapshot).collect();
+    let closed: Vec<&TenantPattern> = unavailable.iter().flat_map(|owner| owner.tenants.iter()).collect();
+    let rules = Rules::of(snapshot);
+    let live = || snapshot.grants.iter().filter(|grant| !grant.has_expired(now));
+    let targets = live().flat_map(|grant| grant.tenants.iter());
+    let patterns = rules.patterns().chain(closed.iter().copied());
+    let (mut rows, overlapping) = match Universe::of(patterns).cells(targets) {
+        Ok(cells) => {
+            let mut entries = Vec::new();
+            for cell in cells.iter().filter(|cell| !closed.iter().any(|pattern| cell.is_in(pattern))) {
+                for (group, given, unit) in of_cell(snapshot, &rules.in_cell(cell), now) {
+                    entries.push(((snapshot.groups.name(group), given), cell.clone(), unit));
+                }
+            }
+            let row = |Merged { what: (group, given), tenants, except, units }| {
+                Row::of(snapshot, group, Merged { what: given, tenants, except, units })
+            };
+            (merge(entries.into_iter(), &cells).into_iter().map(row).collect::<Vec<Row>>(), false)
+        }
+        Err(Entangled) => {
+            let groups: BTreeSet<GroupId> = live().flat_map(|grant| grant.groups.iter().copied()).collect();
+            let rows = groups.into_iter().flat_map(|group| {
+                let name = snapshot.groups.name(group);
+                one_by_one(snapshot, name, &Someone::of(snapshot, name), &closed, now)
+            });
+            (rows.collect(), true)
+        }
+    };
+    rows.sort_by(|a, b| (&a.tenants, &a.group).cmp(&(&b.tenants, &b.group)));
+    Reached { unavailable, overlapping, rows }
+}
+
 /// What the rules of one cell give to each group: those that grants name, and those for which a restriction makes what
 /// everyone may do different.
 fn of_cell(snapshot: &Snapshot, found: &RulesOfCell<'_>, now: u64) -> Vec<(GroupId, Given, Unit)> {

@@ -1,5 +1,6 @@
 //! One line of the audit log, as far as it is needed to decide the request again; and the lines of a log, one by one.
 
+use crate::policy::snapshot::SERVICE;
 use serde::Deserialize;
 use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
@@ -63,6 +64,16 @@ pub(crate) struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Whether the request was let through by the rules: in shadow mode, whether it would have been.
+    pub(super) fn was_allowed(&self) -> bool {
+        matches!(super::recorded(self), Ok(Some((true, _))))
+    }
+
+    /// Whether a service account made it.
+    pub(super) fn is_service(&self) -> bool {
+        self.issuer.as_deref() == Some(SERVICE)
+    }
+
     /// Unix seconds; `None` where the record has no time.
     pub(crate) fn unix_time(&self) -> Option<u64> {
         super::time(self).ok()

@@ -248,3 +248,138 @@ fn entangled_patterns_are_told_grant_by_grant() {
     );
     assert_eq!(report["access"][4].get("from_in_parts"), None);
 }
+
+/// Every tenant and everybody who reaches it, for people, for programs and for spreadsheets.
+#[test]
+fn everything_that_anybody_reaches() {
+    let room = Room::new();
+    let run = room.run(&["access", "--policy", "policy.yaml", "--all"]);
+    run.says(0, &["policy  policy.yaml, revision "]);
+    let shadow = "[shadow: vpn (198.51.100.7)]";
+    assert_eq!(
+        rows(&run.out),
+        [
+            "TENANT WHO SCOPES FROM UNTIL BY".to_owned(),
+            "* except team-a sre (0f3c9a1e) *:read anywhere always grants[2] (policy.yaml:27)".to_owned(),
+            format!("team-a sre (0f3c9a1e) *:read anywhere {shadow} always grants[2] (policy.yaml:27)"),
+            format!("team-a team-a rules:read (mimir, pyroscope) anywhere {shadow} always team-a-writers (policy.yaml:19)"),
+            format!("team-a team-a logs:read logs:write rules:read (loki) {OFFICE} {shadow} always team-a-writers (policy.yaml:19)"),
+            "team-a-* team-a rules:read (mimir, pyroscope) anywhere always team-a-writers (policy.yaml:19)".to_owned(),
+            format!("team-a-* team-a logs:read logs:write rules:read (loki) {OFFICE} always team-a-writers (policy.yaml:19)"),
+            "tenant1 group1 metrics:read traces:read profiles:read rules:read (mimir, pyroscope) alerts:read anywhere always authorizations.group1 (policy.yaml:16)".to_owned(),
+            format!("tenant1 group1 logs:read rules:read (loki) {OFFICE} always authorizations.group1 (policy.yaml:16)"),
+        ]
+    );
+    // What is said of one tenant or group is said of all.
+    let all = room.run(&["access", "--policy", "policy.yaml", "--all", "--format", "json"]).json();
+    let of = |args: &[&str]| {
+        room.run(&[&["access", "--policy", "policy.yaml", "--format", "json"], args].concat()).json()
+    };
+    let group = of(&["--group", "team-a"]);
+    let mine = |row: &&serde_json::Value| row["group"] == "team-a";
+    let found: Vec<_> = all["access"].as_array().unwrap().iter().filter(mine).collect();
+    assert_eq!(found, group["access"].as_array().unwrap().iter().collect::<Vec<_>>());
+    let tenant = of(&["--tenant", "team-a"]);
+    let mine = |row: &&serde_json::Value| row["tenants"] == json!(["team-a"]);
+    let found: Vec<_> = all["access"].as_array().unwrap().iter().filter(mine).collect();
+    assert_eq!(found, tenant["access"].as_array().unwrap().iter().collect::<Vec<_>>());
+
+    room.write("nothing.yaml", POLICY.split("\ngroup_names").next().unwrap());
+    room.run(&["access", "--policy", "nothing.yaml", "--all"]).says(0, &["\nnobody may reach anything\n"]);
+}
+
+#[test]
+fn rows_for_a_spreadsheet_are_no_formulas() {
+    let room = Room::new();
+    let head = POLICY.split("\ngroup_names").next().unwrap();
+    room.write(
+        "odd.yaml",
+        &format!("{head}\ngroup_names: {{ '@sum': ['=cmd|x', 'a, \"b\"'] }}\ngrants: [{{ groups: ['@sum'], tenants: ['-t'] }}]\n"),
+    );
+    for args in [&["--all"][..], &["--tenant=-t"], &["--group", "@sum"]] {
+        let run = room.run(&[&["access", "--policy", "odd.yaml", "--format", "csv"], args].concat());
+        assert_eq!((run.status, &*run.err), (0, ""));
+        let scopes = "metrics:read; logs:read; traces:read; profiles:read; rules:read; alerts:read";
+        assert_eq!(
+            run.out,
+            format!(
+                "tenants,except_tenants,group,raw_groups,scopes,from,from_in_parts,shadow,until,grants\r\n\
+                 '-t,,'@sum,\"'=cmd|x; a, \"\"b\"\"\",{scopes},anywhere,,,,grants[0] (odd.yaml:13)\r\n"
+            )
+        );
+    }
+    let run = room.run(&["check", "odd.yaml", "--format", "csv"]);
+    run.complains(1, "`--format csv` is a form of `access` alone");
+    room.run(&["access", "--policy", "policy.yaml", "--unused", "x", "--tenant", "a"])
+        .complains(1, "--unused");
+}
+
+/// Grants that no request used, and since when the log would know.
+#[test]
+fn unused_grants_are_those_that_no_request_used() {
+    let room = Room::new();
+    let record = |changes: serde_json::Value| {
+        let mut record = json!({
+            "schema": 1, "request_id": "0123", "time": "2026-06-01T12:00:00.000Z", "decision": "allow",
+            "reason": "granted", "mode": "enforce", "shadow": null, "issuer": "entra", "subject": "s", "user": "ada",
+            "groups": ["team-a"], "tenants": ["team-a"], "scope": "logs:read", "grant": "other", "restriction": null,
+            "owner": null, "backend": "loki", "client_ip": "203.0.113.9", "peer": "127.0.0.1",
+            "policy_revision": "0000000000000000", "truncated": null,
+        });
+        record.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        record.to_string()
+    };
+    let ask = |lines: &[String], args: &[&str]| {
+        room.write("audit.jsonl", &(lines.join("\n") + "\n"));
+        room.run(&[&["access", "--policy", "policy.yaml", "--all", "--unused", "audit.jsonl"], args].concat())
+    };
+    // A denied request uses nothing; the group that has the other grant could be held but is not recorded.
+    let denied = record(json!({
+        "decision": "deny", "reason": "tenant_forbidden", "groups": ["group1"], "time": "2026-05-01T00:00:00.000Z",
+    }));
+    let lines = [record(json!({})), record(json!({"time": "2026-06-02T00:00:00.000Z"})), denied];
+    let run = ask(&lines, &[]);
+    run.says(
+        0,
+        &[
+            "log     audit.jsonl, 3 records from 2026-05-01T00:00:00Z to 2026-06-02T00:00:00Z\n",
+            "\n2 of 3 grants not used since 2026-05-01T00:00:00Z:\n",
+        ],
+    );
+    let table: Vec<String> =
+        run.out.lines().skip(4).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(
+        table,
+        [
+            "USE WHO TENANT SCOPES UNTIL GRANT",
+            "unused group1 tenant1 *:read always authorizations.group1 (policy.yaml:16)",
+            "unknown sre * *:read always grants[2] (policy.yaml:27)",
+        ]
+    );
+    let report = ask(&lines, &["--format", "json"]).json();
+    assert_eq!(
+        report["log"],
+        json!({"file": "audit.jsonl", "records": 3, "from": "2026-05-01T00:00:00Z", "to": "2026-06-02T00:00:00Z", "undetermined": 0})
+    );
+    let uses: Vec<_> =
+        report["unused"].as_array().unwrap().iter().map(|one| (&one["name"], &one["use"])).collect();
+    assert_eq!(
+        uses,
+        [(&json!("authorizations.group1"), &json!("unused")), (&json!("grants[2]"), &json!("unknown"))]
+    );
+    let csv = ask(&lines, &["--format", "csv"]).out;
+    assert!(
+        csv.starts_with("use,groups,tenants,scopes,until,grant,log_from,log_to\r\nunused,group1,tenant1,"),
+        "{csv}"
+    );
+
+    // Somebody of each group: by whichever grant, in a request to several tenants too.
+    let used = [
+        record(json!({"groups": ["group1"], "tenants": ["tenant1"]})),
+        record(json!({"groups": ["sre", "team-a"], "tenants": ["team-a", "x"]})),
+        record(json!({"truncated": ["groups"]})),
+    ];
+    ask(&used, &[])
+        .says(0, &["        1 of them say too little: a part was cut\n", "\nevery grant was used (3)\n"]);
+    ask(&["x".to_owned()], &[]).complains(1, "error: `audit.jsonl` holds no audit record\n  help: ");
+}
