@@ -18,16 +18,16 @@ use std::path::PathBuf;
 ///
 /// What is listed is true for somebody in that one group. With --tenant and --all a group has lines where a grant names
 /// it, and where a restriction makes what everyone may do different for it: `everyone` is whoever is in no such group.
-/// Further groups add their grants, and the restrictions that bind or except them; `explain` decides such a case. Grants
-/// that have expired are left out, and `mode: shadow` is not looked at. Where patterns of tenants overlap in too many
-/// ways, each line of --group and --all is one grant.
+/// Further groups add their grants, and the restrictions that bind or except them; `explain` decides such a case.
+/// Grants that have expired are left out, and `mode: shadow` is not looked at. Where patterns of tenants overlap in too
+/// many ways, each line of --group and --all is one grant.
 ///
-/// With `--format csv` the rows are a file for spreadsheets (RFC 4180), in which no cell is taken for a formula: one that
-/// would be begins with an apostrophe.
+/// With `--format csv` the rows are a file for spreadsheets (RFC 4180), in which no cell is taken for a formula: one
+/// that would be begins with an apostrophe.
 ///
 /// Exit status 0, 1 where the policy cannot be read, 3 where it is invalid. Where only an owner's document is invalid
-/// the answer is given all the same, as it is without a last good version, and the exit status is 3; with --state-dir it
-/// is what nginx goes on with, and the exit status is 0.
+/// the answer is given all the same, as it is without a last good version, and the exit status is 3; with --state-dir
+/// it is what nginx goes on with, and the exit status is 0.
 #[derive(Args)]
 #[command(group = ArgGroup::new("whose").required(true).args(["tenant", "group", "all"]))]
 pub(super) struct Access {
@@ -46,8 +46,8 @@ pub(super) struct Access {
     /// Only the grants that no request of this audit log used. `unknown` is one that a request perhaps used by a group
     /// that was not recorded.
     ///
-    /// A grant was used where it allows a request that was allowed, to those groups, at that time, whether or not another
-    /// grant does so too. The log says nothing of the time before its first record.
+    /// A grant was used where it allows a request that was allowed, to those groups, at that time, whether or not
+    /// another grant does so too. The log says nothing of the time before its first record.
     #[arg(long, value_name = "AUDIT", requires = "all", conflicts_with_all = ["tenant", "group"])]
     unused: Option<PathBuf>,
     #[command(flatten)]

@@ -27,16 +27,16 @@ use std::path::PathBuf;
 /// Nothing is sent anywhere; only with --token, the keys of the issuer it claims are fetched where the policy says so.
 ///
 /// With --audit it is a request that nginx decided before: the policy is that of today, the groups are those of the
-/// record. Where a group decides that was not recorded, or a part that was cut, the decision is `unknown`. Token, headers
-/// and path are not judged again.
+/// record. Where a group decides that was not recorded, or a part that was cut, the decision is `unknown`. Token,
+/// headers and path are not judged again.
 ///
 /// The decision is the one that nginx applies: under `mode: shadow` every request is let through until `shadow_until`
 /// (as --now counts), and `shadow` says what would have become of it.
 ///
-/// Exit status 0 on allow, 2 on deny and where it is not known, 3 where the policy is invalid, 1 where the policy, the token or the
-/// record cannot be read.
-/// Where only an owner's document is invalid the decision is shown all the same, as it is without a last good version,
-/// and the exit status is 3; with --state-dir it is the decision of nginx, and so is the exit status.
+/// Exit status 0 on allow, 2 on deny and where it is not known, 3 where the policy is invalid, 1 where the policy, the
+/// token or the record cannot be read. Where only an owner's document is invalid the decision is shown all the same, as
+/// it is without a last good version, and the exit status is 3; with --state-dir it is the decision of nginx, and so is
+/// the exit status.
 #[derive(Args)]
 #[command(group = ArgGroup::new("who").required(true).args(["token", "claims", "groups", "audit"]))]
 #[command(group = ArgGroup::new("what").args(["scope", "path", "audit"]))]
@@ -58,7 +58,8 @@ pub(super) struct Explain {
     groups: Option<Vec<String>>,
     /// An audit log, or `-` for stdin: the request of one record, decided by this policy at its own time. The log's
     /// other records say which groups it could list.
-    #[arg(long, value_name = "FILE", requires = "request", conflicts_with_all = ["tenant", "client_ip", "backend", "method"])]
+    #[arg(long, value_name = "FILE", requires = "request")]
+    #[arg(conflicts_with_all = ["tenant", "client_ip", "backend", "method"])]
     audit: Option<PathBuf>,
     /// The record's request_id: the client's message and X-Request-Id have it.
     #[arg(long, value_name = "ID", requires = "audit", conflicts_with_all = ["token", "claims", "groups"])]

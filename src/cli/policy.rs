@@ -15,8 +15,8 @@ use std::path::{self, Path, PathBuf};
 /// For every command that needs a policy.
 #[derive(Args, Clone, Copy)]
 pub(super) struct Secrets {
-    /// Do not read the policy's secrets (`client_ip.keys_file`), whether they are there or not: for pipelines and people
-    /// who may not read them. Everything else is judged as with them.
+    /// Do not read the policy's secrets (`client_ip.keys_file`), whether they are there or not: for pipelines and
+    /// people who may not read them. Everything else is judged as with them.
     #[arg(long)]
     no_secrets: bool,
 }
@@ -27,8 +27,8 @@ pub(super) struct LastGood {
     /// The `state_dir` of `init_worker`: what nginx goes on with stands in for documents that are refused, owners' and
     /// the policy itself.
     ///
-    /// The policy is looked up there by its path, made absolute. Run this as nginx's worker user: a file that belongs to
-    /// another one is not used.
+    /// The policy is looked up there by its path, made absolute. Run this as nginx's worker user: a file that belongs
+    /// to another one is not used.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
 }

@@ -23,13 +23,14 @@ const MAX_CORRUPT_SHOWN: u64 = 5;
 /// Decides the requests of an audit log again by another policy, and prints those whose decision changes.
 ///
 /// The log is read as a stream and never kept. A record names those groups of a person that the policy of its time
-/// named and did not revoke; where another group decides that the new policy names, the outcome is `unknown`. Which groups
-/// a policy named is learnt from all its records in the file; --recorded tells it for certain, also for stdin, and what
-/// was revoked. A name in `group_names` is taken to mean the same in both policies. Tokens, headers and paths are not
-/// judged again. A record of which a part was cut that could decide is `unknown`. A record has one id of a person and
-/// no token: whoever was denied as revoked is `unknown` where the new policy revokes another id or a token, and a
-/// warning reports revocations that fit no record. Exit status 0 where no decision changes, 2 where one does, 3
-/// where a policy is invalid, 1 where a file cannot be read or holds no record at all (a compressed one is named as such).
+/// named and did not revoke; where another group decides that the new policy names, the outcome is `unknown`. Which
+/// groups a policy named is learnt from all its records in the file; --recorded tells it for certain, also for stdin,
+/// and what was revoked. A name in `group_names` is taken to mean the same in both policies. Tokens, headers and paths
+/// are not judged again. A record of which a part was cut that could decide is `unknown`. A record has one id of a
+/// person and no token: whoever was denied as revoked is `unknown` where the new policy revokes another id or a token,
+/// and a warning reports revocations that fit no record. Exit status 0 where no decision changes, 2 where one does, 3
+/// where a policy is invalid, 1 where a file cannot be read or holds no record at all (a compressed one is named as
+/// such).
 #[derive(Args)]
 pub(super) struct Replay {
     /// The policy to decide by: a file, or a directory that holds a `policy.yaml`.

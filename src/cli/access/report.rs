@@ -101,12 +101,16 @@ impl Report<'_> {
         for Unavailable { owner, tenants } in &self.unavailable {
             _ = writeln!(
                 out,
-                "owner   {owner}: its document is refused; without a last good version nobody reaches {} (policy_unavailable)",
+                "owner   {owner}: its document is refused; without a last good version nobody reaches {} \
+                 (policy_unavailable)",
                 tenants.join(", ")
             );
         }
         if self.overlapping {
-            out.push_str("the patterns of tenants overlap in too many ways: each line is one grant by itself, and lines overlap\n");
+            out.push_str(
+                "the patterns of tenants overlap in too many ways: each line is one grant by itself, and lines \
+                 overlap\n",
+            );
         }
         out.push('\n');
         let table = match (self.tenant, self.group) {

@@ -15,8 +15,8 @@ use std::path::Path;
 
 /// Explains the request of one record.
 ///
-/// `path`: what the policy was asked for by. `log`: the file, `-` for stdin. `id`: the record's `request_id`. `now`: Unix
-/// seconds in place of the record's own time.
+/// `path`: what the policy was asked for by. `log`: the file, `-` for stdin. `id`: the record's `request_id`. `now`:
+/// Unix seconds in place of the record's own time.
 ///
 /// # Errors
 /// Why there is no such record, or none that can be decided.

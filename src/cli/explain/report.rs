@@ -49,8 +49,8 @@ impl Explanation {
 pub(super) struct Past {
     /// Its line in the log.
     pub(super) line: u64,
-    /// `same`, `other_reason` (denied as before), `gained`, `lost`, `unknown`, `before_rules` (denied before any rule was
-    /// asked: headers, path, token) or `undecided` (nginx refused it, or there was no policy).
+    /// `same`, `other_reason` (denied as before), `gained`, `lost`, `unknown`, `before_rules` (denied before any rule
+    /// was asked: headers, path, token) or `undecided` (nginx refused it, or there was no policy).
     pub(super) outcome: &'static str,
     /// What was not recorded and decides, where that is not known: `groups`, `revocation` or `truncated`.
     pub(super) depends_on: Option<&'static str>,
