@@ -291,7 +291,7 @@ impl Case {
                 if let [name] = &names[..]
                     && let Some(account) = snapshot.service_account(name)
                 {
-                    return if account.revoked {
+                    return if now < account.revoked_until {
                         Err(Reason::TokenRevoked)
                     } else {
                         Ok(Asker::Service(account))
@@ -305,7 +305,7 @@ impl Case {
             }
             Who::Claims(claims) => {
                 let (issuer, identity) = identity(snapshot, claims.to_string().as_bytes(), now)?;
-                if snapshot.revoked.has_principal(issuer, &identity) {
+                if now < snapshot.revoked.principal_until(issuer, &identity) {
                     return Err(Reason::TokenRevoked);
                 }
                 let raw = identity.groups.iter().map(|group| &**group);
