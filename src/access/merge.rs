@@ -34,7 +34,7 @@ pub fn merge<'p, K: Ord + Clone>(
         let entry = by_units.entry((what, scope_names(&units))).or_insert_with(|| (units, Vec::new()));
         entry.1.push(cell);
     }
-    let named: Vec<Named<'_, 'p>> = cells.iter().map(Named::of).collect();
+    let named = AllNamed::of(cells);
     let mut lines = Vec::new();
     for ((what, _), (units, mine)) in by_units {
         for (tenants, except) in regions(&mine, &named) {
@@ -60,22 +60,51 @@ impl<'c, 'p> Named<'c, 'p> {
     }
 }
 
+/// Every cell with what it is called, found by how that begins.
+struct AllNamed<'c, 'p> {
+    cells: Vec<Named<'c, 'p>>,
+    /// Each name with the number of its cell. Sorted.
+    by_name: Vec<(&'p str, usize)>,
+}
+
+impl<'c, 'p> AllNamed<'c, 'p> {
+    fn of(cells: &'c [Cell<'p>]) -> Self {
+        let cells: Vec<_> = cells.iter().map(Named::of).collect();
+        let names = |(number, one): (usize, &Named<'c, 'p>)| {
+            one.names.iter().map(|name| (name.as_str(), number)).collect::<Vec<_>>()
+        };
+        let mut by_name: Vec<_> = cells.iter().enumerate().flat_map(names).collect();
+        by_name.sort_unstable();
+        Self { cells, by_name }
+    }
+
+    /// The cells that may lie in what all of these patterns match, in their order.
+    fn near(&self, names: &[&TenantPattern]) -> impl Iterator<Item = &Named<'c, 'p>> {
+        let prefix = names.iter().map(|name| name.prefix()).max_by_key(|prefix| prefix.len());
+        let prefix = prefix.unwrap_or_default();
+        let first = self.by_name.partition_point(|(name, _)| *name < prefix);
+        let begin = self.by_name.iter().skip(first).take_while(|(name, _)| name.starts_with(prefix));
+        let mut numbers: Vec<usize> = begin.map(|(_, number)| *number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.into_iter().filter_map(|number| self.cells.get(number))
+    }
+}
+
 /// The cells as few names and what is to be left out of each.
-fn regions(mine: &[Cell<'_>], cells: &[Named<'_, '_>]) -> Vec<(Vec<String>, Vec<Vec<String>>)> {
+fn regions(mine: &[Cell<'_>], cells: &AllNamed<'_, '_>) -> Vec<(Vec<String>, Vec<Vec<String>>)> {
     let named: Vec<Named<'_, '_>> = mine.iter().map(Named::of).collect();
     let own: HashSet<&Cell<'_>> = mine.iter().collect();
-    let any_wild = named.iter().any(|one| one.wild);
-    // Only what lies in a pattern can be left out of one, so written-out tenants need not be held against each other.
-    let others: Vec<&Named<'_, '_>> =
-        if any_wild { cells.iter().filter(|one| !own.contains(one.cell)).collect() } else { Vec::new() };
-    // For each pattern, the others inside; first those that are patterns themselves.
+    // For each pattern, the others inside; first those that are patterns themselves. Only what lies in a pattern can be
+    // left out of one, so written-out tenants need not be held against each other.
     let wide: Vec<Wide<'_, '_, '_>> = named
         .iter()
         .enumerate()
         .filter(|(_, one)| one.wild)
         .map(|(at, one)| {
-            let mut inside: Vec<_> =
-                others.iter().copied().filter(|other| covers(&one.names, &other.names)).collect();
+            let is_inside =
+                |other: &&Named<'_, '_>| covers(&one.names, &other.names) && !own.contains(other.cell);
+            let mut inside: Vec<_> = cells.near(&one.names).filter(is_inside).collect();
             inside.sort_by_key(|other| !other.wild);
             (at, one, inside)
         })

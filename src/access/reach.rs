@@ -9,7 +9,7 @@ use crate::policy::snapshot::{EVERYONE, Grant, GroupId, Held, Owner, Restriction
 use crate::tenant::TenantPattern;
 use one_by_one::one_by_one;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What was found of a tenant or of a group.
 #[derive(Debug)]
@@ -59,22 +59,36 @@ pub struct Source {
 /// A reach, and the grants that give it: owner, line, name and file.
 type Given = (Reach, Vec<(Option<String>, u32, String, String)>);
 
+/// The raw groups that each group stands for, sorted.
+struct RawGroups(HashMap<GroupId, Vec<String>>);
+
+impl RawGroups {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut all: HashMap<GroupId, Vec<String>> = HashMap::new();
+        for (raw, ids) in snapshot.groups.raw_groups() {
+            for id in ids.iter().filter(|id| **id != EVERYONE && snapshot.groups.name(**id) != raw) {
+                all.entry(*id).or_default().push(raw.to_owned());
+            }
+        }
+        all.values_mut().for_each(|raw| raw.sort_unstable());
+        Self(all)
+    }
+
+    fn behind(&self, snapshot: &Snapshot, group: &str) -> Vec<String> {
+        snapshot.groups.id(group).and_then(|id| self.0.get(&id)).cloned().unwrap_or_default()
+    }
+}
+
 impl Row {
     fn of(
         snapshot: &Snapshot,
+        raw_groups: &RawGroups,
         group: &str,
         Merged { what: (reach, grants), tenants, except, units }: Merged<Given>,
     ) -> Self {
-        let id = snapshot.groups.id(group).filter(|id| *id != EVERYONE);
-        let raw = snapshot
-            .groups
-            .raw_groups()
-            .filter(|(raw, ids)| *raw != group && id.is_some_and(|id| ids.contains(&id)));
-        let mut raw_groups: Vec<String> = raw.map(|(raw, _)| raw.to_owned()).collect();
-        raw_groups.sort_unstable();
         Self {
             group: group.to_owned(),
-            raw_groups,
+            raw_groups: raw_groups.behind(snapshot, group),
             tenants,
             except,
             units,
@@ -119,6 +133,7 @@ pub fn of_tenant<'s>(
     }
     let rules = Rules::of(snapshot);
     let cells = Universe::of(rules.patterns().chain([tenant])).cells([tenant].into_iter())?;
+    let raw = RawGroups::of(snapshot);
     for cell in &cells {
         let mut of_groups: BTreeMap<GroupId, Vec<_>> = BTreeMap::new();
         for (group, given, unit) in of_cell(snapshot, &rules.in_cell(cell), now) {
@@ -126,7 +141,7 @@ pub fn of_tenant<'s>(
         }
         for (group, entries) in of_groups {
             let merged = merge(entries.into_iter(), &cells).into_iter();
-            rows.extend(merged.map(|merged| Row::of(snapshot, snapshot.groups.name(group), merged)));
+            rows.extend(merged.map(|merged| Row::of(snapshot, &raw, snapshot.groups.name(group), merged)));
         }
     }
     rows.sort_by(|a, b| a.group.cmp(&b.group));
@@ -170,7 +185,8 @@ pub fn of_group<'s>(snapshot: &'s Snapshot, group: &str, now: u64) -> Reached<'s
                 }
             }
             let merged = merge(entries.into_iter(), &cells).into_iter();
-            (merged.map(|merged| Row::of(snapshot, group, merged)).collect(), false)
+            let raw = RawGroups::of(snapshot);
+            (merged.map(|merged| Row::of(snapshot, &raw, group, merged)).collect(), false)
         }
         Err(Entangled) => (one_by_one(snapshot, group, &who, &closed, now), true),
     };
@@ -196,8 +212,9 @@ pub fn of_all(snapshot: &Snapshot, now: u64) -> Reached<'_> {
                     entries.push(((snapshot.groups.name(group), given), cell.clone(), unit));
                 }
             }
+            let raw = RawGroups::of(snapshot);
             let row = |Merged { what: (group, given), tenants, except, units }| {
-                Row::of(snapshot, group, Merged { what: given, tenants, except, units })
+                Row::of(snapshot, &raw, group, Merged { what: given, tenants, except, units })
             };
             (merge(entries.into_iter(), &cells).into_iter().map(row).collect::<Vec<Row>>(), false)
         }

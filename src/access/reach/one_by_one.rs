@@ -1,7 +1,7 @@
 //! What each grant gives by itself: for policies whose patterns overlap in too many ways to cut the tenants into sets of
 //! which all rules say the same.
 
-use super::{Given, Row, Someone, bounds, given};
+use super::{Given, RawGroups, Row, Someone, bounds, given};
 use crate::access::merge::Merged;
 use crate::access::{Bound, RulesOfCell, Unit, units};
 use crate::policy::snapshot::{Grant, Restriction, Snapshot};
@@ -19,6 +19,7 @@ pub(super) fn one_by_one(
     now: u64,
 ) -> Vec<Row> {
     let binding: Vec<&Restriction> = who.binding(snapshot).collect();
+    let raw = RawGroups::of(snapshot);
     let mut rows = Vec::new();
     for grant in who.granting(snapshot, now) {
         let except: Vec<&TenantPattern> = grant.except_tenants.iter().chain(closed.iter().copied()).collect();
@@ -41,7 +42,8 @@ pub(super) fn one_by_one(
             let inside: Vec<Vec<String>> = inside.map(|pattern| vec![pattern.to_string()]).collect();
             rows.extend(found.into_iter().map(|((what, from_in_parts), units)| {
                 let tenants = area.0.iter().map(ToString::to_string).collect();
-                let row = Row::of(snapshot, group, Merged { what, tenants, except: inside.clone(), units });
+                let row =
+                    Row::of(snapshot, &raw, group, Merged { what, tenants, except: inside.clone(), units });
                 Row { from_in_parts, ..row }
             }));
         }
