@@ -127,7 +127,7 @@ fn entry(sha256: &str) -> String {
     format!(
         "\nfor the policy, under a name of yours:\n\nservice_accounts:\n  \
          - name: my-agent                        # its group: service:my-agent\n    \
-         token_sha256: [{sha256}]\n"
+         token_sha256: [\"{sha256}\"]\n"
     )
 }
 
