@@ -98,6 +98,7 @@ pub fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
     whole("mode", mode(a), mode(b));
     named("service_accounts", accounts(a), accounts(b), &mut found);
     tokens(a, b, &mut found);
+    default_tenants(a, b, &mut found);
     revoked(a, b, &mut found);
     found
 }
@@ -202,6 +203,23 @@ fn tokens(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
                 new: Some(Shown::of(format!("{come} new"), json!({"added": come}))),
             });
         }
+    }
+}
+
+/// Accounts that ask for another tenant where they name none.
+fn default_tenants(old: &Snapshot, new: &Snapshot, found: &mut Vec<Setting>) {
+    for account in &new.service_accounts {
+        let before = old.service_accounts.iter().find(|known| known.name == account.name);
+        let Some(before) = before.filter(|before| before.tenant != account.tenant) else { continue };
+        let text = |tenant: &str| Shown::of(tenant, tenant.into());
+        found.push(Setting {
+            section: "service_accounts",
+            issuer: None,
+            name: account.name.to_string(),
+            what: "tenant",
+            old: before.tenant.as_deref().map(text),
+            new: account.tenant.as_deref().map(text),
+        });
     }
 }
 

@@ -156,7 +156,9 @@ impl Explain {
         now: u64,
     ) -> Result<Principal<'c>, Failure> {
         match (token, &self.claims, &self.groups) {
-            (Some(header), _, _) => Ok(Principal::of_token(compiled, header, now)),
+            (Some(header), _, _) => {
+                Ok(Principal::of_token(compiled, header, self.tenant.as_deref().unwrap_or_default(), now))
+            }
             (_, Some(file), _) => Principal::of_claims(compiled, &principal::read(file)?, now),
             (_, _, groups) => Principal::of_groups(compiled, groups.as_deref().unwrap_or_default()),
         }

@@ -8,12 +8,13 @@ use super::{Live, Request, Server};
 use crate::client_ip::cache::VerifiedCookieCache;
 use crate::client_ip::{self, ClientIp, Evidence, Source, cookie};
 use crate::decision::{AccessRequest, Decision, decide};
+use crate::lines::Lines;
 use crate::metrics::IpSource;
 use crate::reason::Reason;
 use crate::route;
 use crate::tenant::TenantList;
 use crate::token::cache::TokenCache;
-use crate::token::service::ServiceTokenCache;
+use crate::token::service::{Credentials, ServiceTokenCache};
 
 /// A request whose header lines have been read, and out of which nothing has to be taken before it is decided.
 ///
@@ -52,7 +53,10 @@ pub(super) fn check<'a>(
         return Err(Reason::HeadersTruncated);
     }
     let tenant = headers.tenant.at_most_one(Reason::TenantDuplicate)?;
-    let tenant = tenant.filter(|header| !header.is_empty()).ok_or(Reason::TenantMissing)?;
+    let tenant = tenant.filter(|header| !header.is_empty());
+    if tenant.is_none() && !has_service_token(headers) {
+        return Err(Reason::TenantMissing);
+    }
     // nginx takes such a line for the same header, and one that it has evaluated before cannot be undone.
     if headers.is_tenant_misspelled {
         return Err(Reason::TenantDuplicate);
@@ -88,15 +92,17 @@ pub(super) fn check<'a>(
     )?;
     facts.route = Some(route);
 
-    let tenants = TenantList::parse(tenant).map_err(|_| Reason::TenantMalformed)?;
-    if tenants.len() > 1 && route.scope.takes_one_tenant() {
-        return Err(Reason::TenantMalformed);
-    }
     let snapshot = &live.compiled.snapshot;
-    facts.tenants = Some(tenants.clone());
-    // Before the token is looked at, as promised.
-    if snapshot.unavailable_owner(&tenants).is_some() {
-        return Err(Reason::PolicyUnavailable);
+    if let Some(tenant) = tenant {
+        let tenants = TenantList::parse(tenant).map_err(|_| Reason::TenantMalformed)?;
+        if tenants.len() > 1 && route.scope.takes_one_tenant() {
+            return Err(Reason::TenantMalformed);
+        }
+        let tenants = facts.tenants.insert(tenants);
+        // Before the token is looked at, as promised.
+        if snapshot.unavailable_owner(tenants).is_some() {
+            return Err(Reason::PolicyUnavailable);
+        }
     }
 
     let principal = match credential.ok_or(Reason::TokenMissing)? {
@@ -108,18 +114,29 @@ pub(super) fn check<'a>(
             credential::service(live, caches.services, parsed, header, attended || has_cookie, now, facts)?
         }
     };
+    // Absent only beside a service token, whose account may have one.
+    let tenants = facts.tenants.as_ref().ok_or(Reason::TenantMissing)?;
     Ok(decide(
         snapshot,
         &AccessRequest {
             groups: principal.groups,
             caller: principal.caller,
-            tenants: &tenants,
+            tenants,
             scope: route.scope,
             backends: route.backends,
             client_ip: principal.client_ip,
             now,
         },
     ))
+}
+
+/// Whether the request brings a service token, known or not: what tenant it asks for may then be its account's to say.
+#[cold]
+fn has_service_token(headers: &Headers<'_>) -> bool {
+    match headers.credential {
+        Lines::One(Credential::Service { header, .. }) => Credentials::read(header).is_some(),
+        _ => false,
+    }
 }
 
 /// Where the person behind a request is, and by which source; `None` where there is no source.

@@ -6,9 +6,11 @@ use super::verdict::Facts;
 use crate::audit::PrincipalMembers;
 use crate::client_ip::ClientIp;
 use crate::decision::Caller;
+use crate::lines::Lines;
 use crate::metrics::CacheUse;
 use crate::policy::snapshot::{GroupId, Held};
 use crate::reason::Reason;
+use crate::tenant::TenantList;
 use crate::token::authorization::Scheme;
 use crate::token::cache::TokenCache;
 use crate::token::service::{Credentials, ServiceTokenCache};
@@ -51,6 +53,8 @@ pub(super) struct ResolvedService {
     account: usize,
     /// Until when (Unix seconds) the token or the account is revoked.
     revoked_until: u64,
+    /// The user of `Basic`, where it is not the account's name: it must be the tenant that is asked for.
+    user: Option<Box<[u8]>>,
     members: PrincipalMembers,
 }
 
@@ -109,7 +113,8 @@ fn issuer_name(live: &Live, issuer: usize) -> &str {
     live.compiled.snapshot.issuer_names.get(issuer).map_or("", |name| name)
 }
 
-/// The principal of a service token, which must come from its own machine: nobody may be behind it.
+/// The principal of a service token, which must come from its own machine: nobody may be behind it. Where the request
+/// names no tenant, the account's is the one that it asks for.
 ///
 /// - `header`: the value of `Authorization`.
 /// - `attended`: there is a sign of a person, whatever the account is.
@@ -128,27 +133,36 @@ pub(super) fn service<'a>(
     facts: &mut Facts<'a>,
 ) -> Result<Principal<'a>, Reason> {
     let snapshot = &live.compiled.snapshot;
+    let tenant = parsed.headers.tenant;
     let known = services.get_or_insert_with(live.serial, header, || {
         // `Basic` of something else is a token only where users' tokens come in `Authorization`.
         let is_token = live.header_names.has_authorization();
         let not_service = if is_token { Reason::TokenMalformed } else { Reason::TokenMissing };
         let credentials = Credentials::read(header).ok_or(not_service)?;
-        let number = snapshot.account_of(&credentials)?;
+        let number = snapshot.account_of(&credentials, tenant)?;
         let account = snapshot.service_accounts.get(number).ok_or(Reason::TokenUnknown)?;
         let groups = account.groups.iter().map(|group| snapshot.groups.name(*group));
         Ok(ResolvedService {
             account: number,
             revoked_until: snapshot.account_revoked_until(number, &credentials),
+            user: credentials.user().filter(|user| *user != account.name.as_bytes()).map(Into::into),
             members: PrincipalMembers::of_service(&account.name, groups),
         })
     })?;
+    let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
+    // The value of the header was seen before, beside another tenant perhaps.
+    if known.user.as_ref().is_some_and(|user| !account.asks_for(user, tenant)) {
+        return Err(Reason::TokenUnknown);
+    }
     facts.members = Some(&known.members);
     if now < known.revoked_until {
         return Err(Reason::TokenRevoked);
     }
-    let account = snapshot.service_accounts.get(known.account).ok_or(Reason::TokenUnknown)?;
     if attended || (parsed.headers.is_forwarded && !account.behind_proxy) {
         return Err(Reason::ServiceAttended);
+    }
+    if let (Lines::None, Some(tenant)) = (tenant, &account.tenant) {
+        facts.tenants = TenantList::parse(tenant.as_bytes()).ok();
     }
     let caller = Caller::Service { networks: account.networks.as_ref() };
     Ok(Principal { groups: &account.groups, caller, client_ip: ClientIp::parse(parsed.request.peer) })

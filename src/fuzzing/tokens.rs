@@ -256,12 +256,12 @@ pub(super) fn service_token(bytes: &[u8]) -> bool {
     let other = [Sha256::of(b"tas_another")];
     let accounts = || [("other", &other[..]), ("agent", &sums[..])].into_iter();
     let read = Credentials::read(bytes);
-    let found = read.as_ref().map(|credentials| credentials.verify(accounts()));
+    let found = read.as_ref().map(|credentials| credentials.verify(accounts(), |_, _| false));
     let mut cache = ServiceTokenCache::default();
     for _ in 0..2 {
         let remembered = cache
             .get_or_insert_with(1, bytes, || {
-                Credentials::read(bytes).ok_or(Reason::TokenMissing)?.verify(accounts())
+                Credentials::read(bytes).ok_or(Reason::TokenMissing)?.verify(accounts(), |_, _| false)
             })
             .copied();
         assert_eq!(remembered, found.unwrap_or(Err(Reason::TokenMissing)));

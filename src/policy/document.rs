@@ -131,6 +131,8 @@ pub(super) struct ServiceAccountEntry {
     pub(super) number: usize,
     pub(super) name: At<Box<str>>,
     pub(super) token_sha256: Vec<At<Sha256>>,
+    /// What it asks for where `X-Scope-OrgID` is absent.
+    pub(super) tenant: Option<At<Box<str>>>,
     /// `None` where the key is absent: from anywhere.
     pub(super) networks: Option<Vec<At<NetworkEntry>>>,
     pub(super) behind_proxy: bool,

@@ -4,7 +4,7 @@ use super::diagnostic::{Diagnostic, Path, Problems, WarningKind};
 use super::document::owners::read_document;
 use super::document::{Document, GrantEntry};
 use super::reader::At;
-use super::snapshot::{EVERYONE, Grant, GroupId, Snapshot};
+use super::snapshot::{EVERYONE, Grant, GroupId, SERVICE, Snapshot};
 use crate::scope::{BackendSet, Scope, ScopeSet};
 use crate::tenant::{PatternSet, TenantPattern};
 use crate::text::is_guid;
@@ -104,6 +104,7 @@ impl Whole<'_> {
         }
         self.warn_of_unmatched_restrictions(document, restrictions, problems);
         self.warn_of_ungranted_tenants(document, problems);
+        self.warn_of_ungranted_defaults(document, problems);
     }
 
     /// Whether any grant names a tenant that matches the pattern.
@@ -166,6 +167,34 @@ impl Whole<'_> {
                     let list = Path::Root.key(&entry.path);
                     tell(tenant.place, &list.key("tenants").item(tenant.number), &tenant.value);
                 }
+            }
+        }
+    }
+
+    /// Service accounts that ask for a tenant by default which no grant gives them.
+    fn warn_of_ungranted_defaults(&self, document: &Document, problems: &mut Problems) {
+        let snapshot = self.snapshot;
+        for (entry, account) in document.service_accounts.iter().zip(&snapshot.service_accounts) {
+            let Some(tenant) = &entry.tenant else { continue };
+            let group = format!("{SERVICE}:{}", account.name);
+            let mut is_granted = account.revoked || snapshot.groups.is_revoked(&group);
+            snapshot.grant_index.each_rule(&tenant.value, &account.groups, &mut |rule| {
+                let grant = usize::try_from(rule).ok().and_then(|rule| snapshot.grants.get(rule));
+                is_granted |= grant.is_some_and(|grant| {
+                    !grant.has_expired(self.now)
+                        && !grant.excepts(&tenant.value)
+                        && snapshot.is_in_bounds(grant.owner, &tenant.value)
+                });
+            });
+            if !is_granted {
+                problems
+                    .warning(
+                        WarningKind::UngrantedTenant,
+                        tenant.place,
+                        &Path::Root.key("service_accounts").item(entry.number).key("tenant"),
+                        format!("no grant gives `{}` to `{group}`: it asks in vain", tenant.value),
+                    )
+                    .help("grant it, or name a tenant that is granted");
             }
         }
     }

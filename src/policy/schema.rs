@@ -222,6 +222,14 @@ fn tenant() -> Value {
     })
 }
 
+/// A tenant that is no pattern.
+fn one_tenant() -> Value {
+    json!({
+        "type": "string",
+        "pattern": format!("^(?!\\.{{1,2}}$|__mimir_cluster$)[A-Za-z0-9!_.'()-]{{1,{MAX_TENANT_BYTES}}}$"),
+    })
+}
+
 fn time() -> Value {
     json!({"type": "string", "format": "date-time", "examples": ["2027-01-31T00:00:00Z"]})
 }
@@ -354,6 +362,10 @@ fn account_key(key: &str) -> Value {
         "token_sha256" => {
             told(some_of(digest()), "The SHA-256 of its tokens, as `tenantauth keygen` prints it.")
         }
+        "tenant" => told(
+            one_tenant(),
+            "The tenant that it asks for where X-Scope-OrgID is absent; what it may reach, its grants say.",
+        ),
         "networks" => told(some_of(text()), "Where its TCP peer must be. Default: anywhere."),
         "behind_proxy" => told(
             json!({"type": "boolean"}),

@@ -6,10 +6,11 @@ pub use super::document::{Audit, QueryAudit, RestrictedScopes};
 pub use super::groups::{EVERYONE, GroupId, GroupTable, Held, MixedIssuers, SERVICE};
 use super::index::TenantIndex;
 use crate::client_ip::SourceConfig;
+use crate::lines::Lines;
 use crate::network::{Network, NetworkSet};
 use crate::reason::Reason;
 use crate::scope::ScopeSet;
-use crate::tenant::{PatternSet, TenantList, TenantPattern};
+use crate::tenant::{PatternSet, TenantList, TenantPattern, is_tenant};
 use crate::token::claims::{Identity, IssuerRules};
 use crate::token::digest::Sha256;
 use crate::token::service::Credentials;
@@ -186,10 +187,16 @@ impl Snapshot {
 
     /// The service account that these credentials prove, by its position.
     ///
+    /// `tenant`: the lines of `X-Scope-OrgID` beside them.
+    ///
     /// # Errors
     /// [`Reason::TokenUnknown`].
-    pub fn account_of(&self, credentials: &Credentials<'_>) -> Result<usize, Reason> {
-        credentials.verify(self.service_accounts.iter().map(|known| (&*known.name, &*known.token_sha256)))
+    pub fn account_of(&self, credentials: &Credentials<'_>, tenant: Lines<&[u8]>) -> Result<usize, Reason> {
+        let accounts = &self.service_accounts;
+        credentials
+            .verify(accounts.iter().map(|known| (&*known.name, &*known.token_sha256)), |number, user| {
+                accounts.get(number).is_some_and(|account| account.asks_for(user, tenant))
+            })
     }
 
     /// Until when (Unix seconds) the service account at this position, or the token it came with, is revoked; 0: it is
@@ -218,6 +225,8 @@ pub struct ServiceAccount {
     pub groups: Box<[GroupId]>,
     /// The SHA-256 of each of its tokens.
     pub token_sha256: Box<[Sha256]>,
+    /// The tenant that it asks for where `X-Scope-OrgID` is absent: a request like any, and no grant.
+    pub tenant: Option<Box<str>>,
     /// Where its TCP peer must be; `None`: anywhere.
     pub networks: Option<NetworkSet>,
     /// The same as written, for people: name (or the network itself) and networks.
@@ -228,6 +237,22 @@ pub struct ServiceAccount {
     pub revoked: bool,
     /// Until when (Unix seconds) it is among them; 0: it is not.
     pub revoked_until: u64,
+}
+
+impl ServiceAccount {
+    /// Whether the user of `Basic` is the tenant that this account asks for, where Grafana's tools write it: the one of
+    /// `X-Scope-OrgID` as it is written, or the account's own where that header is absent. A user only repeats a tenant,
+    /// which is authorised like any other; it never names one.
+    ///
+    /// `tenant`: the lines of `X-Scope-OrgID`.
+    #[cold]
+    pub fn asks_for(&self, user: &[u8], tenant: Lines<&[u8]>) -> bool {
+        match tenant {
+            Lines::One(header) => header == user && is_tenant(user),
+            Lines::None => self.tenant.as_ref().is_some_and(|tenant| tenant.as_bytes() == user),
+            Lines::Several => false,
+        }
+    }
 }
 
 /// Who is no longer let in, although the signature of their token is good.

@@ -156,7 +156,7 @@ pub(crate) fn inspect_service<'a>(
     let mut known = Vec::new();
     for (account, sums) in accounts {
         if sums.contains(&sum) {
-            let user = credentials.name.as_deref().map(|name| text(&String::from_utf8_lossy(name)));
+            let user = credentials.user().map(|user| text(&String::from_utf8_lossy(user)));
             seen.verified = true;
             seen.note("user", user.unwrap_or_default(), one_of([account]));
             return seen;

@@ -2,7 +2,8 @@
 //!
 //! A token is `tas_` and 43 characters of base64url, 256 random bits, so its plain SHA-256 tells nothing about it; a
 //! policy holds only that. It comes in `Authorization`, as `Bearer <token>` or, since many agents know nothing else, as
-//! the password of `Basic` whose user is the account's name (RFC 7617, RFC 6750).
+//! the password of `Basic` (RFC 7617, RFC 6750). The token alone says whose it is; the user beside it must be the
+//! account's name or the tenant that is asked for, which the caller of this room knows.
 
 use super::authorization::Scheme;
 use super::digest::Sha256;
@@ -41,7 +42,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials<'h> {
     /// The user of `Basic`.
-    pub(super) name: Option<Vec<u8>>,
+    user: Option<Vec<u8>>,
     token: Cow<'h, [u8]>,
 }
 
@@ -55,25 +56,27 @@ impl<'h> Credentials<'h> {
         let decoded = BASIC.decode(encoded).ok()?;
         // RFC 7617 section 2: the first colon ends the user's name.
         let colon = decoded.iter().position(|byte| *byte == b':')?;
-        let (name, token) = (decoded.get(..colon)?, decoded.get(colon + 1..)?);
+        let (user, token) = (decoded.get(..colon)?, decoded.get(colon + 1..)?);
         token
             .starts_with(PREFIX.as_bytes())
-            .then(|| Self { name: Some(name.to_vec()), token: token.to_vec().into() })
+            .then(|| Self { user: Some(user.to_vec()), token: token.to_vec().into() })
     }
 
     /// Credentials of a token alone.
     pub fn of_token(token: &'h [u8]) -> Option<Self> {
-        token.starts_with(PREFIX.as_bytes()).then_some(Self { name: None, token: token.into() })
+        token.starts_with(PREFIX.as_bytes()).then_some(Self { user: None, token: token.into() })
     }
 
-    /// The account whose token this is, by its position in `accounts`: name, and the SHA-256 of each of its tokens. A
-    /// name beside the token must be the account's.
+    /// The account whose token this is, by its position in `accounts`: name, and the SHA-256 of each of its tokens.
+    ///
+    /// `is_user`: whether the user of `Basic` may be another one than the name of the account at this position.
     ///
     /// # Errors
-    /// [`Reason::TokenUnknown`] where no account has the token.
+    /// [`Reason::TokenUnknown`] where no account has the token, or beside another user.
     pub fn verify<'a>(
         &self,
         accounts: impl Iterator<Item = (&'a str, &'a [Sha256])>,
+        is_user: impl FnOnce(usize, &[u8]) -> bool,
     ) -> Result<usize, Reason> {
         if !is_token(&self.token) {
             return Err(Reason::TokenUnknown);
@@ -83,10 +86,17 @@ impl<'h> Credentials<'h> {
             .enumerate()
             .find(|(_, (_, tokens))| tokens.iter().any(|known| known.equals(&sum)))
             .ok_or(Reason::TokenUnknown)?;
-        match &self.name {
-            Some(name) if *name.as_slice() != *account.as_bytes() => Err(Reason::TokenUnknown),
+        match &self.user {
+            Some(user) if *user.as_slice() != *account.as_bytes() && !is_user(number, user) => {
+                Err(Reason::TokenUnknown)
+            }
             _ => Ok(number),
         }
+    }
+
+    /// The user of `Basic`; `None` beside `Bearer`.
+    pub fn user(&self) -> Option<&[u8]> {
+        self.user.as_deref()
     }
 
     /// The token.

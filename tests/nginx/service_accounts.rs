@@ -330,3 +330,194 @@ fn a_users_token_and_a_service_token_are_different_things() {
     let jwt = key().token(&crate::support::tokens::claims(&["group1"]));
     denied(&site, &with(&format!("Bearer {jwt}")), "token_missing");
 }
+
+/// [`policy`] in which `agent` may push logs and read rules of `team-a` as well, and asks for it by default.
+fn with_default() -> String {
+    policy().replace("name: agent,", "name: agent, tenant: team-a,").replace(
+        "grants:",
+        "grants:\n  - { groups: ['service:agent'], tenants: [team-a], scopes: ['logs:write', 'rules:write'] }",
+    )
+}
+
+fn untold() -> Request {
+    Request::new("POST", "/loki/api/v1/push").body("{}")
+}
+
+/// Allowed, and the backend is asked for this tenant alone.
+#[track_caller]
+fn reaches(site: &Site, request: &Request, tenant: &str) {
+    for _ in 0..2 {
+        assert_allowed(&request.send(site.port("")));
+        let seen = site.upstream.only();
+        assert_eq!(seen.values("X-Scope-OrgID"), [tenant], "{}", seen.head);
+        assert!(!seen.has("X_Scope_OrgID") && !seen.has("Authorization"), "{}", seen.head);
+    }
+}
+
+#[test]
+fn an_account_asks_for_its_tenant_where_the_request_names_none() {
+    let server = format!(
+        "underscores_in_headers on;\naccess_log @DIR@/tenants.log tenants;\n{}",
+        crate::support::site::LOKI
+    );
+    let http = "log_format tenants '$tenantauth_tenants';\n";
+    let site = Site::builder().policy(&with_default()).http(http).server(&server).start();
+    let good = || untold().header("Authorization", bearer('a'));
+    reaches(&site, &good(), "team-a");
+    reaches(&site, &untold().header("Authorization", basic("agent", &service_token('b'))), "team-a");
+    // A route that takes one tenant gets one.
+    let rule = Request::new("DELETE", "/loki/api/v1/rules/namespace").header("Authorization", bearer('a'));
+    reaches(&site, &rule, "team-a");
+    // What a header says is asked for, not the default.
+    reaches(&site, &good().tenant("tenant1"), "tenant1");
+    denied(&site, &good().tenant("tenant2"), "tenant_forbidden");
+    // A spelling that no backend knows names nothing, and goes no further.
+    reaches(&site, &good().header("X_Scope_OrgID", "tenant1").header("X-Scope_OrgID", "tenant1"), "team-a");
+    // An empty header is not absent, nor are two.
+    denied(&site, &good().tenant(""), "tenant_missing");
+    denied(&site, &good().tenant("").tenant(""), "tenant_duplicate");
+    denied(&site, &good().tenant("team-a").tenant("team-a"), "tenant_duplicate");
+    // It is a request and no grant.
+    let query = Request::get("/loki/api/v1/query").header("Authorization", bearer('a'));
+    denied(&site, &query, "scope_forbidden");
+    // Another account has none, and what nobody has is unknown first; a person too.
+    denied(&site, &untold().header("Authorization", bearer('o')), "tenant_missing");
+    denied(&site, &untold().header("Authorization", bearer('z')), "token_unknown");
+    denied(&site, &untold().tenant("").header("Authorization", bearer('z')), "token_unknown");
+    denied(&site, &good().header("X-Grafana-User", "ada"), "service_attended");
+    denied(&site, &untold().header("Authorization", basic("grafana", "secret")), "tenant_missing");
+    denied(&site, &untold(), "tenant_missing");
+    denied(&site, &untold().token(&token(&["group1"])), "tenant_missing");
+    denied(&site, &good().token(&token(&["group1"])), "service_attended");
+    denied(&site, &Request::get("/nowhere").header("Authorization", bearer('a')), "route_unknown");
+
+    let records = site.audit(38);
+    let first = &records[0];
+    assert_eq!(
+        (&first["decision"], &first["tenants"], &first["subject"]),
+        (&json!("allow"), &json!(["team-a"]), &json!("agent"))
+    );
+    let tenants = site.workspace.read("tenants.log");
+    assert_eq!(tenants.lines().take(6).collect::<Vec<_>>(), ["team-a"; 6]);
+}
+
+#[test]
+fn a_default_tenant_that_is_not_granted_or_whose_owner_is_unknown_is_denied() {
+    let policy = policy().replace("name: open,", "name: open, tenant: tenant2,");
+    let site = Site::builder().policy(&policy).start();
+    denied(&site, &untold().header("Authorization", bearer('o')), "tenant_forbidden");
+    assert!(site.metrics().contains(r#"tenantauth_policy_warnings{kind="ungranted_tenant"} 1"#));
+
+    let platform =
+        with_default() + "owners: { team-a: { tenants: [team-a], scopes: ['*:read', 'logs:write'] } }\n";
+    let site = Site::builder()
+        .module(&crate::support::site::directory_module(""))
+        .policy_directory(&platform, &[("team-a", "grants: 5\n")])
+        .start();
+    site.expect_errors();
+    denied(&site, &untold().header("Authorization", bearer('a')), "policy_unavailable");
+    denied(&site, &untold().header("Authorization", bearer('z')), "token_unknown");
+}
+
+#[test]
+fn in_shadow_mode_a_default_tenant_changes_nothing() {
+    let until = jiff::Timestamp::from_second(crate::support::now() + 3600).unwrap();
+    let policy =
+        with_default().replace("version: 1\n", &format!("version: 1\nmode: shadow\nshadow_until: {until}\n"));
+    let server = format!("access_log @DIR@/tenants.log tenants;\n{}", crate::support::site::LOKI);
+    let site = Site::builder()
+        .policy(&policy)
+        .http("log_format tenants '$tenantauth_tenants';\n")
+        .server(&server)
+        .start();
+    assert_allowed(&site.send(untold().header("Authorization", bearer('a'))));
+    let seen = site.upstream.only();
+    assert!(!seen.has("X-Scope-OrgID"), "{}", seen.head);
+    assert_eq!(seen.values("Authorization"), [bearer('a')]);
+    assert_allowed(&site.send(Request::get("/loki/api/v1/query").header("Authorization", bearer('a'))));
+    let records = site.audit(2);
+    let would = json!({"decision": "allow", "reason": "granted"});
+    assert_eq!((&records[0]["tenants"], &records[0]["shadow"]), (&json!(["team-a"]), &would));
+    assert_eq!(records[1]["shadow"], json!({"decision": "deny", "reason": "scope_forbidden"}));
+    assert_eq!(site.workspace.read("tenants.log"), "team-a\nteam-a\n");
+}
+
+/// Grafana's tools write the tenant there. It is repeated, never named.
+#[test]
+fn the_user_of_basic_is_the_account_or_the_tenant_that_is_asked_for() {
+    let site = Site::builder().policy(&with_default()).start();
+    let as_user = |user: &str| untold().header("Authorization", basic(user, &service_token('a')));
+    for _ in 0..2 {
+        reaches(&site, &as_user("tenant1").tenant("tenant1"), "tenant1");
+        // Seen before, beside another tenant: the value is remembered, and its user is not.
+        denied(&site, &as_user("tenant1").tenant("team-a"), "token_unknown");
+        denied(&site, &as_user("tenant1"), "token_unknown");
+        reaches(&site, &as_user("team-a").tenant("team-a"), "team-a");
+        reaches(&site, &as_user("team-a"), "team-a");
+        // The default where the header is absent, and only there.
+        denied(&site, &as_user("team-a").tenant("tenant1"), "token_unknown");
+        denied(&site, &as_user("team-a").tenant(""), "token_unknown");
+        reaches(&site, &as_user("agent").tenant("tenant1"), "tenant1");
+        reaches(&site, &as_user("agent"), "team-a");
+    }
+    // Being named as a user grants nothing.
+    denied(&site, &as_user("tenant2").tenant("tenant2"), "tenant_forbidden");
+    let read = Request::get("/loki/api/v1/query").tenant("tenant1");
+    let read = read.header("Authorization", basic("tenant1", &service_token('a')));
+    denied(&site, &read, "scope_forbidden");
+    // Exactly one tenant, as it is written.
+    let read = |user: &str, tenant: &str| {
+        let read = Request::get("/loki/api/v1/query").tenant(tenant);
+        read.header("Authorization", basic(user, &service_token('a')))
+    };
+    for (user, tenant) in [
+        ("tenant1", "tenant1|tenant2"),
+        ("tenant1|tenant2", "tenant1|tenant2"),
+        ("tenant1", "tenant1|tenant1"),
+        ("tenant1|tenant1", "tenant1|tenant1"),
+        ("tenant1", "tenant2"),
+        ("Tenant1", "tenant1"),
+        (" tenant1", "tenant1"),
+        ("tenant1 ", "tenant1"),
+        ("tenant%31", "tenant1"),
+        ("tenant1", "team-a"),
+        ("service%3Aagent", "tenant1"),
+        // Another account's name, the group's name, nothing.
+        ("open", "tenant1"),
+        ("far", "tenant1"),
+        ("", "tenant1"),
+        ("*", "tenant1"),
+        ("tenant1\0", "tenant1"),
+        ("tenant1\u{e9}", "tenant1"),
+    ] {
+        println!("{user:?} beside {tenant:?}");
+        denied(&site, &read(user, tenant), "token_unknown");
+    }
+    denied(&site, &read("tenant1", "tenant1").tenant("tenant1"), "tenant_duplicate");
+    // The first colon ends the user, so that the rest is no token.
+    denied(&site, &read("tenant1:x", "tenant1"), "token_missing");
+    denied(&site, &read("a/b", "a/b"), "tenant_malformed");
+    denied(&site, &read("__mimir_cluster", "__mimir_cluster"), "tenant_malformed");
+    // Not UTF-8.
+    let raw = [b"\xff\xfe".as_slice(), b":", service_token('a').as_bytes()].concat();
+    let raw =
+        format!("Basic {}", base64::engine::Engine::encode(&base64::engine::general_purpose::STANDARD, raw));
+    denied(&site, &push("tenant1").header("Authorization", raw), "token_unknown");
+    // The token decides whose it is, whatever the tenant is called.
+    let far = push("agent").header("Authorization", basic("agent", &service_token('f')));
+    denied(&site, &far, "tenant_forbidden");
+    let unknown = push("tenant1").header("Authorization", basic("tenant1", &service_token('z')));
+    denied(&site, &unknown, "token_unknown");
+    // Neither does it make a person's request one of a machine.
+    let attended = push("tenant1").header("Authorization", basic("tenant1", &service_token('a')));
+    denied(&site, &attended.clone().header("X-Forwarded-For", "192.0.2.1"), "service_attended");
+    denied(&site, &attended.token(&token(&["group1"])), "service_attended");
+    let site =
+        Site::builder().policy(&policy().replace("name: agent,", "name: agent, behind_proxy: true,")).start();
+    let proxied = push("tenant1").header("X-Forwarded-For", "192.0.2.1");
+    let proxied = proxied.header("Authorization", basic("tenant1", &service_token('a')));
+    reaches(&site, &proxied, "tenant1");
+    // Without a default the user names none.
+    denied(&site, &untold().header("Authorization", basic("tenant1", &service_token('a'))), "token_unknown");
+    denied(&site, &untold().header("Authorization", basic("agent", &service_token('a'))), "tenant_missing");
+}

@@ -3,6 +3,7 @@
 use super::super::{Failure, keys, words};
 use super::report::{Known, Who};
 use crate::decision::Caller;
+use crate::lines::Lines;
 use crate::policy::snapshot::{EVERYONE, GroupId, Held, SERVICE, ServiceAccount, Snapshot};
 use crate::policy::{Compiled, sample};
 use crate::reason::Reason;
@@ -61,12 +62,13 @@ impl<'s> Principal<'s> {
         }
     }
 
-    /// `header`: the value of the header that carries the token, or a service token alone.
-    pub(super) fn of_token(compiled: &'s Compiled, header: &[u8], now: u64) -> Self {
+    /// - `header`: the value of the header that carries the token, or a service token alone.
+    /// - `tenant`: the value of `X-Scope-OrgID`.
+    pub(super) fn of_token(compiled: &'s Compiled, header: &[u8], tenant: &str, now: u64) -> Self {
         let snapshot = &compiled.snapshot;
         let header = header.trim_ascii();
         if let Some(credentials) = Credentials::read(header).or_else(|| Credentials::of_token(header)) {
-            return match snapshot.account_of(&credentials) {
+            return match snapshot.account_of(&credentials, Lines::One(tenant.as_bytes())) {
                 Ok(account) => {
                     let revoked = snapshot.is_revoked_account(account, &credentials);
                     let by_token = snapshot.revoked.has_token(credentials.token());

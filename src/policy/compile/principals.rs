@@ -70,6 +70,7 @@ pub(super) fn compile_service_accounts(
             line: entry.place.line,
             groups: groups.id(&group).filter(|_| !groups.is_revoked(&group)).into_iter().collect(),
             token_sha256: entry.token_sha256.iter().map(|sum| sum.value).collect(),
+            tenant: entry.tenant.as_ref().map(|tenant| tenant.value.clone()),
             networks: entry.networks.is_some().then(|| -> NetworkSet {
                 network_names.iter().flat_map(|(_, networks)| networks.iter().copied()).collect()
             }),

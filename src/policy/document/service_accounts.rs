@@ -1,12 +1,14 @@
 //! Service accounts.
 
 use super::networks::network_entry;
+use super::rules::tenant_pattern;
 use super::{ServiceAccountEntry, boxed, check_name, refuse_empty, required, token_hashes};
 use crate::policy::diagnostic::{Path, Problems};
+use crate::policy::node::Node;
 use crate::policy::reader::{At, Fields};
 
 /// The keys of one service account.
-pub(in crate::policy) const KNOWN: [&str; 4] = ["name", "token_sha256", "networks", "behind_proxy"];
+pub(in crate::policy) const KNOWN: [&str; 5] = ["name", "token_sha256", "tenant", "networks", "behind_proxy"];
 
 pub(super) fn read_service_accounts(
     fields: &Fields<'_>,
@@ -32,6 +34,7 @@ pub(super) fn read_service_accounts(
             }
             None => Vec::new(),
         };
+        let tenant = fields.get("tenant").and_then(|node| read_tenant(node, &path.key("tenant"), problems));
         let networks = fields.get("networks").map(|node| {
             let path = path.key("networks");
             refuse_empty(node, &path, problems);
@@ -43,9 +46,30 @@ pub(super) fn read_service_accounts(
             .unwrap_or_default();
         let Some(name) = name else { continue };
         let place = item.place;
-        accounts.push(ServiceAccountEntry { place, number, name, token_sha256, networks, behind_proxy });
+        accounts.push(ServiceAccountEntry {
+            place,
+            number,
+            name,
+            token_sha256,
+            tenant,
+            networks,
+            behind_proxy,
+        });
     }
     accounts
+}
+
+/// One tenant: a request asks for tenants, not for patterns.
+fn read_tenant(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<At<Box<str>>> {
+    let text = problems.text(node, path)?;
+    let pattern = tenant_pattern(problems, text.clone(), path)?;
+    let tenant = pattern.literal();
+    if tenant.is_none() {
+        problems
+            .error(node.place, path, format!("`{pattern}` is a pattern: an account asks for one tenant"))
+            .help("write one tenant out; what the account may reach, its grants say");
+    }
+    tenant.map(|tenant| At::new(tenant.into(), node.place))
 }
 
 /// With a colon in it the name could not be the user of `Basic`, which ends at the first one, and with a `*` it would

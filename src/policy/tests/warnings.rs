@@ -137,6 +137,39 @@ fn groups_that_look_like_patterns() {
 }
 
 #[test]
+fn default_tenants_that_no_grant_gives() {
+    let sum = "0".repeat(64);
+    let with = |grants: &str| {
+        format!(
+            "service_accounts: [{{ name: a, token_sha256: ['{sum}'], networks: [10.0.0.1], tenant: team-a }}]\n\
+             grants: [{{ groups: [x], tenants: [team-a] }}, {grants}]\n"
+        )
+    };
+    for granted in [
+        "{ groups: ['service:a'], tenants: ['team-*'], scopes: ['logs:write'] }",
+        "{ groups: ['service:a'], tenants: [team-a] }]\nrevoked: { principals: [{ issuer: service, id: a }] }\ntests: [",
+        "{ groups: ['service:a'], tenants: [team-b] }]\nrevoked: { principals: [{ issuer: service, id: a }] }\ntests: [",
+    ] {
+        warned(&with(granted), &[]);
+    }
+    for other in [
+        // `*` is every user, and an account is none.
+        "{ groups: ['*'], tenants: [all] }",
+        "{ groups: ['service:a'], tenants: [team-b] }",
+        "{ groups: ['service:a'], tenants: ['team-*'], except_tenants: [team-a] }",
+    ] {
+        warned(
+            &with(other),
+            &[(
+                WarningKind::UngrantedTenant,
+                "p.yaml:7:145: warning: service_accounts[0].tenant: no grant gives `team-a` to `service:a`: it asks in \
+                 vain\n  help: grant it, or name a tenant that is granted",
+            )],
+        );
+    }
+}
+
+#[test]
 fn service_accounts_from_anywhere() {
     let sum = "0".repeat(64);
     warned(

@@ -1,6 +1,7 @@
 //! Service tokens: what is read from a header, whose it is, and what is remembered.
 
 use super::*;
+use crate::lines::Lines;
 use crate::policy::snapshot::Snapshot;
 use crate::policy::tests::{HEAD, snapshot};
 use crate::token::digest::sha256_hex;
@@ -38,7 +39,7 @@ fn a_header_is_read_in_both_forms_and_nothing_else_is_a_service_token() {
     let a = made('a');
     let read = |header: &str| {
         Credentials::read(header.as_bytes())
-            .map(|found| (found.name.map(|name| String::from_utf8(name).unwrap()), found.token.into_owned()))
+            .map(|found| (found.user.map(|user| String::from_utf8(user).unwrap()), found.token.into_owned()))
     };
     let token = a.clone().into_bytes();
     for header in [format!("Bearer {a}"), format!("bEARER   {a}"), format!("BEARER {a} ")] {
@@ -81,7 +82,8 @@ fn a_header_is_read_in_both_forms_and_nothing_else_is_a_service_token() {
 fn a_token_is_its_accounts_and_nobody_elses() {
     let snapshot = policy();
     let of = |header: &str| {
-        let number = snapshot.account_of(&Credentials::read(header.as_bytes()).unwrap())?;
+        let credentials = Credentials::read(header.as_bytes()).unwrap();
+        let number = snapshot.account_of(&credentials, Lines::One(b"t"))?;
         Ok(&*snapshot.service_accounts[number].name)
     };
     let whole = made('a');
@@ -114,7 +116,7 @@ fn only_the_form_that_keygen_makes_is_a_token() {
         sha256_hex(weak.as_bytes())
     ));
     let credentials = Credentials::of_token(weak.as_bytes()).unwrap();
-    assert_eq!(snapshot.account_of(&credentials), Err(Reason::TokenUnknown));
+    assert_eq!(snapshot.account_of(&credentials, Lines::None), Err(Reason::TokenUnknown));
 }
 
 #[test]
@@ -124,7 +126,7 @@ fn successes_are_remembered_for_one_snapshot_and_failures_never() {
     let mut find = |serial, header: &str| {
         let found = cache.get_or_insert_with(serial, header.as_bytes(), || {
             let found = Credentials::read(header.as_bytes()).ok_or(Reason::TokenMissing)?;
-            let account = snapshot.account_of(&found)?;
+            let account = snapshot.account_of(&found, Lines::None)?;
             Ok((account, snapshot.is_revoked_account(account, &found)))
         });
         (found.copied(), cache.len())
