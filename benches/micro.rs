@@ -34,7 +34,7 @@ use support::workspace::Workspace;
 use tenantauth::audit::PrincipalMembers;
 use tenantauth::client_ip::{ClientIp, cookie};
 use tenantauth::decision::{AccessRequest, Caller, decide};
-use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, unix_now};
+use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, Upgradable, unix_now};
 use tenantauth::policy::snapshot::GroupId;
 use tenantauth::policy::{self, Compiled, Files};
 use tenantauth::route::{Route, route};
@@ -238,7 +238,7 @@ fn typical_request(engine: &Engine) -> impl FnMut() -> bool + '_ {
             uri: PATH.as_bytes(),
             remote_addr: None,
             peer: b"127.0.0.1",
-            upgrade_is_kept: false,
+            upgradable: Upgradable::Unasked,
         };
         let lines = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         engine

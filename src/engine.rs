@@ -22,7 +22,7 @@ mod thread;
 mod verdict;
 
 pub use keys::Shared;
-pub use request::{Needs, Request, Server};
+pub use request::{Needs, Request, Server, Upgradable};
 pub use rewrite::{Rewrite, Upgrade};
 pub use sharing::LAST_GOOD;
 pub use verdict::{Verdict, is_allowed_again, undecided};

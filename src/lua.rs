@@ -11,14 +11,14 @@ mod shared_dict;
 
 use crate::connection::Connection;
 use crate::engine::{
-    Engine, Inherited, LAST_GOOD, Level, Options, Readiness, Request, Rewrite, Server, Shared,
+    Engine, Inherited, LAST_GOOD, Level, Options, Readiness, Request, Rewrite, Server, Shared, Upgradable,
     is_allowed_again, of_no_engine, undecided, unix_now,
 };
 use crate::metrics::{SUM_KEY, TALLY_KEY, Tally, exposition};
 use crate::reason::Reason;
 use crate::scope::{Backend, BackendSet};
 use crate::token;
-use decide::{Cookies, NEEDS_REMOTE_ADDR, number_of, rewrite_of, server};
+use decide::{Cookies, NEEDS_REMOTE_ADDR, NEEDS_UPGRADABLE, number_of, rewrite_of, server};
 use mlua::{BString, Lua, LuaString, Result, Table};
 use shared_dict::SharedDict;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,6 +90,10 @@ fn add_constants(native: &Table) -> Result<()> {
     native.set("TALLY_KEY", TALLY_KEY)?;
     native.set("SUM_KEY", SUM_KEY)?;
     native.set("NEEDS_REMOTE_ADDR", NEEDS_REMOTE_ADDR)?;
+    native.set("NEEDS_UPGRADABLE", NEEDS_UPGRADABLE)?;
+    native.set("UPGRADABLE", Upgradable::Yes as u8)?;
+    native.set("NOT_UPGRADABLE", Upgradable::No as u8)?;
+    native.set("UPGRADE_IS_KEPT", Upgradable::Kept as u8)?;
     native.set("REMOVE_COOKIES", Cookies::Remove as u8)?;
     native.set("SET_COOKIES", Cookies::Set as u8)?;
     native.set("LEAVE_ALL", Cookies::LeaveAll as u8)?;

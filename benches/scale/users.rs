@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server};
+use tenantauth::engine::{Engine, Inherited, Options, Readiness, Request, Server, Upgradable};
 use tenantauth::scope::{Backend, BackendSet};
 
 /// Everybody's tokens, and the engine that they are shown to.
@@ -72,7 +72,7 @@ impl Users {
                 uri: PATH.as_bytes(),
                 remote_addr: None,
                 peer: b"127.0.0.1",
-                upgrade_is_kept: false,
+                upgradable: Upgradable::Unasked,
             };
             let lines = Some(lines.into_iter());
             let allowed =

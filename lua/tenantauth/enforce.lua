@@ -31,8 +31,9 @@ local set_variable = request.set_variable
 
 -- How many values the reason takes, which is a code's lowest part.
 local REASONS, GRANTED = native.REASONS, native.GRANTED
--- Instead of a code: come again with $remote_addr. What is less: come again when something was taken out.
-local NEEDS_REMOTE_ADDR = native.NEEDS_REMOTE_ADDR
+-- Instead of a code: come again with $remote_addr, or with what an `Upgrade` header can be. What is less: come again when
+-- something was taken out.
+local NEEDS_REMOTE_ADDR, NEEDS_UPGRADABLE = native.NEEDS_REMOTE_ADDR, native.NEEDS_UPGRADABLE
 -- What to do with the cookies; of the last all headers: the whole gateway only records.
 local REMOVE_COOKIES, SET_COOKIES, LEAVE_ALL = native.REMOVE_COOKIES, native.SET_COOKIES, native.LEAVE_ALL
 -- How many values the bucket of a duration takes.
@@ -307,30 +308,35 @@ local function refuse(server, why)
 end
 
 
--- Has nginx take out of the request what the engine says by this code. Returns 1 where an `Upgrade` is gone of which
--- nginx may have a copy, else 0.
+-- Has nginx take out of the request what the engine says by this code. Returns whether an `Upgrade` is gone of which
+-- nginx may have a copy.
 local function rewrite(r, code)
     local connection, names_others, declines_upgrade = native.rewrite_of(code)
     if connection and not hop_by_hop.set_connection(r, connection) and names_others then
         error("$http_connection was evaluated before `enforce` and keeps names that a proxy behind would act upon", 0)
     end
-    if declines_upgrade and not hop_by_hop.decline_upgrade(r) then
-        return 1
-    end
-    return 0
+    return declines_upgrade and not hop_by_hop.decline_upgrade(r)
 end
 
 
 -- Does what the engine wants done before it decides, and asks it again.
 local function ask_again(r, number, code)
     local nanoseconds, bucket
+    local upgradable = 0
     if code == NEEDS_REMOTE_ADDR then
         -- From now on it is given at once.
         needs_remote_addr = true
-        code, nanoseconds, bucket = decide(r, number, true, 0)
+        code, nanoseconds, bucket = decide(r, number, true, upgradable)
     end
-    if code < NEEDS_REMOTE_ADDR then
-        code, nanoseconds, bucket = decide(r, number, needs_remote_addr, rewrite(r, code))
+    if code == NEEDS_UPGRADABLE then
+        upgradable = hop_by_hop.can_upgrade() and native.UPGRADABLE or native.NOT_UPGRADABLE
+        code, nanoseconds, bucket = decide(r, number, needs_remote_addr, upgradable)
+    end
+    if code < NEEDS_UPGRADABLE then
+        if rewrite(r, code) then
+            upgradable = native.UPGRADE_IS_KEPT
+        end
+        code, nanoseconds, bucket = decide(r, number, needs_remote_addr, upgradable)
     end
     return code, nanoseconds, bucket
 end

@@ -7,6 +7,7 @@ local options_of = import("options")
 local header_lines = import("request").cookie_and_connection_lines
 local hop_by_hop = import("hop_by_hop")
 local set_connection, decline_upgrade = hop_by_hop.set_connection, hop_by_hop.decline_upgrade
+local can_upgrade = hop_by_hop.can_upgrade
 local denial = import("denial")
 local base = require "resty.core.base"
 
@@ -112,7 +113,7 @@ local function run(options)
         return "there are too many request headers"
     end
     local upgrade = ngx_var.http_upgrade
-    local is_websocket = upgrade ~= nil and upgrade:lower() == "websocket"
+    local is_websocket = upgrade ~= nil and upgrade:lower() == "websocket" and can_upgrade()
     -- Whatever else is offered would go through a tunnel in which nothing is stamped.
     if upgrade and not is_websocket then
         decline_upgrade(r)

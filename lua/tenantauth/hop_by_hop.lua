@@ -7,6 +7,7 @@ local remove = import("request").remove
 
 local ngx_var = ngx.var
 local set_header = ngx.req.set_header
+local match = string.match
 
 local _M = {}
 
@@ -21,6 +22,13 @@ function _M.set_connection(r, names)
     end
     local known = ngx_var.tenantauth_http_connection
     return known == nil or known == names
+end
+
+
+-- Whether the connection of this request can be upgraded. HTTP/2 and HTTP/3 cannot, and of HTTP/1.0 an offer is ignored;
+-- nginx looks at `Upgrade` all the same.
+function _M.can_upgrade()
+    return match(ngx_var.server_protocol or "", "^HTTP/1%.[1-9]") ~= nil
 end
 
 

@@ -26,7 +26,7 @@ local request_type = ffi.typeof([[struct {
     int32_t headers_count;
     const ngx_http_lua_ffi_table_elt_t *headers;
     $ method, request_uri, uri, remote_addr, peer;
-    uint32_t upgrade_is_kept;
+    uint32_t upgradable;
 }]], text_type)
 local answer_type = ffi.typeof([[struct {
     double code, nanoseconds;
@@ -87,11 +87,11 @@ end
 
 
 -- Asks the engine about request `r`; the answer stands in `answer` until the next call. `with_remote_addr`: give
--- $remote_addr as well. `upgrade_is_kept`: 1 where an `Upgrade` header was removed of which nginx may have a copy, else 0.
-function _M.decide(r, server, with_remote_addr, upgrade_is_kept)
+-- $remote_addr as well. `upgradable`: what an `Upgrade` header can be here, 0 where the engine has not asked.
+function _M.decide(r, server, with_remote_addr, upgradable)
     local method = get_method()
     request.server = server
-    request.upgrade_is_kept = upgrade_is_kept
+    request.upgradable = upgradable
     request.headers = headers
     request.headers_count = read_headers(r)
     take_variable(r, "request_uri", request.request_uri)

@@ -15,6 +15,7 @@ use crate::scope::BackendSet;
 use crate::tenant::TenantList;
 use crate::token::digest::keyed_hash;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// What the configuration of one `enforce` says, the same for all its requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +43,35 @@ pub struct Request<'a> {
     pub remote_addr: Option<&'a [u8]>,
     /// The TCP peer: `$realip_remote_addr`.
     pub peer: &'a [u8],
-    /// There was an `Upgrade` header, and nginx still has a copy of it, or may have one.
-    pub upgrade_is_kept: bool,
+    pub upgradable: Upgradable,
+}
+
+/// What an `Upgrade` header can be on the connection of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Upgradable {
+    /// Not asked for: few requests have such a header.
+    #[default]
+    Unasked = 0,
+    /// The request is one of HTTP/1.1.
+    Yes = 1,
+    /// HTTP/2 and HTTP/3 know no such header (RFC 9113, section 8.6), and of HTTP/1.0 it is ignored (RFC 9110, section
+    /// 7.8): to nginx it means something all the same.
+    No = 2,
+    /// It was removed, and nginx still has a copy of it, or may have one.
+    Kept = 3,
+}
+
+impl Upgradable {
+    /// What Lua says by this number.
+    pub fn from_number(number: u32) -> Self {
+        match number {
+            0 => Self::Unasked,
+            1 => Self::Yes,
+            2 => Self::No,
+            _ => Self::Kept,
+        }
+    }
 }
 
 /// What the caller has to do before it comes again with the same request.
@@ -51,6 +79,8 @@ pub struct Request<'a> {
 pub enum Needs {
     /// Give `$remote_addr`: the policy in force looks at it.
     RemoteAddr,
+    /// Say whether the connection can be upgraded.
+    Upgradable,
     /// Have nginx take something out of the request.
     Rewrite(Rewrite),
 }
@@ -85,10 +115,12 @@ impl Engine {
         }
         let headers =
             lines.map_or_else(Headers::default, |lines| Headers::read(names, &server.forward_headers, lines));
-        let upgrade = if request.upgrade_is_kept {
+        // Read once: one time decides whether shadow mode is over.
+        let now = since_epoch();
+        let upgrade = if request.upgradable == Upgradable::Kept {
             Upgrade::Kept
         } else if headers.upgrade.is_some() || headers.connection.is_unusual() {
-            hop_by_hop(live, server, request, &headers).map_err(Needs::Rewrite)?
+            hop_by_hop(live, server, request, &headers, now.as_secs())?
         } else {
             Upgrade::None
         };
@@ -101,19 +133,19 @@ impl Engine {
                 Some(&*joined)
             }
         };
-        Ok(self.decide(live, &Parsed { server, request, headers: &headers, cookies, upgrade }, apply))
+        Ok(self.decide(live, &Parsed { server, request, headers: &headers, cookies, upgrade }, now, apply))
     }
 
-    /// Decides a request with this policy.
+    /// Decides a request with this policy. `now`: since the Unix epoch.
     fn decide<T>(
         &self,
         live: Option<&Live>,
         parsed: &Parsed<'_, '_>,
+        now: Duration,
         apply: impl FnOnce(Verdict<'_>) -> T,
     ) -> T {
         let mut worker = lock(&self.worker);
         let Worker { tokens, services, cookies, record, clock } = &mut *worker;
-        let now = since_epoch();
         clock.set(now);
         let mut facts = Facts::default();
         let decision = match live {

@@ -1,8 +1,9 @@
 //! What nginx has to take out of a request before it is decided: headers that are meant for the next hop alone and
 //! would make a proxy or a backend behind do something else than what was decided.
 
+use super::Live;
 use super::headers::Headers;
-use super::{Live, Request, Server, since_epoch};
+use super::request::{Needs, Request, Server, Upgradable};
 use crate::connection::Connection;
 use crate::lines::Lines;
 use crate::route;
@@ -41,7 +42,7 @@ pub enum Upgrade {
     /// Absent, or declined.
     #[default]
     None,
-    /// `websocket`, alone, on a tail: decided at its handshake.
+    /// `websocket`, alone, on a tail, by HTTP/1.1: decided at its handshake.
     WebSocket,
     /// Another one, of which nginx may have a copy that nobody can remove.
     Kept,
@@ -60,9 +61,11 @@ impl Upgrade {
 
 /// What the `Upgrade` header of a request is, where there is one or `Connection` names more than usual.
 ///
+/// `now`: Unix seconds.
+///
 /// # Errors
-/// What has to be rewritten first. Never of a request that is denied whatever its token says, nor where the whole
-/// gateway only records and changes nothing.
+/// What has to be known or rewritten first. Nothing is rewritten of a request that is denied whatever its token says, nor where the
+/// whole gateway only records and changes nothing.
 #[cold]
 #[inline(never)]
 pub(super) fn hop_by_hop(
@@ -70,16 +73,18 @@ pub(super) fn hop_by_hop(
     server: &Server,
     request: &Request<'_>,
     headers: &Headers<'_>,
-) -> Result<Upgrade, Rewrite> {
+    now: u64,
+) -> Result<Upgrade, Needs> {
     let Request { method, request_uri, uri, .. } = *request;
     let is_known = |upgrade| {
         route::route(server.backends, &server.path_prefix, method, request_uri, uri, upgrade).is_ok()
     };
-    let upgrade = match headers.upgrade {
-        Lines::One(value) if is_known(Some(value)) => Upgrade::WebSocket,
+    let upgrade = match (headers.upgrade, request.upgradable) {
+        (Lines::One(value), Upgradable::Unasked) if is_known(Some(value)) => return Err(Needs::Upgradable),
+        (Lines::One(value), Upgradable::Yes) if is_known(Some(value)) => Upgrade::WebSocket,
         _ => Upgrade::None,
     };
-    let changes = live.is_some_and(|live| !live.compiled.snapshot.is_shadow(since_epoch().as_secs()));
+    let changes = live.is_some_and(|live| !live.compiled.snapshot.is_shadow(now));
     if !changes || !is_known(upgrade.value()) {
         return Ok(upgrade);
     }
@@ -92,7 +97,7 @@ pub(super) fn hop_by_hop(
     if connection.is_none() && !declines_upgrade {
         return Ok(upgrade);
     }
-    Err(Rewrite { connection, declines_upgrade })
+    Err(Needs::Rewrite(Rewrite { connection, declines_upgrade }))
 }
 
 #[cfg(test)]

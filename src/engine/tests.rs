@@ -216,8 +216,14 @@ impl<'a> Query<'a> {
 /// What the policy in force says of a request.
 fn decided<T>(engine: &Engine, server: &Server, query: &Query<'_>, look: impl Fn(Verdict<'_>) -> T) -> T {
     let Query { method, request_uri, uri, remote_addr, peer, headers_truncated, .. } = *query;
-    let request =
-        Request { method, request_uri, uri, remote_addr: Some(remote_addr), peer, upgrade_is_kept: false };
+    let request = Request {
+        method,
+        request_uri,
+        uri,
+        remote_addr: Some(remote_addr),
+        peer,
+        upgradable: Upgradable::Unasked,
+    };
     let lines = (!headers_truncated).then(|| query.lines().into_iter());
     engine.enforce(server, &request, lines, look).expect("nothing to do before")
 }

@@ -2,13 +2,13 @@
 //! with, built for them alone: nginx takes the other way, which makes no Lua strings.
 
 use super::decide::{Answer, decide};
-use crate::engine::Request;
+use crate::engine::{Request, Upgradable};
 use mlua::{BString, Lua, Result, Table};
 
 /// The values of `native.decide`, in their order: server, header names and values in turns (nil where they were
-/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer, whether nginx has a copy of `Upgrade`.
+/// truncated), method, `$request_uri`, `$uri`, `$remote_addr`, peer, what an `Upgrade` header can be.
 pub(super) type Arguments =
-    (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString, bool);
+    (usize, Option<Vec<BString>>, BString, BString, BString, Option<BString>, BString, u32);
 
 /// Code, nanoseconds, bucket, record, tenants to set, what to do with the cookies, cookies to set, lines to remove.
 pub(super) type Values = (i64, u64, usize, BString, Option<String>, u8, BString, Vec<u16>);
@@ -18,14 +18,14 @@ pub(super) fn add(lua: &Lua, native: &Table) -> Result<()> {
 }
 
 pub(super) fn decide_by_value(arguments: &Arguments) -> Values {
-    let (server, headers, method, request_uri, uri, remote_addr, peer, upgrade_is_kept) = arguments;
+    let (server, headers, method, request_uri, uri, remote_addr, peer, upgradable) = arguments;
     let request = Request {
         method: method.as_slice(),
         request_uri: request_uri.as_slice(),
         uri: uri.as_slice(),
         remote_addr: remote_addr.as_ref().map(|address| address.as_slice()),
         peer: peer.as_slice(),
-        upgrade_is_kept: *upgrade_is_kept,
+        upgradable: Upgradable::from_number(*upgradable),
     };
     let lines = headers.as_ref().map(|headers| {
         let (lines, _) = headers.as_chunks::<2>();

@@ -25,10 +25,13 @@ thread_local! {
 /// The code that says: come again, with `$remote_addr`.
 pub(super) const NEEDS_REMOTE_ADDR: i64 = -1;
 
-/// The code that says: come again, when nginx has taken out what this code less the given one says.
-const NEEDS_REWRITE: i64 = -2;
+/// The code that says: come again, with what the request's connection is.
+pub(super) const NEEDS_UPGRADABLE: i64 = -2;
 
-/// What a code below [`NEEDS_REMOTE_ADDR`] asks for.
+/// The code that says: come again, when nginx has taken out what this code less the given one says.
+const NEEDS_REWRITE: i64 = -3;
+
+/// What a code below [`NEEDS_UPGRADABLE`] asks for.
 pub(super) fn rewrite_of(code: i64) -> Rewrite {
     Rewrite::from_number(u8::try_from(NEEDS_REWRITE - code).unwrap_or_default())
 }
@@ -146,6 +149,7 @@ pub(super) fn decide<'a>(
     match answered {
         Some(Ok(())) => {}
         Some(Err(Needs::RemoteAddr)) => answer.code = NEEDS_REMOTE_ADDR,
+        Some(Err(Needs::Upgradable)) => answer.code = NEEDS_UPGRADABLE,
         Some(Err(Needs::Rewrite(rewrite))) => answer.code = NEEDS_REWRITE - i64::from(rewrite.to_number()),
         None => {
             let (code, record, passes) = engine.internal_error(backends, request);

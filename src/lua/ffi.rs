@@ -73,8 +73,8 @@ struct Request {
     uri: Text,
     remote_addr: Text,
     peer: Text,
-    /// 1 where nginx has a copy of an `Upgrade` header that was removed, or may have one; else 0.
-    upgrade_is_kept: u32,
+    /// What an `Upgrade` header can be here, as a number.
+    upgradable: u32,
 }
 
 /// What Lua reads. Its numbers are doubles, as Lua's are.
@@ -171,7 +171,7 @@ unsafe fn read<'a>(
         uri: text(request.uri).unwrap_or_default(),
         remote_addr: text(request.remote_addr),
         peer: text(request.peer).unwrap_or_default(),
-        upgrade_is_kept: request.upgrade_is_kept != 0,
+        upgradable: engine::Upgradable::from_number(request.upgradable),
     };
     (read, lines)
 }

@@ -3,6 +3,7 @@
 use crate::checks::{assert_allowed, query};
 use crate::support::client::{Answer, Client, Request};
 use crate::support::cookie::CookieKey;
+use crate::support::http2;
 use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site};
 use crate::support::{now, wait_for};
 
@@ -340,4 +341,22 @@ fn a_copy_of_connection_that_names_headers_is_not_passed_on() {
     // What every browser sends names no header.
     ok(&site.send(Request::get("/").header("Connection", "keep-alive")));
     assert_eq!(site.upstream.only().values("Connection"), ["keep-alive"]);
+}
+
+/// HTTP/2 has no such header: Grafana is asked like for every other path, and stamped.
+#[test]
+fn over_http_2_nothing_is_upgraded() {
+    let forward = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;";
+    let http = format!(
+        "{MAP}\nserver {{ listen 127.0.0.1:@PORT:h2@ http2; location / {{ {forward}\n\
+         rewrite_by_lua_block {{ require(\"tenantauth\").stamp_client_ip {{ {SIGNED} }} }}\n\
+         proxy_http_version 1.1; proxy_pass http://@UPSTREAM@; }} }}"
+    );
+    let site = gateway_in(&http, "", BARE);
+    for offer in [&[("upgrade", "websocket")][..], &[("upgrade", "websocket"), ("connection", "upgrade")]] {
+        assert_eq!(http2::get(site.port("h2"), "/api/live/ws", offer), 200);
+        let seen = site.upstream.only();
+        assert!(!seen.has("Upgrade") && seen.values("Connection") == ["close"], "{}", seen.head);
+        assert!(seen.has("Cookie"), "{}", seen.head);
+    }
 }

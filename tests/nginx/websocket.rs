@@ -2,6 +2,7 @@
 
 use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::{Client, Request};
+use crate::support::http2;
 use crate::support::site::Site;
 use crate::support::tokens::token;
 
@@ -159,4 +160,57 @@ fn without_http_conf_no_other_offer_passes() {
     client.send(&tail(&["group1"]).websocket().bytes());
     assert_eq!(client.answer().status, 101);
     client.finish();
+}
+
+/// HTTP/2 has no such header, and nginx looks at it all the same.
+#[test]
+fn over_http_2_nothing_is_upgraded() {
+    for (http, location) in FORMS {
+        let gateway = format!(
+            "{http}\nserver {{ listen 127.0.0.1:@PORT:h2@ http2; access_log @DIR@/audit.jsonl tenantauth_audit;\n\
+             rewrite_by_lua_block {{ require(\"tenantauth\").enforce {{ backend = \"loki\" }} }}\n\
+             location / {{ {location} proxy_http_version 1.1; proxy_pass http://@UPSTREAM@; }} }}"
+        );
+        let site = Site::builder().http(&gateway).start();
+        let token = token(&["group1"]);
+        let all = [("x-scope-orgid", "tenant1"), ("x-id-token", &*token)];
+        let ask = |path: &str, more: &[(&str, &str)]| {
+            let lines = [&all[..], more].concat();
+            http2::get(site.port("h2"), path, &lines)
+        };
+        let tail = "/loki/api/v1/tail?query=%7B%7D";
+        for offer in [
+            &[("upgrade", "websocket")][..],
+            &[("upgrade", "WebSocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")],
+            &[("upgrade", "websocket"), ("connection", "upgrade")],
+            &[("connection", "Upgrade"), ("upgrade", "websocket")],
+            &[("upgrade", "h2c")],
+            &[("upgrade", "")],
+        ] {
+            println!("{location}: {offer:?}");
+            // Loki's to answer, like every tail without an upgrade.
+            assert_eq!(ask(tail, offer), 200);
+            let seen = site.upstream.only();
+            assert!(!seen.has("Upgrade"), "{}", seen.head);
+            let connection = seen.values("Connection").join(",").to_ascii_lowercase();
+            assert!(!connection.contains("upgrade") || location.contains("\"Upgrade\""), "{}", seen.head);
+        }
+        assert_eq!(ask("/nowhere", &[("upgrade", "websocket")]), 403);
+        assert_eq!(http2::get(site.port("h2"), tail, &[("upgrade", "websocket"), all[1]]), 403);
+        assert!(site.upstream.take().is_empty());
+        let records = site.audit(8);
+        assert!(records.iter().all(|record| record["upgrade"] == false), "{records:?}");
+    }
+}
+
+/// Of HTTP/1.0 the header is ignored.
+#[test]
+fn over_http_1_0_nothing_is_upgraded() {
+    let site = Site::builder().server(SERVER).start();
+    let request = tail(&["group1"]).websocket().bytes();
+    let request = String::from_utf8(request).unwrap().replace(" HTTP/1.1\r\n", " HTTP/1.0\r\n");
+    let mut client = Client::connect(site.port(""));
+    client.send(request.as_bytes());
+    assert_eq!(client.answer().status, 200);
+    assert!(!site.upstream.only().has("Upgrade"));
 }

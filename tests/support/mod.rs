@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod cookie;
 pub(crate) mod example;
 pub(crate) mod flow;
+pub(crate) mod http2;
 pub(crate) mod nginx;
 pub(crate) mod prometheus;
 pub(crate) mod provider;

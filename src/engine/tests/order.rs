@@ -140,8 +140,9 @@ fn without_a_policy_nothing_else_is_looked_at() {
         uri: b"/loki/api/v1/tail",
         remote_addr: None,
         peer: b"192.0.2.1",
-        upgrade_is_kept: false,
+        upgradable: Upgradable::Unasked,
     };
+    let request = Request { upgradable: Upgradable::Yes, ..request };
     let record = site.engine.enforce(&loki(), &request, Some(lines.into_iter()), record_of).unwrap();
     let record: Value = serde_json::from_str(&format!("{{{record}}}")).unwrap();
     assert_eq!((&record["upgrade"], &record["grafana"]["dashboard"]), (&json!(true), &json!("d1")));
@@ -149,7 +150,7 @@ fn without_a_policy_nothing_else_is_looked_at() {
 
 #[test]
 fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
-    let ask = |site: &Site, path: &str, lines: &[(&str, &str)], upgrade_is_kept: bool| {
+    let ask = |site: &Site, path: &str, lines: &[(&str, &str)], upgradable: Upgradable| {
         let good = signed("r", &claims());
         let all = [("x-scope-orgid", "t"), ("x-id-token", &*good)];
         let lines = all.iter().chain(lines).map(|(name, value)| (name.as_bytes(), value.as_bytes()));
@@ -159,7 +160,7 @@ fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
             uri: path.as_bytes(),
             remote_addr: None,
             peer: b"192.0.2.1",
-            upgrade_is_kept,
+            upgradable,
         };
         site.engine.enforce(&loki(), &request, Some(lines), |verdict| {
             (verdict.decision.reason(), verdict.record.to_string().contains(r#","upgrade":true"#))
@@ -167,7 +168,7 @@ fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
     };
     let kept = |rewrite: Needs| match rewrite {
         Needs::Rewrite(rewrite) => (rewrite.connection.map(Connection::kept), rewrite.declines_upgrade),
-        Needs::RemoteAddr => panic!("nobody looks at it"),
+        Needs::RemoteAddr | Needs::Upgradable => panic!("known, or not looked at: {rewrite:?}"),
     };
     let (query, tail) = ("/loki/api/v1/query", "/loki/api/v1/tail");
     let (h2c, websocket) = (("upgrade", "h2c"), ("upgrade", "websocket"));
@@ -181,15 +182,28 @@ fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
         (query, &[("connection", "x-scope-orgid")], (Some(""), false)),
     ] {
         let expected = (expected.0.map(str::to_owned), expected.1);
-        assert_eq!(ask(&site, path, lines, false).map_err(kept), Err(expected), "{path} {lines:?}");
+        assert_eq!(ask(&site, path, lines, Upgradable::Yes).map_err(kept), Err(expected), "{path} {lines:?}");
     }
+    // Who asks with a WebSocket has to say by which protocol; nobody else.
+    assert_eq!(ask(&site, tail, &[websocket], Upgradable::Unasked), Err(Needs::Upgradable));
+    for (path, lines) in [(query, &[websocket][..]), (tail, &[h2c]), (tail, &[("connection", "upgrade")])] {
+        assert!(matches!(ask(&site, path, lines, Upgradable::Unasked), Err(Needs::Rewrite(_))), "{path}");
+    }
+    // By HTTP/2 it is declined like every other offer.
+    for (lines, expected) in [
+        (&[websocket][..], (None, true)),
+        (&[websocket, ("connection", "upgrade, keep-alive")], (Some("keep-alive".to_owned()), true)),
+    ] {
+        assert_eq!(ask(&site, tail, lines, Upgradable::No).map_err(kept), Err(expected));
+    }
+    let (yes, kept) = (Upgradable::Yes, Upgradable::Kept);
     for (path, lines, kept, expected) in [
-        (tail, &[websocket, ("connection", "Upgrade, keep-alive")][..], false, (Reason::Granted, true)),
-        (query, &[("connection", "close"), ("connection", "TE")], false, (Reason::Granted, false)),
+        (tail, &[websocket, ("connection", "Upgrade, keep-alive")][..], yes, (Reason::Granted, true)),
+        (query, &[("connection", "close"), ("connection", "TE")], yes, (Reason::Granted, false)),
         // Denied whatever is taken out of it.
-        ("/nowhere", &[h2c, ("connection", "cookie")], false, (Reason::RouteUnknown, false)),
-        (query, &[], true, (Reason::RouteUnknown, false)),
-        (tail, &[], true, (Reason::RouteUnknown, false)),
+        ("/nowhere", &[h2c, ("connection", "cookie")], yes, (Reason::RouteUnknown, false)),
+        (query, &[], kept, (Reason::RouteUnknown, false)),
+        (tail, &[], kept, (Reason::RouteUnknown, false)),
     ] {
         assert_eq!(ask(&site, path, lines, kept), Ok(expected), "{path} {lines:?}");
     }
@@ -197,8 +211,9 @@ fn what_is_meant_for_the_next_hop_is_taken_out_before_anything_is_decided() {
     let until = jiff::Timestamp::from_second(i64::try_from(unix_now()).unwrap() + 3600).unwrap();
     let site = Site::start(&format!("mode: shadow\nshadow_until: {until}\n{TAIL}"));
     let lines = [h2c, ("connection", "upgrade, cookie")];
-    assert_eq!(ask(&site, query, &lines, false), Ok((Reason::Granted, false)));
-    assert_eq!(ask(&site, tail, &[websocket], false), Ok((Reason::Granted, true)));
+    assert_eq!(ask(&site, query, &lines, yes), Ok((Reason::Granted, false)));
+    assert_eq!(ask(&site, tail, &[websocket], yes), Ok((Reason::Granted, true)));
+    assert_eq!(ask(&site, tail, &[websocket], Upgradable::No), Ok((Reason::Granted, false)));
 }
 
 #[test]

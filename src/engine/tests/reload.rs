@@ -114,7 +114,7 @@ fn the_policy_in_force_says_which_headers_are_read() {
             uri: b"/loki/api/v1/query",
             remote_addr: None,
             peer: b"192.0.2.1",
-            upgrade_is_kept: false,
+            upgradable: Upgradable::Unasked,
         };
         let answer = |verdict: Verdict<'_>| (verdict.decision.reason(), verdict.removed.to_vec());
         site.engine.enforce(&loki(), &request, Some(lines.into_iter()), answer).unwrap()
@@ -141,7 +141,7 @@ fn an_address_that_is_needed_is_asked_for() {
             uri: b"/loki/api/v1/query",
             remote_addr,
             peer: b"198.51.100.1",
-            upgrade_is_kept: false,
+            upgradable: Upgradable::Unasked,
         };
         let lines = Some(lines.into_iter());
         site.engine.enforce(&loki(), &request, lines, |verdict| verdict.decision.reason())

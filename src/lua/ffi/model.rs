@@ -96,7 +96,7 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
         uri,
         remote_addr,
         peer,
-        upgrade_is_kept: u32::from(said.without_lines),
+        upgradable: if said.without_lines { 3 } else { 0 },
     };
     // SAFETY: every pointer is null or leads to what `said` and `lines` hold until the end of this function.
     let (read, shown_lines) = unsafe { read(&request) };
@@ -109,8 +109,8 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
     if texts != expected {
         return Err(format!("{texts:?} instead of {expected:?}"));
     }
-    if read.upgrade_is_kept != said.without_lines {
-        return Err(format!("whether there is a copy of Upgrade: {}", read.upgrade_is_kept));
+    if (read.upgradable == engine::Upgradable::Kept) != said.without_lines {
+        return Err(format!("whether there is a copy of Upgrade: {:?}", read.upgradable));
     }
     let shown = usize::try_from(count).ok().filter(|count| *count <= MAX_HEADERS);
     let expected: Option<Vec<_>> =

@@ -21,7 +21,7 @@ fn structures_are_laid_out_as_lua_declares_them() {
         [0, 4, 8]
     );
     assert_eq!([offset_of!(Request, method), offset_of!(Request, peer)], [16, 80]);
-    assert_eq!(offset_of!(Request, upgrade_is_kept), 96);
+    assert_eq!(offset_of!(Request, upgradable), 96);
     assert_eq!([offset_of!(Answer, bucket), offset_of!(Answer, cookies_to)], [16, 20]);
     assert_eq!(
         [offset_of!(Answer, record), offset_of!(Answer, tenants), offset_of!(Answer, cookies)],
@@ -41,7 +41,7 @@ struct Said {
     uri: Vec<u8>,
     remote_addr: Option<Vec<u8>>,
     peer: Vec<u8>,
-    upgrade_is_kept: bool,
+    upgradable: u32,
 }
 
 fn nginx_text(bytes: &[u8]) -> NginxText {
@@ -66,7 +66,7 @@ fn by_pointer(said: &Said) -> (f64, Vec<u8>, Option<Vec<u8>>, u32, Vec<u8>, Vec<
         uri: Text::of(&said.uri),
         remote_addr: said.remote_addr.as_ref().map_or(Text::NONE, |address| Text::of(address)),
         peer: Text::of(&said.peer),
-        upgrade_is_kept: u32::from(said.upgrade_is_kept),
+        upgradable: said.upgradable,
     };
     // SAFETY: all zeros are an answer; so LuaJIT makes it.
     let mut answer: Answer = unsafe { zeroed() };
@@ -130,7 +130,7 @@ pub(in crate::lua) fn agrees_with_the_way_by_value(token: &str) {
             request_uri: [path.as_slice(), b"?", &other].concat(),
             uri: path,
             remote_addr,
-            upgrade_is_kept: other.len() % 5 == 1,
+            upgradable: u32::try_from(other.len() % 5).unwrap(),
             peer: other,
         },
     );
@@ -148,7 +148,7 @@ pub(in crate::lua) fn agrees_with_the_way_by_value(token: &str) {
             said.uri.clone().into(),
             said.remote_addr.clone().map(Into::into),
             said.peer.clone().into(),
-            said.upgrade_is_kept,
+            said.upgradable,
         ));
         let (other_code, other_record, other_tenants, other_to, other_cookies, other_removed) =
             by_pointer(&said);
