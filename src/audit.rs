@@ -355,6 +355,9 @@ fn push_members(out: &mut Text, record: &Record<'_>, clock: &mut Clock, hash: im
     out.push_str(if record.upgrade { ",\"upgrade\":true" } else { ",\"upgrade\":false" });
     out.push_str(",\"policy_revision\":");
     push_name(out, record.snapshot.map(|snapshot| &*snapshot.revision));
+    out.push_str(",\"denied_tenant\":");
+    // The grammar holds nothing that JSON escapes.
+    push_name(out, record.tenants.and_then(|tenants| decision.denied_tenant(tenants)));
     for (key, value) in [
         (",\"grafana\":{\"dashboard\":", record.grafana.dashboard),
         (",\"panel\":", record.grafana.panel),

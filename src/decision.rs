@@ -57,6 +57,8 @@ pub struct Decision {
     pub restriction: Option<u32>,
     /// What a restriction in shadow mode would have denied.
     pub shadow: Option<ShadowDenial>,
+    /// Of a denial that is about a tenant: the first such one, by its place in canonical order.
+    denied_tenant: Option<usize>,
 }
 
 /// A denial that was recorded and not applied.
@@ -74,7 +76,23 @@ impl Decision {
     /// [`Reason::Granted`] is no reason to deny and becomes [`Reason::InternalError`].
     pub const fn denied(reason: Reason) -> Self {
         let reason = if matches!(reason, Reason::Granted) { Reason::InternalError } else { reason };
-        Self { reason, grant: None, restriction: None, shadow: None }
+        Self { reason, grant: None, restriction: None, shadow: None, denied_tenant: None }
+    }
+
+    /// The same, about the tenant at this place.
+    pub(crate) const fn about(self, place: usize) -> Self {
+        Self { denied_tenant: Some(place), ..self }
+    }
+
+    /// An allowance by this grant.
+    const fn granted(grant: u32, shadow: Option<ShadowDenial>) -> Self {
+        Self { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow, denied_tenant: None }
+    }
+
+    /// The first of the request's tenants that it was denied for; `None` where it was allowed, or the denial is about no
+    /// tenant.
+    pub fn denied_tenant<'t>(&self, tenants: &TenantList<'t>) -> Option<&'t str> {
+        tenants.iter().nth(self.denied_tenant?)
     }
 
     /// Whether the request may go on.
@@ -100,17 +118,17 @@ pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
         return Decision::denied(Reason::PolicyUnavailable);
     }
     let mut first_grant = None;
-    let mut scope_missing = false;
-    for tenant in request.tenants.iter() {
+    let mut scope_missing = None;
+    for (place, tenant) in request.tenants.iter().enumerate() {
         match best_grant(snapshot, request, tenant) {
             Found::Grant(grant) => first_grant = first_grant.or(Some(grant)),
-            Found::OtherScope => scope_missing = true,
+            Found::OtherScope => scope_missing = scope_missing.or(Some(place)),
             // A tenant that is not granted at all is told before a scope that is missing on another.
-            Found::Nothing => return Decision::denied(Reason::TenantForbidden),
+            Found::Nothing => return Decision::denied(Reason::TenantForbidden).about(place),
         }
     }
-    if scope_missing {
-        return Decision::denied(Reason::ScopeForbidden);
+    if let Some(place) = scope_missing {
+        return Decision::denied(Reason::ScopeForbidden).about(place);
     }
     let Some(grant) = first_grant else { return Decision::denied(Reason::TenantForbidden) };
     let bound_by = match request.caller {
@@ -118,18 +136,15 @@ pub fn decide(snapshot: &Snapshot, request: &AccessRequest<'_>) -> Decision {
         Caller::Service { networks } => {
             return match networks {
                 Some(networks) if !is_in(networks, request) => Decision::denied(Reason::IpForbidden),
-                _ => {
-                    Decision { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow: None }
-                }
+                _ => Decision::granted(grant, None),
             };
         }
     };
-    let (denial, shadow) = first_violations(snapshot, request, bound_by);
-    match denial {
-        Some((reason, restriction)) => {
-            Decision { restriction: Some(restriction), shadow: None, ..Decision::denied(reason) }
+    match first_violations(snapshot, request, bound_by) {
+        Violations::Denial { reason, restriction, place } => {
+            Decision { restriction: Some(restriction), ..Decision::denied(reason).about(place) }
         }
-        None => Decision { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow },
+        Violations::Shadow(shadow) => Decision::granted(grant, shadow),
     }
 }
 
@@ -211,21 +226,25 @@ enum Stand {
     /// It denies no tenant: it is for other scopes or groups, or the client is inside.
     Satisfied,
     /// It denies every tenant that it binds. This one, by its position, it does not.
-    Violated(u32),
+    Violated(usize),
 }
 
-/// The first enforced and the first shadowed restriction that the request violates, in the order of tenants and
+/// The restrictions that a request violates.
+enum Violations {
+    /// One that is enforced, on the tenant at this place.
+    Denial { reason: Reason, restriction: u32, place: usize },
+    /// None but in shadow mode, if any.
+    Shadow(Option<ShadowDenial>),
+}
+
+/// The first enforced, or else the first shadowed restriction that the request violates, in the order of tenants and
 /// then of the document.
-fn first_violations(
-    snapshot: &Snapshot,
-    request: &AccessRequest<'_>,
-    bound_by: &[GroupId],
-) -> (Option<(Reason, u32)>, Option<ShadowDenial>) {
+fn first_violations(snapshot: &Snapshot, request: &AccessRequest<'_>, bound_by: &[GroupId]) -> Violations {
     let mut shadow: Option<ShadowDenial> = None;
     // A rule is found by each of its groups, patterns and tenants: what does not depend on the tenant is looked at once, and
     // each tenant once.
     let mut known = Memory::new();
-    for (position, tenant) in (0..).zip(request.tenants.iter()) {
+    for (place, tenant) in request.tenants.iter().enumerate() {
         let mut denied: Option<u32> = None;
         let mut shadowed: Option<u32> = None;
         let mut bounds = Bounds::of(tenant);
@@ -241,7 +260,7 @@ fn first_violations(
             }
             match known.get(rule) {
                 Some(Stand::Satisfied) => return,
-                Some(Stand::Violated(other)) if other == position => return,
+                Some(Stand::Violated(other)) if other == place => return,
                 Some(Stand::Violated(_)) => {}
                 None => {
                     if is_inside(restriction, request) || restriction.excepts_groups(request.groups) {
@@ -253,18 +272,18 @@ fn first_violations(
             if in_bounds && !restriction.excepts_tenant(tenant) {
                 *first = Some(rule);
             } else {
-                known.set(rule, Stand::Violated(position));
+                known.set(rule, Stand::Violated(place));
             }
         });
         let reason = request.client_ip.err().unwrap_or(Reason::IpForbidden);
-        if let Some(rule) = denied {
-            return (Some((reason, rule)), None);
+        if let Some(restriction) = denied {
+            return Violations::Denial { reason, restriction, place };
         }
         if let (None, Some(restriction)) = (shadow, shadowed) {
             shadow = Some(ShadowDenial { reason, restriction });
         }
     }
-    (None, shadow)
+    Violations::Shadow(shadow)
 }
 
 fn rule_at<T>(rules: &[T], number: u32) -> Option<&T> {

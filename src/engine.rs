@@ -25,7 +25,7 @@ pub use keys::Shared;
 pub use request::{Needs, Request, Server, Upgradable};
 pub use rewrite::{Rewrite, Upgrade};
 pub use sharing::LAST_GOOD;
-pub use verdict::{Verdict, is_allowed_again, undecided};
+pub use verdict::{Verdict, denied_tenant, is_allowed_again, undecided};
 
 use crate::audit::{Clock, Text};
 use crate::client_ip::Source;

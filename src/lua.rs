@@ -12,7 +12,7 @@ mod shared_dict;
 use crate::connection::Connection;
 use crate::engine::{
     Engine, Inherited, LAST_GOOD, Level, Options, Readiness, Request, Rewrite, Server, Shared, Upgradable,
-    is_allowed_again, of_no_engine, undecided, unix_now,
+    denied_tenant, is_allowed_again, of_no_engine, undecided, unix_now,
 };
 use crate::metrics::{SUM_KEY, TALLY_KEY, Tally, exposition};
 use crate::reason::Reason;
@@ -317,11 +317,20 @@ fn add_decisions(lua: &Lua, native: &Table) -> Result<()> {
     native.set("reason_of", lua.create_function(move |_, number: usize| Ok(reason_at(number).name()))?)?;
     native.set(
         "denial_of",
-        lua.create_function(|_, name: String| {
+        lua.create_function(|_, (name, record): (String, Option<LuaString>)| {
             let reason = Reason::from_name(&name)
                 .filter(|reason| *reason != Reason::Granted)
                 .unwrap_or(Reason::InternalError);
-            Ok((reason.status(), reason.sentence()))
+            let mut sentence = reason.sentence().to_owned();
+            // Nearly only who has been verified makes a worker read a record.
+            let record = record.filter(|_| reason.is_about_tenants());
+            if let Some(tenant) = record.and_then(|record| denied_tenant(&record.as_bytes())) {
+                sentence = format!("{sentence}: `{tenant}`");
+            }
+            if let Some(help) = engine().and_then(|engine| engine.denial_help()) {
+                sentence = format!("{sentence}; help: {help}");
+            }
+            Ok((reason.status(), sentence))
         })?,
     )
 }

@@ -71,6 +71,21 @@ impl Reason {
         Self::ALL.iter().copied().find(|reason| reason.name() == name)
     }
 
+    /// Whether a denial for this reason may be about one of the tenants: its token was verified.
+    pub const fn is_about_tenants(self) -> bool {
+        matches!(
+            self,
+            Self::TenantForbidden
+                | Self::ScopeForbidden
+                | Self::IpMissing
+                | Self::IpDuplicate
+                | Self::IpMalformed
+                | Self::IpSignature
+                | Self::IpExpired
+                | Self::IpForbidden
+        )
+    }
+
     /// The HTTP status of a denial for this reason: 503 where it is the gateway's fault, since agents drop data on 403
     /// and retry on 503.
     pub const fn status(self) -> u16 {

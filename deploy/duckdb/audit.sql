@@ -28,6 +28,7 @@ FROM read_json('dt=*/hh=*/*.jsonl.gz', format = 'newline_delimited', hive_partit
   peer: 'VARCHAR',
   upgrade: 'BOOLEAN',
   policy_revision: 'VARCHAR',
+  denied_tenant: 'VARCHAR',
   grafana: 'STRUCT(dashboard VARCHAR, panel VARCHAR, rule VARCHAR, org VARCHAR)',
   request_id: 'VARCHAR',
   status: 'BIGINT',

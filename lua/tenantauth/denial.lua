@@ -13,14 +13,15 @@ function _M.can_be_sent()
 end
 
 
--- Ends the request. `sentence` and `reason` come from the closed list; nothing of the request is in them.
+-- Ends the request. `reason` comes from the closed list. `sentence` too, and behind it there may be a tenant of the request
+-- and an address of the policy.
 function _M.send(status, reason, sentence, json)
     local request_id = ngx.var.request_id or ""
     local text = sentence .. " (" .. reason .. "; request " .. request_id .. ")"
     local body
     if json then
-        -- Neither the sentences nor the identifiers hold anything that JSON escapes.
-        body = '{"status":"error","errorType":"forbidden","error":"' .. text .. '"}\n'
+        -- Neither sentences nor tenants hold anything that JSON escapes, and addresses are checked not to.
+        body = '{"status":"error","errorType":"forbidden","error":"' .. text:gsub('["\\]', "\\%0") .. '"}\n'
     else
         body = text .. "\n"
     end

@@ -265,9 +265,9 @@ local function wants_json(server)
 end
 
 
--- Ends the request.
-local function deny(server, reason)
-    local status, sentence = native.denial_of(reason)
+-- Ends the request. `record`: that of the decision, where there is one.
+local function deny(server, reason, record)
+    local status, sentence = native.denial_of(reason, record)
     ngx_log(ngx.INFO, "tenantauth: denied: ", reason, "; request ", ngx_var.request_id or "")
     return denial.send(status, reason, sentence, wants_json(server))
 end
@@ -399,7 +399,7 @@ local function refuse_decided(server, record)
     end
     local reason = first_reason(record)
     if reason then
-        return server, reason
+        return server, reason, record
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed already and came again, as `", shown_uri(),
         "`: its location needs `enforce { again = true }` if it proxies, ",
@@ -421,7 +421,7 @@ local function pass_again(server, record)
     end
     local reason = first_reason(record)
     if reason then
-        return server, reason
+        return server, reason, record
     end
     ngx_log(ngx.ERR, "tenantauth: this request was allowed as another one and came again, as `", get_method(), " ",
         shown_uri(), "`: fall back to a named location, which keeps method and path")
@@ -461,8 +461,8 @@ local function is_whole()
 end
 
 
--- Decides this request. Returns nothing where it goes on, otherwise the server and the reason of its denial. Whatever
--- may raise an error is in here.
+-- Decides this request. Returns nothing where it goes on, otherwise the server, the reason of its denial and the record of
+-- it, if any. Whatever may raise an error is in here.
 local function run(options)
     local server = server_of(options)
     local phase = get_phase()
@@ -512,7 +512,7 @@ local function run(options)
     count(code, nanoseconds, bucket, set_record(r))
     -- Of an allowed request they are in its header.
     set_other_tenants(r)
-    return server, reason_of(code % REASONS)
+    return server, reason_of(code % REASONS), text_of(answer.record)
 end
 
 
@@ -534,12 +534,12 @@ end
 
 -- Decides this request: returns on allow, ends it with a denial otherwise.
 function _M.enforce(options)
-    local ok, server, reason = pcall(run, options)
+    local ok, server, reason, record = pcall(run, options)
     if not ok then
         return fail(server)
     end
     if reason then
-        return deny(server, reason)
+        return deny(server, reason, record)
     end
 end
 

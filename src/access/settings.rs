@@ -95,6 +95,11 @@ pub fn settings(old: &Compiled, new: &Compiled) -> Vec<Setting> {
         Value::of(format!("query: {query}, max_bytes: {max_bytes}"), data)
     };
     whole("audit", audit(a), audit(b));
+    let help = |snapshot: &Snapshot| {
+        let help = snapshot.denial_help.as_deref();
+        Value::of(help.unwrap_or_default(), json!({"help": help}))
+    };
+    whole("denials", help(a), help(b));
     whole("mode", mode(a), mode(b));
     named("service_accounts", accounts(a), accounts(b), &mut found);
     tokens(a, b, &mut found);

@@ -53,6 +53,7 @@ pub(super) enum Key {
     Org,
     Groups,
     Tenants,
+    DeniedTenant,
     User,
     TokenId,
     Restriction,
@@ -64,7 +65,7 @@ pub(super) enum Key {
     Subject,
 }
 
-const COUNT: usize = 17;
+const COUNT: usize = 18;
 
 /// What `truncated` calls each of them, and the name before its value. In the order of [`Key`].
 const NAMES: [(Key, &str, &str); COUNT] = [
@@ -76,6 +77,7 @@ const NAMES: [(Key, &str, &str); COUNT] = [
     (Key::Org, "grafana.org", "org"),
     (Key::Groups, "groups", "groups"),
     (Key::Tenants, "tenants", "tenants"),
+    (Key::DeniedTenant, "denied_tenant", "denied_tenant"),
     (Key::User, "user", "user"),
     (Key::TokenId, "token_id", "token_id"),
     (Key::Restriction, "restriction", "restriction"),

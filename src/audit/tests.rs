@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 /// The promised keys, less those that nginx adds: `schema`, `request_id`, `status`, `upstream_status`, `bytes_sent`,
 /// `duration_ms`.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 26] = [
     "time",
     "decision",
     "reason",
@@ -38,6 +38,7 @@ const KEYS: [&str; 25] = [
     "peer",
     "upgrade",
     "policy_revision",
+    "denied_tenant",
     "truncated",
 ];
 
@@ -99,7 +100,7 @@ fn a_request_of_which_nothing_is_known() {
             "tenants": null, "scope": null, "grant": null, "restriction": null, "owner": null,
             "backend": "any", "method": "GET", "path": "/", "query": null,
             "client_ip": null, "client_ip_source": null, "peer": "192.0.2.1", "upgrade": false,
-            "policy_revision": null,
+            "policy_revision": null, "denied_tenant": null,
             "grafana": {"dashboard": null, "panel": null, "rule": null, "org": null},
             "truncated": null,
         })
@@ -164,7 +165,7 @@ fn a_request_of_which_everything_is_known() {
             "tenants": ["t"], "scope": "logs:read", "grant": "read\"ers", "restriction": "tried", "owner": null,
             "backend": "loki", "method": "GET", "path": "/loki/api/v1/query", "query": "query={app=\"x\"}",
             "client_ip": "192.0.2.7", "client_ip_source": "remote_addr", "peer": "192.0.2.1", "upgrade": true,
-            "policy_revision": &*snapshot.revision,
+            "policy_revision": &*snapshot.revision, "denied_tenant": null,
             "grafana": {"dashboard": "d-1", "panel": "2", "rule": "", "org": "1"},
             "truncated": null,
         })
@@ -301,6 +302,35 @@ fn what_is_too_long_gives_way_in_its_order() {
     assert_eq!(truncated(100, 3000, 255, 80), upto(6));
 }
 
+#[test]
+fn a_record_names_the_tenant_that_was_refused() {
+    let tenants = TenantList::parse(b"b|a|c").unwrap();
+    let named = |decision: &Decision| {
+        let mut text = Text::default();
+        let record = Record { tenants: Some(&tenants), ..record(decision) };
+        render(&mut text, &record, &mut Clock::default(), |_| String::new());
+        let json: Value = serde_json::from_str(&format!("{{{text}}}")).unwrap();
+        assert_eq!(crate::engine::denied_tenant(text.as_bytes()).as_deref(), json["denied_tenant"].as_str());
+        json["denied_tenant"].clone()
+    };
+    assert_eq!(named(&Decision::denied(Reason::TenantForbidden).about(1)), "b");
+    assert_eq!(named(&Decision::denied(Reason::IpForbidden).about(2)), "c");
+    assert_eq!(named(&Decision::denied(Reason::TokenExpired)), Value::Null);
+    // A part of a name is the whole of another; and a record is what we wrote, or it says nothing.
+    for nothing in [
+        &b"\"denied_tenant\":\"team-\",\"truncated\":[\"path\",\"denied_tenant\"]"[..],
+        b"\"denied_tenant\":\"a b\",\"truncated\":null",
+        b"\"denied_tenant\":5,\"truncated\":null",
+        b"\"decision\":null",
+        b"",
+        b"}",
+    ] {
+        assert_eq!(crate::engine::denied_tenant(nothing), None);
+    }
+    let cut = b"\"denied_tenant\":\"team-a\",\"truncated\":[\"path\"]";
+    assert_eq!(crate::engine::denied_tenant(cut).as_deref(), Some("team-a"));
+}
+
 /// Whatever gives way, a record says who asked: even the shortest one has its subject.
 #[test]
 fn the_shortest_record_keeps_its_subject() {
@@ -315,7 +345,7 @@ fn the_shortest_record_keeps_its_subject() {
     });
     let snapshot = snapshot(&rules.to_string());
     let longest = *Reason::ALL.iter().max_by_key(|reason| reason.name().len()).unwrap();
-    let mut decision = Decision::denied(longest);
+    let mut decision = Decision::denied(longest).about(0);
     decision.grant = Some(0);
     decision.shadow = Some(ShadowDenial { reason: longest, restriction: 0 });
     let whole = "\"".repeat(MAX_IDENTITY / 2);

@@ -241,6 +241,17 @@ fn applies(policy: &Policy, rule: &Rule, wish: &Wish, tenant: &str) -> bool {
         && rule.scopes.as_ref().is_none_or(|scopes| scopes.iter().any(|pattern| bound_scope(pattern, wish)))
 }
 
+/// "The first refused of the requested tenants": in canonical order, by the one reason that the request was denied for.
+fn first_refused(policy: &Policy, wish: &Wish, reason: Reason) -> Option<&'static str> {
+    let mut tenants = wish.tenants.clone();
+    tenants.sort_unstable();
+    let alone =
+        |tenant: &&'static str| expected(policy, &Wish { tenants: vec![tenant], ..wish.clone() }).0 == reason;
+    let is_about_tenants =
+        matches!(reason, Reason::TenantForbidden | Reason::ScopeForbidden) || !wish.service;
+    tenants.into_iter().filter(|_| reason != Reason::Granted && is_about_tenants).find(alone)
+}
+
 /// The reason, and the reason that restrictions in shadow mode would have given.
 fn expected(policy: &Policy, wish: &Wish) -> (Reason, Option<Reason>) {
     let mut tenants = wish.tenants.clone();
@@ -323,6 +334,13 @@ pub(crate) fn agrees(policy: &Policy, wishes: &[Wish]) -> Result<bool, TestCaseE
         let (reason, shadow) = expected(policy, wish);
         prop_assert_eq!(decision.reason(), reason, "{:?}\n{}", wish, text);
         prop_assert_eq!(decision.shadow.map(|shadow| shadow.reason), shadow, "{:?}\n{}", wish, text);
+        prop_assert_eq!(
+            decision.denied_tenant(&tenants),
+            first_refused(policy, wish, reason),
+            "{:?}\n{}",
+            wish,
+            text
+        );
         check_trace(&explain(&snapshot, &request), decision, wish.service);
     }
     Ok(true)

@@ -12,7 +12,7 @@ use crate::policy::snapshot::Snapshot;
 use crate::reason::Reason;
 use crate::route::{self, Route};
 use crate::scope::{Backend, BackendSet, Scope};
-use crate::tenant::TenantList;
+use crate::tenant::{TenantList, is_tenant};
 
 /// The decision on one request and what has to be done about it.
 #[derive(Debug)]
@@ -99,6 +99,11 @@ impl Facts<'_> {
 }
 
 impl Engine {
+    /// The address that denials name, by the policy in force.
+    pub fn denial_help(&self) -> Option<String> {
+        self.live().as_deref()?.compiled.snapshot.denial_help.as_deref().map(str::to_owned)
+    }
+
     /// Code and record of a request that could not be decided because something failed, and whether it goes on all the
     /// same: while the whole gateway only records, it does.
     pub fn internal_error(&self, backends: BackendSet, request: &Request<'_>) -> (i64, Text, bool) {
@@ -134,6 +139,19 @@ pub fn undecided(
     let known = facts.record(&parsed, &decision, None, shadow_mode);
     audit::render(&mut record, &known, &mut clock, |_| String::new());
     (facts.tally(backends, &decision, shadow_mode).to_code_or_internal_error(), record)
+}
+
+/// The tenant that a request was denied for, by its record; `None` where the denial is about no tenant, or the record does
+/// not hold all of it.
+///
+/// `record`: the members of its audit record.
+#[cold]
+pub fn denied_tenant(record: &[u8]) -> Option<String> {
+    let record: serde_json::Value = serde_json::from_slice(&[b"{", record, b"}"].concat()).ok()?;
+    let cut = record.get("truncated").and_then(serde_json::Value::as_array);
+    let is_whole = cut.is_none_or(|cut| cut.iter().all(|key| key != "denied_tenant"));
+    let tenant = record.get("denied_tenant").filter(|_| is_whole)?.as_str()?;
+    is_tenant(tenant.as_bytes()).then(|| tenant.to_owned())
 }
 
 /// Whether a request that nginx redirected after its decision still is what was allowed: by its record, this method was,

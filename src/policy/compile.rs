@@ -269,6 +269,7 @@ pub(super) fn compile(
         document.token_headers.iter().map(|header| header.value.clone()).collect(),
         client_ip,
         document.audit,
+        document.denial_help.clone(),
         compile_shadow(document, now, problems),
         groups,
         service_accounts,

@@ -42,6 +42,8 @@ pub(super) struct Document {
     pub(super) has_client_ip: bool,
     pub(super) restrictions: Vec<RestrictionEntry>,
     pub(super) audit: Audit,
+    /// The address that denials name: where a person reads on.
+    pub(super) denial_help: Option<Box<str>>,
     /// Until when (Unix seconds) the whole gateway only records.
     pub(super) shadow_until: Option<At<u64>>,
     pub(super) owners: Vec<OwnerEntry>,
@@ -234,7 +236,7 @@ impl RestrictedScopes {
 }
 
 /// The keys of a policy that this version serves.
-pub(in crate::policy) const SERVED: [&str; 16] = [
+pub(in crate::policy) const SERVED: [&str; 17] = [
     "version",
     "mode",
     "shadow_until",
@@ -249,6 +251,7 @@ pub(in crate::policy) const SERVED: [&str; 16] = [
     "restrictions",
     "revoked",
     "audit",
+    "denials",
     "tests",
     "owners",
 ];
@@ -271,6 +274,7 @@ pub(super) fn read(root: &Node, problems: &mut Problems) -> Document {
     document.restrictions = read_restrictions(&fields, problems);
     document.revoked = read_revoked(&fields, problems);
     document.audit = read_audit(&fields, problems).unwrap_or_default();
+    document.denial_help = read_denials(&fields, problems);
     document.cases = read_cases(&fields, problems);
     document.owners = read_owners(&fields, problems);
     document
@@ -333,6 +337,51 @@ fn read_audit(fields: &Fields<'_>, problems: &mut Problems) -> Option<Audit> {
         fields.get("max_bytes").and_then(|node| read_max_bytes(node, &path.key("max_bytes"), problems));
     let default = Audit::default();
     Some(Audit { query: query.unwrap_or(default.query), max_bytes: max_bytes.unwrap_or(default.max_bytes) })
+}
+
+/// The keys of `denials`.
+pub(super) const DENIALS: [&str; 1] = ["help"];
+
+/// What an address in a denial may be long, in bytes: Grafana shows it in one line.
+pub(super) const MAX_HELP: usize = 500;
+
+/// Where a person who was denied reads on.
+fn read_denials(fields: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
+    let path = Path::Root.key("denials");
+    let fields = problems.fields(fields.get("denials")?, &path, &DENIALS)?;
+    let path = path.key("help");
+    let text = problems.text(fields.get("help")?, &path)?;
+    if let Err(why) = check_help(text.value) {
+        // Another character would stand in an answer to a client.
+        let shown: String = text.value.chars().take(100).flat_map(char::escape_debug).collect();
+        problems.error(text.place, &path, format!("`{shown}` {why}")).help(
+            "write an address as `https://wiki.example.com/grafana-access`; other characters percent-encoded",
+        );
+        return None;
+    }
+    Some(text.value.into())
+}
+
+/// An address that can stand in a line of text, in JSON and in a page as it is: what RFC 3986 allows in a URI.
+fn check_help(text: &str) -> Result<(), &'static str> {
+    let rest = ["https://", "http://"].iter().find_map(|scheme| {
+        let (start, rest) = text.split_at_checked(scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then_some(rest)
+    });
+    let Some(rest) = rest else { return Err("is no address that begins with `https://` or `http://`") };
+    if text.len() > MAX_HELP {
+        return Err("is longer than 500 bytes");
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&'()*+,;=%".contains(&byte);
+    if !rest.bytes().all(allowed) {
+        return Err("holds a character that no address holds");
+    }
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match host {
+        "" => Err("names no host"),
+        host if host.contains('@') => Err("holds a user's name or password"),
+        _ => Ok(()),
+    }
 }
 
 fn read_max_bytes(node: &Node, path: &Path<'_>, problems: &mut Problems) -> Option<usize> {

@@ -5,7 +5,8 @@
 //! that fails) only `tenantauth check` finds.
 
 use super::document::{
-    AUDIT, Audit, SERVED, cases, issuers, networks, owners, revoked, rules, service_accounts,
+    AUDIT, Audit, DENIALS, MAX_HELP, SERVED, cases, issuers, networks, owners, revoked, rules,
+    service_accounts,
 };
 use crate::reason::Reason;
 use crate::scope::{Backend, Scope, ScopeSet};
@@ -170,6 +171,7 @@ fn section(key: &str) -> Value {
             "Requests on these tenants and scopes must come from these networks; every one that applies must be satisfied.",
         ),
         "audit" => told(mapping(&AUDIT, audit_key, &[]), "What the audit log keeps."),
+        "denials" => told(mapping(&DENIALS, denials_key, &[]), "What denials tell people."),
         "tests" => told(
             json!({"type": "array", "items": case()}),
             "Requests, and what must become of them; one that fails refuses the policy.",
@@ -348,6 +350,20 @@ fn restriction_key(key: &str) -> Value {
 
 fn digest() -> Value {
     json!({"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"})
+}
+
+fn denials_key(key: &str) -> Value {
+    match key {
+        "help" => told(
+            json!({
+                "type": "string",
+                "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._~:!$&'()*+,;=%\\[\\]-]+([/?#][A-Za-z0-9._~:/?#@!$&'()*+,;=%\\[\\]-]*)?$",
+                "maxLength": MAX_HELP,
+            }),
+            "The address that every denial names: where a person reads on.",
+        ),
+        _ => Value::Null,
+    }
 }
 
 fn account_key(key: &str) -> Value {

@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub client_ip: Option<SourceConfig>,
     /// What audit records keep.
     pub audit: Audit,
+    /// The address that denials name: where a person reads on.
+    pub denial_help: Option<Box<str>>,
     /// Until when (Unix seconds) denials are recorded and not applied.
     pub shadow_until: Option<u64>,
     /// The groups that the policy knows.
@@ -89,6 +91,7 @@ impl Snapshot {
         token_headers: Vec<Box<str>>,
         client_ip: Option<SourceConfig>,
         audit: Audit,
+        denial_help: Option<Box<str>>,
         shadow_until: Option<u64>,
         groups: GroupTable,
         service_accounts: Box<[ServiceAccount]>,
@@ -104,6 +107,7 @@ impl Snapshot {
             token_headers,
             client_ip,
             audit,
+            denial_help,
             shadow_until,
             groups,
             service_accounts,

@@ -7,12 +7,13 @@ use crate::support::tokens::{claims_with, key, token};
 use serde_json::{Value, json};
 
 /// What each record has, in this order.
-pub(crate) const KEYS: [&str; 32] = [
+pub(crate) const KEYS: [&str; 33] = [
     "backend",
     "bytes_sent",
     "client_ip",
     "client_ip_source",
     "decision",
+    "denied_tenant",
     "duration_ms",
     "grafana",
     "grant",

@@ -2,8 +2,9 @@
 
 use crate::checks::{assert_allowed, assert_denied, query};
 use crate::support::client::Request;
-use crate::support::site::Site;
+use crate::support::site::{COOKIE_KEY, POLICY, RESTRICTIONS, SIGNED_COOKIE, Site};
 use crate::support::tokens::token;
+use serde_json::{Value, json};
 
 const READ: (&str, &str) = ("GET", "/loki/api/v1/query");
 const WRITE: (&str, &str) = ("POST", "/loki/api/v1/push");
@@ -208,5 +209,80 @@ fn bodies_pass_unread_and_connections_stay_open() {
         client.send(&query(&["group1"], "tenant1").bytes());
         assert_allowed(&client.answer());
         site.upstream.take();
+    }
+}
+
+/// Grafana shows people the body. What is in it of the request is the first tenant that was refused, and of the policy the
+/// address that it names.
+#[test]
+fn a_denial_names_the_refused_tenant_and_the_help_of_the_policy() {
+    const HELP: &str = "https://wiki.example.com/grafana?a=(b)&c='d'#e";
+    let text = format!("{POLICY}{RESTRICTIONS}{SIGNED_COOKIE}");
+    let http = r#"server {
+        listen 127.0.0.1:@PORT:mimir@;
+        rewrite_by_lua_block { require("tenantauth").enforce { backend = "mimir" } }
+        location / { proxy_pass http://@UPSTREAM@; }
+    }"#;
+    let ask = |site: &Site, groups: &[&str], tenant: &str| {
+        let answer = site.send(query(groups, tenant).cookie(COOKIE_KEY.pair("198.18.0.5")));
+        let reason = answer.reason().to_owned();
+        (assert_denied(&answer, &reason), reason)
+    };
+    let with_help = format!("denials: {{ help: \"{HELP}\" }}\n{}", text.trim_start());
+    for (policy, help) in [(&text, String::new()), (&with_help, format!("; help: {HELP}"))] {
+        let site = Site::builder().policy(policy).http(http).start();
+        for (groups, tenant, reason, sentence) in [
+            (
+                &["group3"][..],
+                "zz|tenant1|aa|aa",
+                "tenant_forbidden",
+                "not allowed to access this tenant: `aa`",
+            ),
+            (&["group3"], "tenant1|zz", "tenant_forbidden", "not allowed to access this tenant: `zz`"),
+            (&["group1"], "a'(b)!*", "tenant_forbidden", "not allowed to access this tenant: `a'(b)!*`"),
+            (&["cleaners", "group3"], "tenant2|tenant1", "ip_forbidden", "ip not allowed: `tenant1`"),
+            // Nothing that is no tenant comes back.
+            (&["group1"], "a\"b", "tenant_malformed", "X-Scope-OrgID names no valid tenant for this request"),
+            (&["group1"], "a|", "tenant_malformed", "X-Scope-OrgID names no valid tenant for this request"),
+        ] {
+            let expected = (format!("403 Forbidden: {sentence}{help}"), reason.to_owned());
+            assert_eq!(ask(&site, groups, tenant), expected, "{tenant}");
+        }
+        // A scope is missing on the first that is granted otherwise.
+        let push =
+            Request::new("DELETE", "/loki/api/v1/rules/x").tenant("tenant1").token(&token(&["group1"]));
+        let told = assert_denied(&site.send(push), "scope_forbidden");
+        assert_eq!(told, format!("403 Forbidden: not allowed to do this on this tenant: `tenant1`{help}"));
+        let nobody = Request::get("/loki/api/v1/query").tenant("tenant1");
+        let told = assert_denied(&site.send(nobody), "token_missing");
+        assert_eq!(told, format!("403 Forbidden: cannot find JWT token{help}"));
+        // In Prometheus' JSON, which holds it as it is.
+        let path = "/prometheus/api/v1/query";
+        let answer = Request::get(path).tenant("other").token(&token(&["group1"])).send(site.port("mimir"));
+        assert_eq!(
+            assert_denied(&answer, "tenant_forbidden"),
+            format!("403 Forbidden: not allowed to access this tenant: `other`{help}")
+        );
+        let head = Request::new("HEAD", path).tenant("other").token(&token(&["group1"]));
+        assert_eq!(head.send(site.port("mimir")).status, 403);
+
+        let records = site.audit(8);
+        let denied: Vec<&Value> = records.iter().map(|record| &record["denied_tenant"]).collect();
+        assert_eq!(
+            denied,
+            [
+                &json!("aa"),
+                &json!("zz"),
+                &json!("a'(b)!*"),
+                &json!("tenant1"),
+                &Value::Null,
+                &Value::Null,
+                &json!("tenant1"),
+                &Value::Null
+            ]
+        );
+        let good = query(&["group1"], "tenant1").cookie(COOKIE_KEY.pair("203.0.113.5"));
+        assert_allowed(&site.send(good));
+        assert_eq!(site.audit(9)[8]["denied_tenant"], Value::Null);
     }
 }

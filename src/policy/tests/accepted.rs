@@ -335,3 +335,15 @@ fn raw_groups_and_aliases() {
     assert!(of_names("sre").contains(&groups.id("sre").unwrap()));
     assert!(of_names("raw1").contains(&groups.id("sre").unwrap()));
 }
+
+#[test]
+fn denials_may_name_an_address() {
+    let help = |text: &str| snapshot(&format!("{HEAD}{text}")).denial_help;
+    for address in
+        ["https://wiki.example.com/a", "HTTP://[2001:db8::1]:8080/?q=(a)&b='c'#d%20e", "http://intranet"]
+    {
+        assert_eq!(help(&format!("denials: {{ help: \"{address}\" }}\n")).as_deref(), Some(address));
+    }
+    assert_eq!(help("denials: {}\n"), None);
+    assert_eq!(help(""), None);
+}
