@@ -125,6 +125,16 @@ pub enum Source<K = Arc<KeyRing>> {
     },
 }
 
+impl Source {
+    /// The name of a signed cookie, and the keys by which it is verified.
+    pub fn signed_cookie(&self) -> Option<(&str, &Arc<KeyRing>)> {
+        match self {
+            Self::Cookie { name, keys: CookieKeys::Signed(ring) } => Some((name, ring)),
+            _ => None,
+        }
+    }
+}
+
 /// A source as a policy states it: the keys are the path of the keys file.
 pub type SourceConfig = Source<PathBuf>;
 

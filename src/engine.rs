@@ -30,6 +30,7 @@ pub use verdict::{Verdict, denied_tenant, is_allowed_again, undecided};
 use crate::audit::{Clock, Text};
 use crate::client_ip::Source;
 use crate::client_ip::cache::VerifiedCookieCache;
+use crate::client_ip::signature::KeyRing;
 use crate::metrics::Gauges;
 use crate::policy::diagnostic::{Diagnostic, Severity, WarningKind};
 use crate::policy::store::InForce;
@@ -46,7 +47,7 @@ pub use messages::Level;
 use messages::{Change, Messages, Topic};
 pub(crate) use state::last_good_bundle;
 pub use state::{StateError, last_good};
-pub use status::of_no_engine;
+pub use status::{of_no_engine, of_stamping};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
@@ -137,6 +138,12 @@ impl Live {
         )
     }
 
+    /// The id of each key of a signed cookie, and what it is used for.
+    fn client_ip_keys(&self) -> Vec<(String, &'static str)> {
+        let ring = self.client_ip.as_ref().and_then(Source::signed_cookie);
+        ring.into_iter().flat_map(|(_, ring)| ring.uses()).map(|(id, usage)| (id.to_owned(), usage)).collect()
+    }
+
     /// The same policy with other keys of its issuers.
     fn with_keys(&self, keys: Vec<Option<Arc<KeySet>>>) -> Self {
         Self {
@@ -194,6 +201,8 @@ pub struct Engine {
     readiness: AtomicU8,
     worker: Mutex<Worker>,
     messages: Mutex<Messages>,
+    /// The keys of the client's address in force when messages were last asked for.
+    cookie_keys: Mutex<Option<Arc<KeyRing>>>,
     last_reload: Mutex<LastReload>,
     hash_key: Mutex<Box<[u8]>>,
     /// What the policy in force was made of, on its way to other workers and to those that come after this one.
@@ -257,6 +266,7 @@ impl Engine {
                 clock: Clock::default(),
             }),
             messages: Mutex::default(),
+            cookie_keys: Mutex::default(),
             last_reload: Mutex::default(),
             // Until the workers have agreed on one.
             hash_key: Mutex::new(random().into()),
@@ -307,6 +317,7 @@ impl Engine {
 
     /// The oldest message that has not been logged.
     pub fn next_message(&self) -> Option<(Level, String)> {
+        self.report_cookie_keys();
         lock(&self.messages).next()
     }
 
@@ -350,6 +361,18 @@ impl Engine {
         lock(&self.exchange).take_counter()
     }
 
+    /// Reports keys of the client's address that took the place of others, whatever brought them.
+    fn report_cookie_keys(&self) {
+        let live = self.live();
+        let found = live.as_deref().and_then(|live| live.client_ip.as_ref()?.signed_cookie());
+        let Some((cookie, ring)) = found else { return };
+        let before = lock(&self.cookie_keys).replace(Arc::clone(ring));
+        let before = before.filter(|before| !Arc::ptr_eq(before, ring));
+        if let Some(message) = before.and_then(|before| ring.replacement_of(&before, cookie)) {
+            self.log(Level::Notice, message);
+        }
+    }
+
     /// The revision of the policy in force.
     pub fn revision(&self) -> Option<String> {
         self.live().as_deref().map(|live| live.compiled.snapshot.revision.to_string())
@@ -375,6 +398,7 @@ impl Engine {
             gauges.last_reload_success = last.success;
         }
         if let Some(live) = self.live().as_deref() {
+            gauges.client_ip_keys = live.client_ip_keys();
             for warning in live.warnings(unix_now()) {
                 if let Severity::Warning(kind) = warning.severity {
                     *gauges.warnings.entry(kind.name()).or_default() += 1;

@@ -4,13 +4,14 @@
 
 use crate::client_ip::signature::{self, KeyRing};
 use crate::client_ip::{ClientIp, cookie};
+use crate::engine::Level;
 use crate::file::{FIRST_SETTLING, FileError, SETTLING, read};
 use crate::reason::Reason;
 use crate::text::one_line;
 use arc_swap::ArcSwapOption;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -33,7 +34,10 @@ struct Signing {
     ring: ArcSwapOption<KeyRing>,
     /// The first reading is not over.
     loading: AtomicBool,
-    message: Mutex<Option<String>>,
+    /// What waits to be logged.
+    message: Mutex<Option<(Level, String)>>,
+    /// Why the file cannot be used.
+    problem: Mutex<Option<String>>,
 }
 
 /// A request that could not be stamped: what remains of its cookies, and why.
@@ -60,6 +64,7 @@ impl Stamper {
                 ring: ArcSwapOption::empty(),
                 loading: AtomicBool::new(true),
                 message: Mutex::default(),
+                problem: Mutex::default(),
             }),
         });
         if stamper.signing.is_some() {
@@ -75,9 +80,24 @@ impl Stamper {
     }
 
     /// What has to be logged, once.
-    pub fn take_message(&self) -> Option<String> {
-        let signing = self.signing.as_ref()?;
-        signing.message.lock().unwrap_or_else(PoisonError::into_inner).take()
+    pub fn take_message(&self) -> Option<(Level, String)> {
+        lock(&self.signing.as_ref()?.message).take()
+    }
+
+    /// Whether addresses can be stamped.
+    pub fn can_stamp(&self) -> bool {
+        self.signing.as_ref().is_none_or(|signing| signing.ring.load().is_some())
+    }
+
+    /// The id of each key, and what it is used for: `signs` or `verifies`.
+    pub fn keys(&self) -> Vec<(String, &'static str)> {
+        let ring = self.signing.as_ref().and_then(|signing| signing.ring.load_full());
+        ring.iter().flat_map(|ring| ring.uses()).map(|(id, usage)| (id.to_owned(), usage)).collect()
+    }
+
+    /// Why the keys file on disk cannot be used, on one line.
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.signing.as_ref()?.problem).clone()
     }
 
     /// The value of the stamp.
@@ -116,6 +136,10 @@ impl Stamper {
     }
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn watch(stamper: &Weak<Stamper>) {
     let mut judged: Option<Result<Vec<u8>, FileError>> = None;
     let mut settling = FIRST_SETTLING;
@@ -128,7 +152,7 @@ fn watch(stamper: &Weak<Stamper>) {
             if read(&signing.file) != found {
                 continue;
             }
-            judge(signing, &found);
+            judge(signing, &stamper.cookie, &found);
             judged = Some(found);
         }
         settling = SETTLING;
@@ -139,7 +163,7 @@ fn watch(stamper: &Weak<Stamper>) {
 }
 
 /// Takes new keys, or keeps the ones in force and says why.
-fn judge(signing: &Signing, found: &Result<Vec<u8>, FileError>) {
+fn judge(signing: &Signing, cookie: &str, found: &Result<Vec<u8>, FileError>) {
     let file = signing.file.display();
     let ring = match found {
         Err(error) => Err(format!("cannot read `{file}`: {error}")),
@@ -154,9 +178,18 @@ fn judge(signing: &Signing, found: &Result<Vec<u8>, FileError>) {
         }),
     };
     match ring {
-        Ok(ring) => signing.ring.store(Some(Arc::new(ring))),
+        Ok(ring) => {
+            let ring = Arc::new(ring);
+            let before = signing.ring.swap(Some(Arc::clone(&ring)));
+            *lock(&signing.problem) = None;
+            if let Some(message) = before.and_then(|before| ring.replacement_of(&before, cookie)) {
+                *lock(&signing.message) = Some((Level::Notice, message));
+            }
+        }
         Err(message) => {
-            *signing.message.lock().unwrap_or_else(PoisonError::into_inner) = Some(one_line(&message));
+            let message = one_line(&message);
+            *lock(&signing.problem) = Some(message.clone());
+            *lock(&signing.message) = Some((Level::Error, message));
         }
     }
 }

@@ -11,7 +11,7 @@ mod shared_dict;
 
 use crate::connection::Connection;
 use crate::engine::{
-    Engine, Inherited, LAST_GOOD, Level, Options, Readiness, Request, Rewrite, Server, Shared, Upgradable,
+    Engine, Inherited, LAST_GOOD, Options, Readiness, Request, Rewrite, Server, Shared, Upgradable,
     denied_tenant, is_allowed_again, of_no_engine, undecided, unix_now,
 };
 use crate::metrics::{SUM_KEY, TALLY_KEY, Tally, exposition};
@@ -141,14 +141,8 @@ fn add_lifecycle(lua: &Lua, native: &Table) -> Result<()> {
     native.set(
         "next_message",
         lua.create_function(|_, ()| {
-            Ok(engine().and_then(|engine| engine.next_message()).map_or((None, None), |(level, message)| {
-                let level = match level {
-                    Level::Error => "error",
-                    Level::Warn => "warn",
-                    Level::Notice => "notice",
-                };
-                (Some(level), Some(message))
-            }))
+            let message = engine().and_then(|engine| engine.next_message());
+            Ok(message.map_or((None, None), |(level, text)| (Some(level.name()), Some(text))))
         })?,
     )?;
     native.set("LAST_GOOD", LAST_GOOD)?;
@@ -346,7 +340,10 @@ fn add_exposition(lua: &Lua, native: &Table) -> Result<()> {
                     Some((key.to_owned(), value.parse().ok()?))
                 })
                 .collect();
-            Ok(exposition(&samples, &engine().map(|engine| engine.gauges()).unwrap_or_default()))
+            let mut gauges = engine().map(|engine| engine.gauges()).unwrap_or_default();
+            // The same nginx may stand in front of Grafana as well.
+            gauges.client_ip_keys.extend(gateway::keys(&gateway::all()));
+            Ok(exposition(&samples, &gauges))
         })?,
     )?;
     native.set(

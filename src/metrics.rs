@@ -7,7 +7,7 @@ use crate::decision::Decision;
 use crate::policy::diagnostic::WarningKind;
 use crate::reason::Reason;
 use crate::scope::{BackendSet, Scope};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// Upper bounds of the histogram of decision times, in nanoseconds, from 1 µs to 100 ms.
@@ -196,6 +196,8 @@ pub struct Gauges {
     pub owners: Vec<(String, bool)>,
     /// Issuers whose keys are fetched.
     pub fetched_issuers: Vec<String>,
+    /// Keys of the client's address: id, and `signs` or `verifies`.
+    pub client_ip_keys: Vec<(String, &'static str)>,
 }
 
 impl Gauges {
@@ -217,10 +219,15 @@ const RESULTS: [&str; 2] = ["success", "failure"];
 const AUDIT_RECORDS: &str = "tenantauth_audit_records_total";
 
 /// Name, type and help of every metric, in the order of the exposition.
-const METRICS: [(&str, &str, &str); 17] = [
+const METRICS: [(&str, &str, &str); 18] = [
     ("tenantauth_audit_records_total", "counter", "Audit records handed to nginx's log."),
     ("tenantauth_build_info", "gauge", "Version of the module; always 1."),
     ("tenantauth_client_ip_checks_total", "counter", "Client addresses looked for, by source and result."),
+    (
+        "tenantauth_client_ip_keys",
+        "gauge",
+        "Keys of the signed client address, by what they are used for; always 1.",
+    ),
     ("tenantauth_decision_duration_seconds", "histogram", "Time that decisions took."),
     ("tenantauth_decisions_total", "counter", "Decisions as they were applied."),
     ("tenantauth_grant_expiry_timestamp_seconds", "gauge", "When a grant runs out."),
@@ -330,7 +337,7 @@ pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
     for counter in gauges.known_counters() {
         totals.counters.entry(counter).or_default();
     }
-    let mut samples: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut samples: Samples = BTreeMap::new();
     for (key, value) in &totals.counters {
         let name = key.split('{').next().unwrap_or(key);
         if let Some((name, ..)) = METRICS.iter().chain([&CACHE_ENTRIES]).find(|(known, ..)| *known == name) {
@@ -338,11 +345,10 @@ pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
         }
     }
     samples.insert("tenantauth_decision_duration_seconds", totals.histogram());
+    add_build_and_keys(&mut samples, &gauges.client_ip_keys);
     let mut gauge = |name: &'static str, labels: String, value: String| {
         samples.entry(name).or_default().push(format!("{name}{labels} {value}"));
     };
-    let label = |name: &str, value: &str| format!("{{{name}=\"{}\"}}", escaped(value));
-    gauge("tenantauth_build_info", label("version", env!("CARGO_PKG_VERSION")), "1".into());
     gauge(
         "tenantauth_policy_last_reload_successful",
         String::new(),
@@ -371,6 +377,40 @@ pub fn exposition(shared: &[(String, f64)], gauges: &Gauges) -> String {
     for (grant, time) in &gauges.grant_expiries {
         gauge("tenantauth_grant_expiry_timestamp_seconds", label("grant", grant), time.to_string());
     }
+    written(samples)
+}
+
+/// The same of a Grafana Gateway, which has no policy and decides nothing.
+///
+/// `keys`: id, and `signs` or `verifies`.
+pub fn exposition_of_keys(keys: &[(String, &'static str)]) -> String {
+    let mut samples = Samples::new();
+    add_build_and_keys(&mut samples, keys);
+    written(samples)
+}
+
+/// The lines of each metric, by its name.
+type Samples = BTreeMap<&'static str, Vec<String>>;
+
+fn label(name: &str, value: &str) -> String {
+    format!("{{{name}=\"{}\"}}", escaped(value))
+}
+
+/// Adds what a Grafana Gateway has as well.
+fn add_build_and_keys(samples: &mut Samples, keys: &[(String, &'static str)]) {
+    let version = label("version", env!("CARGO_PKG_VERSION"));
+    samples.insert("tenantauth_build_info", vec![format!("tenantauth_build_info{version} 1")]);
+    // Of several configurations with the same keys.
+    let keys: BTreeSet<_> = keys.iter().collect();
+    if !keys.is_empty() {
+        let line = |(key, usage): &(String, &str)| {
+            format!("tenantauth_client_ip_keys{{key=\"{}\",use=\"{usage}\"}} 1", escaped(key))
+        };
+        samples.insert("tenantauth_client_ip_keys", keys.into_iter().map(line).collect());
+    }
+}
+
+fn written(mut samples: Samples) -> String {
     let mut out = String::new();
     let mut descriptions: Vec<_> = METRICS.iter().chain([&CACHE_ENTRIES]).collect();
     descriptions.sort_unstable();

@@ -9,6 +9,7 @@ local hop_by_hop = import("hop_by_hop")
 local set_connection, decline_upgrade = hop_by_hop.set_connection, hop_by_hop.decline_upgrade
 local can_upgrade = hop_by_hop.can_upgrade
 local denial = import("denial")
+local worker = import("worker")
 local base = require "resty.core.base"
 
 local ngx = ngx
@@ -52,14 +53,15 @@ local STAMP_OPTIONS = {
 }
 
 
-local function stamper_of(options)
-    options = options_of.check(LEVEL + 1, "stamp_client_ip", options, STAMP_OPTIONS)
+local function stamper_of(options, name)
+    name = name or "stamp_client_ip"
+    options = options_of.check(LEVEL + 1, name, options, STAMP_OPTIONS)
     local keys_file = options.keys_file
     if keys_file and options.unsigned then
-        options_of.fail(LEVEL + 1, "stamp_client_ip", "options `keys_file` and `unsigned` exclude each other")
+        options_of.fail(LEVEL + 1, name, "options `keys_file` and `unsigned` exclude each other")
     end
     if not keys_file and not options.unsigned then
-        options_of.fail(LEVEL + 1, "stamp_client_ip", "option `keys_file` is required, or `unsigned = true`")
+        options_of.fail(LEVEL + 1, name, "option `keys_file` is required, or `unsigned = true`")
     end
     local cookie, seconds = options.cookie or "Client_Ip", options.ttl or 300
     local key = cookie .. "\0" .. (keys_file or "") .. "\0" .. seconds
@@ -74,6 +76,40 @@ local function stamper_of(options)
         stampers[key] = stamper
     end
     return stamper
+end
+
+
+-- Waits for the first reading of a stamper's keys, without blocking the worker.
+local function wait_for(stamper)
+    local waited = 0
+    while native.stamper_is_loading(stamper) and waited < FIRST_LOAD_WAIT do
+        ngx.sleep(0.01)
+        waited = waited + 0.01
+    end
+end
+
+
+-- Logs what a stamper's thread has to say.
+local function report(stamper)
+    local level, message = native.stamper_message(stamper)
+    if level then
+        worker.log(level, message)
+    end
+end
+
+
+-- For metrics() and status(): makes sure that this worker knows the stamper of these options, where there are any, and
+-- logs what all of them have to say.
+function _M.prepare(options, name)
+    if options ~= nil then
+        local stamper = stamper_of(options, name)
+        if stamper then
+            wait_for(stamper)
+        end
+    end
+    for number = 0, native.stampers() - 1 do
+        report(number)
+    end
 end
 
 
@@ -126,15 +162,8 @@ local function run(options)
             return "$http_connection was evaluated before `stamp_client_ip` and keeps names that Grafana would act upon"
         end
     end
-    local waited = 0
-    while native.stamper_is_loading(stamper) and waited < FIRST_LOAD_WAIT do
-        ngx.sleep(0.01)
-        waited = waited + 0.01
-    end
-    local message = native.stamper_message(stamper)
-    if message then
-        ngx_log(ngx.ERR, "tenantauth: ", message)
-    end
+    wait_for(stamper)
+    report(stamper)
     local line, cookies, problem = native.stamp(stamper, lines, ngx_var.remote_addr or "")
     if not line then
         return problem or "no cookie could be made", cookies

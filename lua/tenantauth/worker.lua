@@ -26,11 +26,20 @@ local _M = {
     dict = nil,
 }
 
+-- ENOENT.
+local NO_ENTRY = 2
+
 local attached = false
 local ready = false
 local local_counters = {}
 -- Seconds since 1970 of this worker's start.
 local started = 0
+
+
+-- The policy of a drop-in. nginx passes the variable on only with `env`.
+local function default_policy()
+    return os.getenv("TENANTAUTH_POLICY") or DEFAULT_POLICY
+end
 
 
 local function attach_dict(name)
@@ -127,11 +136,60 @@ function _M.facts(pid)
 end
 
 
+-- How often this worker had each text to log, by its hash. Forgotten when there are too many of them.
+local said, said_count = {}, 0
+local MAX_SAID = 1000
+-- All workers learn of a change within an interval of theirs, and this many seconds.
+local SAID_SECONDS = 10
+local interval = 2
+
+
+-- Whether another worker has logged this text already, as often as this one now has to: what happens to a file is seen
+-- by each of them. A text that comes again after something else is the next one, and is logged again.
+local function is_logged(message)
+    local dict = _M.dict or ngx.shared[DEFAULT_DICT]
+    if not dict then
+        return false
+    end
+    local hash = ngx.md5(message)
+    if not said[hash] then
+        if said_count == MAX_SAID then
+            said, said_count = {}, 0
+        end
+        said_count = said_count + 1
+    end
+    local times = (said[hash] or 0) + 1
+    said[hash] = times
+    -- Counters are worth more than a line that is not repeated: nothing gives way to this.
+    local added, problem = dict:safe_add("said:" .. hash .. ":" .. times, true, interval + SAID_SECONDS)
+    return not added and problem == "exists"
+end
+
+
+-- What a new worker has to say is new, whatever those before it said a moment ago.
+local function begin_after_others(dict)
+    for _, key in ipairs(dict and dict:get_keys(0) or {}) do
+        local hash, times = key:match("^said:(%x+):(%d+)$")
+        if hash then
+            said[hash] = math.max(said[hash] or 0, tonumber(times))
+        end
+    end
+end
+
+
+-- Logs a message about what all workers see, once for all of them where there is a shared dictionary.
+function _M.log(level, message)
+    if not is_logged(message) then
+        ngx_log(LEVELS[level] or ngx.ERR, "tenantauth: ", message)
+    end
+end
+
+
 -- Logs what the engine's thread has to say and writes down what other workers may want to know.
 function _M.report()
     local level, message = native.next_message()
     while level do
-        ngx_log(LEVELS[level] or ngx.ERR, "tenantauth: ", message)
+        _M.log(level, message)
         level, message = native.next_message()
     end
     local accepted, rejected = native.take_reload_counts()
@@ -189,7 +247,9 @@ end
 
 
 local function start(policy, dict_name, reload_interval, state_dir)
+    interval = reload_interval
     local shared = ngx.shared[dict_name]
+    begin_after_others(shared)
     local ok, problem = native.start(policy, dict_name, reload_interval, state_dir,
         shared and shared:get(native.LAST_GOOD), fetched_keys(shared))
     if not ok then
@@ -257,6 +317,20 @@ function _M.init(options)
 end
 
 
+-- Whether this worker has a policy to decide by, or is meant to have one: nobody called init_worker, no request came, and
+-- there is no file of a drop-in's.
+function _M.has_policy()
+    if attached or native.attach() or native.has_init_failed() then
+        return true
+    end
+    local file, _, number = io.open(default_policy(), "r")
+    if file then
+        file:close()
+    end
+    return number ~= NO_ENTRY
+end
+
+
 -- Makes sure that this Lua state has an engine, and waits for its first policy without blocking the worker.
 function _M.ensure()
     if ready then
@@ -271,8 +345,8 @@ function _M.ensure()
             -- Somebody named a policy, wrongly. It is not replaced by the default one.
             return
         else
-            -- The drop-in: nobody called init_worker. nginx passes the variable on only with `env`.
-            start(os.getenv("TENANTAUTH_POLICY") or DEFAULT_POLICY, DEFAULT_DICT, 2)
+            -- The drop-in: nobody called init_worker.
+            start(default_policy(), DEFAULT_DICT, 2)
         end
     end
     local waited = 0

@@ -9,7 +9,7 @@
 
 use super::ClientIp;
 use crate::reason::Reason;
-use aws_lc_rs::{hmac, rand};
+use aws_lc_rs::{digest, hmac, rand};
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
@@ -58,6 +58,8 @@ impl fmt::Display for KeyProblem {
 struct Key {
     id: Box<str>,
     hmac: hmac::Key,
+    /// The SHA-256 of the secret, by which a replaced key is known.
+    digest: Box<[u8]>,
 }
 
 /// The keys of one keys file: at least one, with distinct ids. The first signs, each verifies.
@@ -110,6 +112,28 @@ impl KeyRing {
         }
     }
 
+    /// The id of each key with what it is used for, `signs` or `verifies`; the one that signs, which verifies too, first.
+    pub fn uses(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        let uses = std::iter::once("signs").chain(std::iter::repeat("verifies"));
+        self.ids().zip(uses)
+    }
+
+    /// What is to be logged where these keys take the place of others, without any secret; `None` where they are the same.
+    ///
+    /// `cookie`: its name.
+    pub fn replacement_of(&self, before: &Self, cookie: &str) -> Option<String> {
+        let same = |(new, old): (&Key, &Key)| new.id == old.id && new.digest == old.digest;
+        if self.others.len() == before.others.len() && self.keys().zip(before.keys()).all(same) {
+            return None;
+        }
+        let all = self.ids().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(", ");
+        let verb = if self.others.is_empty() { "verifies" } else { "verify" };
+        Some(format!(
+            "the keys of the cookie `{cookie}` were replaced: `{}` signs, {all} {verb}",
+            self.signing.id
+        ))
+    }
+
     /// The ids of the keys, the signing one first.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.keys().map(|key| &*key.id)
@@ -153,7 +177,11 @@ fn parse_key(line: &[u8]) -> Result<Key, (String, &'static str)> {
             HELP_KEYGEN,
         ));
     }
-    Ok(Key { id: id.into(), hmac: hmac::Key::new(hmac::HMAC_SHA256, &secret) })
+    Ok(Key {
+        id: id.into(),
+        hmac: hmac::Key::new(hmac::HMAC_SHA256, &secret),
+        digest: digest::digest(&digest::SHA256, &secret).as_ref().into(),
+    })
 }
 
 fn is_key_id(text: &str) -> bool {

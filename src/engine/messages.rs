@@ -14,6 +14,17 @@ pub enum Level {
     Notice,
 }
 
+impl Level {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Notice => "notice",
+        }
+    }
+}
+
 /// What a state is about. What holds of each is logged when it changes, and not while it stays.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Topic {

@@ -24,7 +24,26 @@ pub fn of_no_engine(problem: Option<&str>) -> Value {
         "shadow_until": null,
         "warnings": [],
         "token_cache_entries": 0,
+        "client_ip_keys": [],
+        "stamping": null,
     })
+}
+
+/// The state of a worker that stamps addresses and has no policy, with the same members.
+///
+/// `can_stamp`: as far as this worker knows. `keys`: id, and `signs` or `verifies`. `problems`: a line each.
+pub fn of_stamping(can_stamp: bool, keys: &[(String, &'static str)], problems: &[String]) -> Value {
+    let mut status = of_no_engine(None);
+    if let Some(status) = status.as_object_mut() {
+        status.insert("problems".into(), json!(problems));
+        status.insert("client_ip_keys".into(), keys_json(keys));
+        status.insert("stamping".into(), can_stamp.into());
+    }
+    status
+}
+
+fn keys_json(keys: &[(String, &'static str)]) -> Value {
+    keys.iter().map(|(key, usage)| json!({"key": key, "use": usage})).collect()
 }
 
 impl Engine {
@@ -81,6 +100,8 @@ impl Engine {
                 live.warnings(unix_now()).map(|warning| warning.one_line()).collect()
             }),
             "token_cache_entries": lock(&self.worker).tokens.len(),
+            "client_ip_keys": keys_json(&live.map_or_else(Vec::new, Live::client_ip_keys)),
+            "stamping": null,
         })
     }
 
@@ -184,6 +205,7 @@ mod tests {
         let engine = Engine::start(options, Inherited::default()).unwrap().status();
         let none = of_no_engine(Some("unknown option `polcy`"));
         assert_eq!(members(&engine), members(&none));
+        assert_eq!(members(&of_stamping(true, &[], &[])), members(&none));
         assert_eq!(none["problems"], json!(["unknown option `polcy`"]));
         assert_eq!(of_no_engine(None)["problems"], json!([]));
     }

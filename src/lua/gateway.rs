@@ -1,8 +1,9 @@
 //! The native functions of the Grafana Gateway.
 
 use crate::client_ip::cookie;
-use crate::engine::unix_now;
+use crate::engine::{of_stamping, unix_now};
 use crate::grafana_gateway::{NotStamped, Stamper};
+use crate::metrics::exposition_of_keys;
 use mlua::{Lua, LuaString, Result, Table};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,29 @@ fn stamper(cookie: String, keys_file: Option<String>, ttl: u64) -> (Option<usize
     }
 }
 
+/// What is wrong where this worker has neither stamped nor a policy.
+const NOTHING_KNOWN: &str = "there is no policy, and this worker has stamped nothing yet: a Grafana Gateway passes the \
+                             options of `stamp_client_ip` to `status` and `metrics` as well";
+
+/// Whether this worker knows of a stamper, and each of them can stamp.
+fn can_stamp(stampers: &[Arc<Stamper>]) -> bool {
+    !stampers.is_empty() && stampers.iter().all(|stamper| stamper.can_stamp())
+}
+
+/// The stampers that this process knows so far.
+pub(super) fn all() -> Vec<Arc<Stamper>> {
+    let stampers = STAMPERS.lock().unwrap_or_else(PoisonError::into_inner);
+    stampers.iter().map(|(_, stamper)| Arc::clone(stamper)).collect()
+}
+
+/// Their keys: id, and `signs` or `verifies`.
+pub(super) fn keys(stampers: &[Arc<Stamper>]) -> Vec<(String, &'static str)> {
+    let mut keys: Vec<_> = stampers.iter().flat_map(|stamper| stamper.keys()).collect();
+    keys.sort_unstable_by(|(a, a_use), (b, b_use)| (a_use, a).cmp(&(b_use, b)));
+    keys.dedup();
+    keys
+}
+
 fn at(number: usize) -> Result<Arc<Stamper>> {
     let stampers = STAMPERS.lock().unwrap_or_else(PoisonError::into_inner);
     let found = stampers.get(number).map(|(_, stamper)| Arc::clone(stamper));
@@ -45,7 +69,27 @@ pub(super) fn add(lua: &Lua, native: &Table) -> Result<()> {
     )?;
     native
         .set("stamper_is_loading", lua.create_function(|_, number: usize| Ok(at(number)?.is_loading()))?)?;
-    native.set("stamper_message", lua.create_function(|_, number: usize| Ok(at(number)?.take_message()))?)?;
+    native.set(
+        "stamper_message",
+        lua.create_function(|_, number: usize| {
+            let message = at(number)?.take_message();
+            Ok(message.map_or((None, None), |(level, text)| (Some(level.name()), Some(text))))
+        })?,
+    )?;
+    native.set("stampers", lua.create_function(|_, ()| Ok(all().len()))?)?;
+    native.set("can_stamp", lua.create_function(|_, ()| Ok(can_stamp(&all())))?)?;
+    native.set("stampers_exposition", lua.create_function(|_, ()| Ok(exposition_of_keys(&keys(&all()))))?)?;
+    native.set(
+        "stampers_status",
+        lua.create_function(|_, ()| {
+            let stampers = all();
+            let mut problems: Vec<String> = stampers.iter().filter_map(|stamper| stamper.problem()).collect();
+            if stampers.is_empty() {
+                problems.push(NOTHING_KNOWN.to_owned());
+            }
+            Ok(of_stamping(can_stamp(&stampers), &keys(&stampers), &problems).to_string())
+        })?,
+    )?;
     native.set(
         "stamp",
         lua.create_function(|lua, (number, lines, address): (usize, LuaString, LuaString)| {

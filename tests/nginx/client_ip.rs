@@ -262,3 +262,38 @@ fn a_replaced_keys_file_is_in_force_within_five_seconds() {
         assert_allowed(&with_cookie(&site, &fresh.pair(OFFICE)));
     }
 }
+
+/// Which keys verify is to be seen before an old one is removed, and that a new one has come.
+#[test]
+fn rotated_keys_are_logged_once_and_shown() {
+    let policy = restricted(SIGNED_COOKIE);
+    let site = Site::builder().workers(4).policy(&policy).start();
+    wait_for("all workers", 10, || (site.revisions().len() == 4).then_some(()));
+    let ids = |site: &Site| site.status().json()["client_ip_keys"].clone();
+    let before = ids(&site);
+    assert_eq!(before.as_array().unwrap().len(), 2, "{before}");
+    assert_eq!((&before[0]["use"], &before[1]["use"]), (&"signs".into(), &"verifies".into()), "{before}");
+    assert!(!site.log().contains("were replaced"));
+
+    site.workspace.write("client-ip.keys", CookieKey::new("fresh", 40).line() + &COOKIE_KEY.line());
+    // Each answer is of one of the workers.
+    wait_for("the new keys in every answer", 10, || {
+        let of_one = |_| {
+            let metrics = site.metrics();
+            let line =
+                |key_and_use: &str| metrics.contains(&format!("tenantauth_client_ip_keys{key_and_use} 1"));
+            line(r#"{key="fresh",use="signs"}"#)
+                && line(&format!("{{key={},use=\"verifies\"}}", before[0]["key"]))
+        };
+        (ids(&site)[0]["key"] == "fresh" && (0..20).all(of_one)).then_some(())
+    });
+    site.wait_for_log("the keys of the cookie `Client_Ip` were replaced: `fresh` signs, `fresh`, ");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    let log = site.log();
+    assert_eq!(log.matches("were replaced").count(), 1, "{log}");
+    // A policy that changes brings the same keys again.
+    site.write_policy(&policy.replace("visitors", "guests"));
+    let old = site.revisions();
+    wait_for("the other policy", 8, || site.revisions().iter().all(|new| !old.contains(new)).then_some(()));
+    assert_eq!(site.log().matches("were replaced").count(), 1);
+}

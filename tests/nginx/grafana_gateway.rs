@@ -360,3 +360,98 @@ fn over_http_2_nothing_is_upgraded() {
         assert!(seen.has("Cookie"), "{}", seen.head);
     }
 }
+
+/// A Grafana Gateway with a page for Prometheus and probes; `options` are those of `metrics` and `status`.
+fn observed(file: &str, options: &str) -> Site {
+    let admin = format!(
+        "server {{ listen 127.0.0.1:@PORT:page@;\n\
+         location = /metrics {{ content_by_lua_block {{ require(\"tenantauth\").metrics({options}) }} }}\n\
+         location = /status {{ content_by_lua_block {{ require(\"tenantauth\").status({options}) }} }} }}"
+    );
+    let server = format!(
+        "location / {{ rewrite_by_lua_block {{ require(\"tenantauth\").stamp_client_ip {{ {file} }} }}\n\
+         proxy_pass http://@UPSTREAM@; }}"
+    );
+    Site::builder().module(BARE).http(&admin).server(&server).start()
+}
+
+fn page(site: &Site, path: &str) -> Answer {
+    Request::get(path).send(site.port("page"))
+}
+
+#[test]
+fn its_keys_are_shown_and_their_rotation_is_logged() {
+    let file = r#"keys_file = "@DIR@/own.keys""#;
+    let site = observed(file, &format!("{{ {file} }}"));
+    site.expect_errors();
+    // Nothing was stamped yet, and it is known that nothing can be.
+    let answer = page(&site, "/status");
+    assert_eq!((answer.status, &answer.json()["stamping"]), (503, &false.into()), "{answer:?}");
+    assert!(answer.json()["problems"][0].as_str().unwrap().contains("own.keys"), "{answer:?}");
+    assert_eq!(page(&site, "/status?ready").status, 503);
+    assert!(!page(&site, "/metrics").text().contains("tenantauth_client_ip_keys"));
+
+    let first = CookieKey::new("k1", 39);
+    site.workspace.write("own.keys", first.line());
+    wait_for("the keys", 6, || (page(&site, "/status").status == 200).then_some(()));
+    assert_eq!(page(&site, "/status?ready").text(), "ready\n");
+    let status = page(&site, "/status").json();
+    assert_eq!(status["client_ip_keys"], serde_json::json!([{"key": "k1", "use": "signs"}]));
+    assert!(!site.log().contains("were replaced"), "the first keys replace none");
+
+    let fresh = CookieKey::new("k2", 40);
+    site.workspace.write("own.keys", fresh.line() + &first.line());
+    wait_for("both keys", 6, || {
+        let metrics = page(&site, "/metrics").text();
+        let both = [r#"{key="k1",use="verifies"} 1"#, r#"{key="k2",use="signs"} 1"#];
+        both.iter().all(|one| metrics.contains(&format!("tenantauth_client_ip_keys{one}"))).then_some(())
+    });
+    let log =
+        site.wait_for_log("the keys of the cookie `Client_Ip` were replaced: `k2` signs, `k2`, `k1` verify");
+    assert_eq!(log.matches("were replaced").count(), 1, "{log}");
+    // Another secret under the same id is another key.
+    site.workspace.write("own.keys", CookieKey::new("k2", 41).line());
+    wait_for("the second notice", 6, || {
+        page(&site, "/metrics");
+        site.log().contains("replaced: `k2` signs, `k2` verifies").then_some(())
+    });
+    // A broken file replaces nothing, and is shown.
+    site.workspace.write("own.keys", "k3:dG9vIHNob3J0\n");
+    wait_for("the problem", 6, || {
+        let status = page(&site, "/status");
+        let problems = status.json()["problems"].to_string();
+        (status.status == 200 && problems.contains("the secret has 9 bytes")).then_some(())
+    });
+    let metrics = page(&site, "/metrics").text();
+    // What a policy has is not there: no alert is about it.
+    assert!(!metrics.contains("tenantauth_policy") && !metrics.contains("tenantauth_decision"), "{metrics}");
+    assert!(metrics.contains("tenantauth_build_info"), "{metrics}");
+    let shown = [metrics, page(&site, "/status").text(), site.log()].concat();
+    for secret in [first.line(), fresh.line(), "k3:dG9vIHNob3J0".to_owned()] {
+        let secret = secret.trim().split(':').next_back().unwrap().to_owned();
+        assert!(!shown.contains(&secret), "{shown}");
+    }
+}
+
+#[test]
+fn without_options_its_pages_show_what_it_has_stamped_with() {
+    let site = observed(SIGNED, "");
+    let answer = page(&site, "/status");
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.text().contains("has stamped nothing yet"), "{answer:?}");
+    ok(&site.send(Request::get("/")));
+    let answer = page(&site, "/status");
+    assert_eq!((answer.status, &answer.json()["stamping"]), (200, &true.into()), "{answer:?}");
+    assert_eq!(answer.json()["client_ip_keys"][0]["use"], "signs");
+    assert!(page(&site, "/metrics").text().contains("tenantauth_client_ip_keys"));
+    // Nobody was looked for who could have a policy.
+    assert!(!site.log().contains("the policy"), "{}", site.log());
+    // One that stamps plain addresses needs no keys.
+    let site = observed("unsigned = true", "{ unsigned = true }");
+    assert_eq!(page(&site, "/status").status, 200);
+    assert!(!page(&site, "/metrics").text().contains("tenantauth_client_ip_keys"));
+    let site = observed(SIGNED, "{ keys = 1 }");
+    site.expect_errors();
+    assert_eq!(page(&site, "/status").status, 500);
+    site.wait_for_log("tenantauth.status: unknown option `keys`");
+}

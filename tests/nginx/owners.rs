@@ -412,3 +412,49 @@ fn a_change_is_in_force_in_every_worker_five_seconds_after_the_last_write() {
 fn saves_are_in_force(site: &Site, saves: u32) -> bool {
     saves == 0 || (0..12).all(|_| ask(site, "team-a", &format!("team-a-{saves}")).status == 200)
 }
+
+/// All workers read the same document: its author reads the problem once. What comes again later is new.
+#[test]
+fn a_rejection_is_logged_once_for_all_workers() {
+    const REJECTED: &str = "owner `team-a`: its document was refused, the last good version stays in force";
+    const PROBLEM: &str = "expected a list, found a number";
+    let platform = format!("{POLICY}owners: {{ team-a: {{ tenants: [\"a-*\"] }} }}\n");
+    let site = Site::builder()
+        .workers(4)
+        .module(&directory_module(""))
+        .policy_directory(&platform, &[("team-a", "grants: []\n")])
+        .start();
+    site.expect_errors();
+    wait_for("all workers", 10, || (site.revisions().len() == 4).then_some(()));
+    let said = |text: &str| site.log().matches(text).count();
+    let settled = || sleep(Duration::from_secs(4));
+    assert_eq!(said("is in force,"), 1, "{}", site.log());
+    for round in 1..=2 {
+        site.write_owner("team-a", "grants: 5\n");
+        wait_for("the rejection", 8, || (said(REJECTED) == round).then_some(()));
+        settled();
+        assert_eq!((said(REJECTED), said(PROBLEM)), (round, round), "{}", site.log());
+        assert_eq!(owner(&site, "team-a")["state"], "last_good");
+        site.write_owner("team-a", "grants: []\n");
+        let again = "its document is in force again";
+        wait_for("its end", 8, || (said(again) == round).then_some(()));
+        settled();
+        assert_eq!(said(again), round, "{}", site.log());
+    }
+    // New workers say what they find, once.
+    site.write_owner("team-a", "grants: 5\n");
+    wait_for("the rejection", 8, || (said(REJECTED) == 3).then_some(()));
+    settled();
+    site.nginx().reload();
+    wait_for("what new workers say", 8, || (said(PROBLEM) > 3).then_some(()));
+    settled();
+    assert_eq!(said(PROBLEM), 4, "{}", site.log());
+}
+
+/// Without a shared dictionary each speaks for itself.
+#[test]
+fn without_a_shared_dictionary_each_worker_logs_for_itself() {
+    let module = crate::support::site::MODULE.replace("lua_shared_dict tenantauth 10m;", "");
+    let site = Site::builder().workers(2).module(&module).start();
+    wait_for("both", 10, || (site.log().matches("is in force,").count() == 2).then_some(()));
+}

@@ -301,3 +301,27 @@ fn a_ring_that_nobody_has_verifies_nothing() {
     assert_eq!(verified(&own, &value), Err(Reason::IpSignature));
     assert_eq!(verified(&other, &value).as_deref(), Ok("203.0.113.7"));
 }
+
+#[test]
+fn replaced_keys_are_told_by_their_ids_alone() {
+    let secret = |byte: u8| general_purpose::STANDARD.encode([byte; 40]);
+    let ring = |lines: &[(&str, u8)]| {
+        let text: String = lines.iter().map(|(id, byte)| format!("{id}:{}\n", secret(*byte))).collect();
+        KeyRing::parse(text.as_bytes()).unwrap()
+    };
+    let old = ring(&[("k1", 1), ("k0", 0)]);
+    assert_eq!(old.uses().collect::<Vec<_>>(), [("k1", "signs"), ("k0", "verifies")]);
+    let told = |new: &[(&str, u8)]| ring(new).replacement_of(&old, "Client_Ip");
+    assert_eq!(told(&[("k1", 1), ("k0", 0)]), None);
+    for (new, expected) in [
+        (&[("k2", 2), ("k1", 1)][..], "`k2` signs, `k2`, `k1` verify"),
+        (&[("k0", 0), ("k1", 1)], "`k0` signs, `k0`, `k1` verify"),
+        (&[("k1", 1)], "`k1` signs, `k1` verifies"),
+        // Another secret is another key.
+        (&[("k1", 9), ("k0", 0)], "`k1` signs, `k1`, `k0` verify"),
+        (&[("k1", 1), ("k0", 9)], "`k1` signs, `k1`, `k0` verify"),
+    ] {
+        let expected = format!("the keys of the cookie `Client_Ip` were replaced: {expected}");
+        assert_eq!(told(new), Some(expected), "{new:?}");
+    }
+}
