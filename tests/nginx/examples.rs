@@ -4,7 +4,7 @@ use crate::checks::{assert_allowed, assert_denied};
 use crate::support::client::{Client, Request};
 use crate::support::example;
 use crate::support::site::{COOKIE_KEY, Site};
-use crate::support::tokens::{claims_with, key};
+use crate::support::tokens::{claims_with, key, service_token};
 use serde_json::json;
 
 /// A token as the example's policy wants it.
@@ -41,6 +41,19 @@ fn every_configuration_has_room_for_tokens() {
     }
 }
 
+/// Vector asks so before it sends, with its token and without a tenant. It leaves no record, and nothing is asked of Loki.
+#[track_caller]
+fn assert_ready(site: &Site, port: &str) {
+    let ready = || Request::get("/ready");
+    for request in [ready(), ready().header("Authorization", format!("Bearer {}", service_token('a')))] {
+        let answer = request.send(site.port(port));
+        assert_eq!((answer.status, answer.text().as_str()), (200, "ready\n"), "{answer:?}");
+    }
+    assert_denied(&Request::get("/ready/").send(site.port(port)), "tenant_missing");
+    assert_denied(&Request::get("/readyx").send(site.port(port)), "tenant_missing");
+    assert!(site.upstream_of("3100").take().is_empty());
+}
+
 #[test]
 fn minimal() {
     let policy = "minimal-policy.yaml";
@@ -51,12 +64,13 @@ fn minimal() {
     };
     assert_allowed(&ask("tenant1"));
     assert_eq!(site.upstream_of("3100").only().target(), "/loki/api/v1/query");
+    assert_ready(&site, "8080");
     assert_denied(&ask("tenant2"), "tenant_forbidden");
-    let records = site.audit(2);
+    let records = site.audit(4);
     assert_eq!(Request::get("/status").send(site.port("9145")).status, 200);
     // Two workers with a buffer each: the lines come in any order.
     let allowed = records.iter().filter(|record| record["decision"] == "allow").count();
-    assert_eq!((records.len(), allowed), (2, 1), "{records:?}");
+    assert_eq!((records.len(), allowed), (4, 1), "{records:?}");
 }
 
 #[test]
@@ -114,6 +128,7 @@ fn mimir_loki_tempo() {
         assert_eq!(site.upstream_of("4318").only().target(), "/v1/traces");
     }
 
+    assert_ready(&site, "8082");
     // Live tail, and a token as large as real ones get.
     let mut groups: Vec<String> = (0..200).map(|n| format!("ffffffff-0000-4000-8000-{n:012}")).collect();
     groups.push(team.to_owned());
@@ -128,7 +143,7 @@ fn mimir_loki_tempo() {
 
     assert_eq!(Request::get("/status").send(site.port("9145")).status, 200);
     assert!(Request::get("/metrics").send(site.port("9145")).text().contains("tenantauth_decisions_total{"));
-    site.audit(17);
+    site.audit(19);
 }
 
 fn gateway() -> Site {
@@ -143,6 +158,10 @@ fn grafana_gateway() {
     let answer = request.send(site.port("8084"));
     assert_eq!(answer.status, 200, "{answer:?}");
     let seen = site.upstream_of("3000").only();
+    let status = Request::get("/status").send(site.port("9146"));
+    assert_eq!((status.status, &status.json()["stamping"]), (200, &true.into()), "{status:?}");
+    let metrics = Request::get("/metrics").send(site.port("9146")).text();
+    assert!(metrics.contains("tenantauth_client_ip_keys{"), "{metrics}");
     let cookies = seen.values("Cookie");
     let value = cookies[0].strip_prefix("session=1; Client_Ip=").unwrap_or_else(|| panic!("{cookies:?}"));
     assert_eq!(COOKIE_KEY.open("Client_Ip", value).0, "203.0.113.5");

@@ -376,3 +376,51 @@ fn the_backends_that_are_named_know_the_path() {
         if expected.is_empty() { assert_allowed(&answer) } else { drop(assert_denied(&answer, expected)) }
     }
 }
+
+/// A namespace of rules may hold a slash, written `%2F`. Which forms of removing a prefix keep it: `docs/reference.md`.
+#[test]
+fn a_prefix_is_removed_and_encoded_slashes_stay() {
+    let locations = r#"
+        location /kept/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "mimir", path_prefix = "/kept" } }
+            proxy_pass http://backend$without_prefix;
+        }
+        location /decoded/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "mimir", path_prefix = "/decoded" } }
+            proxy_pass http://backend/;
+        }"#;
+    let http = r#"
+        upstream backend { server @UPSTREAM@; }
+        map $request_uri $without_prefix { "~^/kept(?<rest>/.*)$" $rest; }"#;
+    let site = Site::builder().http(http).server(locations).start();
+    let ask = |method: &str, path: &str| {
+        let request = Request::new(method, path).tenant("team-a").token(&token(&["team-a"]));
+        site.send(request).reason().to_owned()
+    };
+    for path in [
+        "/prometheus/config/v1/rules/a%2Fb",
+        "/prometheus/config/v1/rules/a%2fb%20c/group%2F1",
+        "/prometheus/config/v1/rules/plain?x=%2F",
+        "/prometheus/api/v1/query?query=a%2Fb",
+    ] {
+        let method = if path.contains("query") { "GET" } else { "DELETE" };
+        assert_eq!(ask(method, &format!("/kept{path}")), "", "{path}");
+        assert_eq!(site.upstream.only().target(), path);
+        assert_eq!(ask(method, &format!("/decoded{path}")), "", "{path}");
+        let decoded = site.upstream.only().target().to_owned();
+        assert_eq!(decoded == path, !path.contains("rules/a"), "{decoded}");
+    }
+    // What is no path below the prefix does not come to the backend by another way.
+    for path in ["/kept//prometheus/config/v1/rules/a", "/kept/../kept/prometheus/api/v1/query"] {
+        assert_eq!(ask("GET", path), "path_ambiguous", "{path}");
+    }
+    // nginx itself finds no location for it, and says so.
+    site.expect_errors();
+    assert_eq!(site.send(Request::get("/kept/%2e%2e/ready")).status, 404);
+    assert_eq!(ask("DELETE", "/kept/prometheus/config/v1/rules/a%2F..%2Fb"), "path_ambiguous");
+    assert_eq!(ask("GET", "/kept/ready"), "route_unknown");
+    assert!(site.upstream.take().is_empty());
+    // An absolute address is read as its path.
+    assert_eq!(ask("DELETE", "http://gateway.test/kept/prometheus/config/v1/rules/a%2Fb"), "");
+    assert_eq!(site.upstream.only().target(), "/prometheus/config/v1/rules/a%2Fb");
+}
