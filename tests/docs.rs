@@ -423,6 +423,7 @@ fn the_reference_has_every_key_of_the_policy() {
         ("src/policy/document.rs", "const SERVED: [&str; N] = [", ""),
         ("src/policy/document/cases.rs", "const KNOWN: [&str; N] =\n    [", "tests[]."),
         ("src/policy/document.rs", "const AUDIT: [&str; N] = [", "audit."),
+        ("src/policy/document.rs", "const DENIALS: [&str; N] = [", "denials."),
         ("src/policy/document/issuers.rs", "const SERVED: [&str; N] = [", "issuers[]."),
         ("src/policy/document/networks.rs", "const KNOWN: [&str; N] = [", "client_ip."),
         ("src/policy/document/rules.rs", "const GRANT: [&str; N] =\n    [", "grants[]."),
