@@ -89,8 +89,8 @@ impl Decision {
         Self { reason: Reason::Granted, grant: Some(grant), restriction: None, shadow, denied_tenant: None }
     }
 
-    /// The first of the request's tenants that it was denied for; `None` where it was allowed, or the denial is about no
-    /// tenant.
+    /// The first of the request's tenants that it was denied for; `None` where it was allowed, or the denial is about
+    /// no tenant.
     pub fn denied_tenant<'t>(&self, tenants: &TenantList<'t>) -> Option<&'t str> {
         tenants.iter().nth(self.denied_tenant?)
     }

@@ -13,8 +13,8 @@ function _M.can_be_sent()
 end
 
 
--- Ends the request. `reason` comes from the closed list. `sentence` too, and behind it there may be a tenant of the request
--- and an address of the policy.
+-- Ends the request. `reason` comes from the closed list. `sentence` too, and behind it there may be a tenant of the
+-- request and an address of the policy.
 function _M.send(status, reason, sentence, json)
     local request_id = ngx.var.request_id or ""
     local text = sentence .. " (" .. reason .. "; request " .. request_id .. ")"

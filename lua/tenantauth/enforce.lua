@@ -31,8 +31,8 @@ local set_variable = request.set_variable
 
 -- How many values the reason takes, which is a code's lowest part.
 local REASONS, GRANTED = native.REASONS, native.GRANTED
--- Instead of a code: come again with $remote_addr, or with what an `Upgrade` header can be. What is less: come again when
--- something was taken out.
+-- Instead of a code: come again with $remote_addr, or with what an `Upgrade` header can be. What is less: come again
+-- when something was taken out.
 local NEEDS_REMOTE_ADDR, NEEDS_UPGRADABLE = native.NEEDS_REMOTE_ADDR, native.NEEDS_UPGRADABLE
 -- What to do with the cookies; of the last all headers: the whole gateway only records.
 local REMOVE_COOKIES, SET_COOKIES, LEAVE_ALL = native.REMOVE_COOKIES, native.SET_COOKIES, native.LEAVE_ALL
@@ -461,8 +461,8 @@ local function is_whole()
 end
 
 
--- Decides this request. Returns nothing where it goes on, otherwise the server, the reason of its denial and the record of
--- it, if any. Whatever may raise an error is in here.
+-- Decides this request. Returns nothing where it goes on, otherwise the server, the reason of its denial and the record
+-- of it, if any. Whatever may raise an error is in here.
 local function run(options)
     local server = server_of(options)
     local phase = get_phase()

@@ -38,7 +38,8 @@ local function answer_probe(is_ready)
 end
 
 
--- Prometheus text exposition. `options`: those of `stamp_client_ip`, on a Grafana Gateway that may not have stamped yet.
+-- Prometheus text exposition. `options`: those of `stamp_client_ip`, on a Grafana Gateway that may not have stamped
+-- yet.
 function _M.metrics(options)
     local stamps = only_stamps("metrics", options)
     ngx.header["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"

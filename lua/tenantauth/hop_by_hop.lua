@@ -25,8 +25,8 @@ function _M.set_connection(r, names)
 end
 
 
--- Whether the connection of this request can be upgraded. HTTP/2 and HTTP/3 cannot, and of HTTP/1.0 an offer is ignored;
--- nginx looks at `Upgrade` all the same.
+-- Whether the connection of this request can be upgraded. HTTP/2 and HTTP/3 cannot, and of HTTP/1.0 an offer is
+-- ignored; nginx looks at `Upgrade` all the same.
 function _M.can_upgrade()
     return match(ngx_var.server_protocol or "", "^HTTP/1%.[1-9]") ~= nil
 end

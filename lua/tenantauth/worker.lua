@@ -317,8 +317,8 @@ function _M.init(options)
 end
 
 
--- Whether this worker has a policy to decide by, or is meant to have one: nobody called init_worker, no request came, and
--- there is no file of a drop-in's.
+-- Whether this worker has a policy to decide by, or is meant to have one: nobody called init_worker, no request came,
+-- and there is no file of a drop-in's.
 function _M.has_policy()
     if attached or native.attach() or native.has_init_failed() then
         return true

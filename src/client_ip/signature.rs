@@ -112,13 +112,15 @@ impl KeyRing {
         }
     }
 
-    /// The id of each key with what it is used for, `signs` or `verifies`; the one that signs, which verifies too, first.
+    /// The id of each key with what it is used for, `signs` or `verifies`; the one that signs, which verifies too,
+    /// first.
     pub fn uses(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let uses = std::iter::once("signs").chain(std::iter::repeat("verifies"));
         self.ids().zip(uses)
     }
 
-    /// What is to be logged where these keys take the place of others, without any secret; `None` where they are the same.
+    /// What is to be logged where these keys take the place of others, without any secret; `None` where they are the
+    /// same.
     ///
     /// `cookie`: its name.
     pub fn replacement_of(&self, before: &Self, cookie: &str) -> Option<String> {

@@ -64,8 +64,8 @@ impl Upgrade {
 /// `now`: Unix seconds.
 ///
 /// # Errors
-/// What has to be known or rewritten first. Nothing is rewritten of a request that is denied whatever its token says, nor where the
-/// whole gateway only records and changes nothing.
+/// What has to be known or rewritten first. Nothing is rewritten of a request that is denied whatever its token says,
+/// nor where the whole gateway only records and changes nothing.
 #[cold]
 #[inline(never)]
 pub(super) fn hop_by_hop(

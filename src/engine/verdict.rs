@@ -141,8 +141,8 @@ pub fn undecided(
     (facts.tally(backends, &decision, shadow_mode).to_code_or_internal_error(), record)
 }
 
-/// The tenant that a request was denied for, by its record; `None` where the denial is about no tenant, or the record does
-/// not hold all of it.
+/// The tenant that a request was denied for, by its record; `None` where the denial is about no tenant, or the record
+/// does not hold all of it.
 ///
 /// `record`: the members of its audit record.
 #[cold]

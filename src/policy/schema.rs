@@ -357,7 +357,8 @@ fn denials_key(key: &str) -> Value {
         "help" => told(
             json!({
                 "type": "string",
-                "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._~:!$&'()*+,;=%\\[\\]-]+([/?#][A-Za-z0-9._~:/?#@!$&'()*+,;=%\\[\\]-]*)?$",
+                "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._~:!$&'()*+,;=%\\[\\]-]+\
+                            ([/?#][A-Za-z0-9._~:/?#@!$&'()*+,;=%\\[\\]-]*)?$",
                 "maxLength": MAX_HELP,
             }),
             "The address that every denial names: where a person reads on.",

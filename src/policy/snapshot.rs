@@ -245,8 +245,8 @@ pub struct ServiceAccount {
 
 impl ServiceAccount {
     /// Whether the user of `Basic` is the tenant that this account asks for, where Grafana's tools write it: the one of
-    /// `X-Scope-OrgID` as it is written, or the account's own where that header is absent. A user only repeats a tenant,
-    /// which is authorised like any other; it never names one.
+    /// `X-Scope-OrgID` as it is written, or the account's own where that header is absent. A user only repeats a
+    /// tenant, which is authorised like any other; it never names one.
     ///
     /// `tenant`: the lines of `X-Scope-OrgID`.
     #[cold]

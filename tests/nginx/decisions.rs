@@ -212,8 +212,8 @@ fn bodies_pass_unread_and_connections_stay_open() {
     }
 }
 
-/// Grafana shows people the body. What is in it of the request is the first tenant that was refused, and of the policy the
-/// address that it names.
+/// Grafana shows people the body. What is in it of the request is the first tenant that was refused, and of the policy
+/// the address that it names.
 #[test]
 fn a_denial_names_the_refused_tenant_and_the_help_of_the_policy() {
     const HELP: &str = "https://wiki.example.com/grafana?a=(b)&c='d'#e";

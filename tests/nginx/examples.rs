@@ -41,7 +41,8 @@ fn every_configuration_has_room_for_tokens() {
     }
 }
 
-/// Vector asks so before it sends, with its token and without a tenant. It leaves no record, and nothing is asked of Loki.
+/// Vector asks so before it sends, with its token and without a tenant. It leaves no record, and nothing is asked of
+/// Loki.
 #[track_caller]
 fn assert_ready(site: &Site, port: &str) {
     let ready = || Request::get("/ready");

@@ -272,8 +272,8 @@ fn the_error_log_tells_each_denial_once_and_a_refused_policy_once() {
     let denials: Vec<&str> = log.lines().filter(|line| line.contains("tenantauth: denied: ")).collect();
     assert_eq!(denials.len(), 100);
     assert!(denials.iter().all(|line| line.contains("[info]")));
-    // Beside them is said, once for both workers: the policy's warning, that it is in force, two problems of the next, and that
-    // it was refused.
+    // Beside them is said, once for both workers: the policy's warning, that it is in force, two problems of the next,
+    // and that it was refused.
     let others = log.lines().filter(|line| line.contains("tenantauth: ") && !line.contains("denied: "));
     assert_eq!(others.count(), 5, "{log}");
 }

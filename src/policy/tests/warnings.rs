@@ -147,8 +147,10 @@ fn default_tenants_that_no_grant_gives() {
     };
     for granted in [
         "{ groups: ['service:a'], tenants: ['team-*'], scopes: ['logs:write'] }",
-        "{ groups: ['service:a'], tenants: [team-a] }]\nrevoked: { principals: [{ issuer: service, id: a }] }\ntests: [",
-        "{ groups: ['service:a'], tenants: [team-b] }]\nrevoked: { principals: [{ issuer: service, id: a }] }\ntests: [",
+        "{ groups: ['service:a'], tenants: [team-a] }]\nrevoked: { principals: [{ issuer: service, id: a }] }\n\
+         tests: [",
+        "{ groups: ['service:a'], tenants: [team-b] }]\nrevoked: { principals: [{ issuer: service, id: a }] }\n\
+         tests: [",
     ] {
         warned(&with(granted), &[]);
     }
