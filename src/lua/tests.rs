@@ -112,7 +112,7 @@ fn an_engine_decides_for_every_lua_state_of_its_process() {
     // Before there is an engine everything is denied.
     let ask = "local server = native.server('loki', '', false, '')
          return native.decide(server, { 'x-scope-orgid', 'tenant1', 'x-id-token', token }, 'GET',
-             '/loki/api/v1/query', '/loki/api/v1/query', nil, '192.0.2.1')";
+             '/loki/api/v1/query', '/loki/api/v1/query', nil, '192.0.2.1', 0)";
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     let claims = fixtures::with(fixtures::claims(), "groups", ["group1"].as_slice().into());
     let claims =

@@ -109,7 +109,7 @@ pub(crate) fn agrees(said: &Said) -> Result<bool, String> {
     if texts != expected {
         return Err(format!("{texts:?} instead of {expected:?}"));
     }
-    if (read.upgradable == engine::Upgradable::Kept) != said.without_lines {
+    if (read.upgradable == crate::engine::Upgradable::Kept) != said.without_lines {
         return Err(format!("whether there is a copy of Upgrade: {:?}", read.upgradable));
     }
     let shown = usize::try_from(count).ok().filter(|count| *count <= MAX_HEADERS);
