@@ -171,7 +171,7 @@ fn section(key: &str) -> Value {
             "Requests on these tenants and scopes must come from these networks; every one that applies must be satisfied.",
         ),
         "audit" => told(mapping(&AUDIT, audit_key, &[]), "What the audit log keeps."),
-        "denials" => told(mapping(&DENIALS, denials_key, &[]), "What denials tell people."),
+        "denials" => told(mapping(&DENIALS, denials_key, &[]), "What the text of a denial holds."),
         "tests" => told(
             json!({"type": "array", "items": case()}),
             "Requests, and what must become of them; one that fails refuses the policy.",

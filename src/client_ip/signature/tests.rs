@@ -303,7 +303,7 @@ fn a_ring_that_nobody_has_verifies_nothing() {
 }
 
 #[test]
-fn replaced_keys_are_told_by_their_ids_alone() {
+fn replaced_keys_are_reported_by_their_ids_alone() {
     let secret = |byte: u8| general_purpose::STANDARD.encode([byte; 40]);
     let ring = |lines: &[(&str, u8)]| {
         let text: String = lines.iter().map(|(id, byte)| format!("{id}:{}\n", secret(*byte))).collect();
