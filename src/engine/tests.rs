@@ -1,6 +1,7 @@
 //! An engine on real files, with its thread and the real clock.
 
 mod again;
+mod attack_owners;
 mod fetched;
 mod files;
 mod keys;

@@ -1,6 +1,7 @@
 //! Policies from text to snapshot, held against the promised document format.
 
 pub(crate) mod accepted;
+mod attack_owners;
 mod cases;
 mod errors;
 mod groups;
