@@ -1,8 +1,14 @@
 //! Documents of owners under attack: work and meaning.
 
-use super::owners::{Directory, PLATFORM, errors, lines, read, reason};
+use super::owners::{Directory, PLATFORM, lines};
 use super::*;
-use crate::policy::{OwnerState, Outcome, Turn, compile_in_turn};
+use crate::client_ip::ClientIp;
+use crate::decision::{AccessRequest, Caller, decide};
+use crate::policy::{Outcome, OwnerOutcome, OwnerState, Turn, compile_in_turn};
+use crate::reason::Reason;
+use crate::scope::{BackendSet, Scope};
+use crate::tenant::TenantList;
+use proptest::prelude::*;
 use std::time::{Duration, Instant};
 
 /// How long one document takes, and what became of it.
@@ -75,5 +81,218 @@ fn attack_work() {
         let (took, state, told) = timed(&document);
         let per = took.as_secs_f64() * 1048576.0 / document.len() as f64;
         eprintln!("{what:28} {:8} bytes {took:10.1?} {per:8.2} s/MiB {state:?} told {told}", document.len());
+    }
+}
+
+/// A policy in force, with what became of owners' documents.
+struct InForce(Compiled, Vec<OwnerOutcome>);
+
+fn load(text: &str, directory: &mut Directory, before: Option<&InForce>, most_bytes: usize) -> Option<InForce> {
+    let in_force = before.map(|before| (&before.0.snapshot, &*before.1));
+    let outcome = compile_in_turn("p.yaml", text.as_bytes(), directory, NOW, &Turn { in_force, most_bytes });
+    let Outcome { compiled, owners, .. } = outcome;
+    let compiled = compiled?;
+    // As in a bundle: what is not in force is kept for nobody.
+    let names: Vec<&str> = owners.iter().map(|owner| &*owner.name).collect();
+    for (name, (_, last)) in &mut directory.0 {
+        if !names.contains(&&**name) {
+            *last = None;
+        }
+    }
+    for owner in &owners {
+        let entry = directory.0.entry(owner.name.to_string()).or_default();
+        entry.1 = owner.content.clone().map(|content| String::from_utf8(content).unwrap());
+    }
+    Some(InForce(compiled, owners))
+}
+
+const ISSUERS: [&str; 5] = [
+    "issuers:\n- { name: one, issuer: https://one.example, audiences: [g], jwks_file: jwks.json }\n",
+    "issuers:\n- { name: one, issuer: https://one.example, audiences: [g], jwks_file: jwks.json }\n\
+     - { name: two, issuer: https://two.example, audiences: [g], jwks_file: jwks.json }\n",
+    "issuers:\n- { name: one, issuer: https://one.example, audiences: [g], jwks_file: jwks.json, bare_groups: true }\n\
+     - { name: two, issuer: https://two.example, audiences: [g], jwks_file: jwks.json }\n",
+    "issuers:\n- { name: two, issuer: https://two.example, audiences: [g], jwks_file: jwks.json, bare_groups: true }\n\
+     - { name: one, issuer: https://one.example, audiences: [g], jwks_file: jwks.json }\n",
+    "issuers:\n- { name: two, issuer: https://one.example, audiences: [g], jwks_file: jwks.json }\n",
+];
+
+fn platforms() -> impl Strategy<Value = String> {
+    let issuers = prop::sample::select(&ISSUERS[..]);
+    let names = prop::sample::select(
+        &["", "group_names: { c: a }\n", "group_names: { c: [a, b] }\n", "group_names: { a: b }\n", "group_names: { c: 'two:a' }\n"][..],
+    );
+    let accounts = prop::sample::select(
+        &["", "service_accounts: [{ name: s, token_sha256: ['0000000000000000000000000000000000000000000000000000000000000001'] }]\n"][..],
+    );
+    let networks = prop::sample::select(
+        &["networks: { office: [10.0.0.0/8] }\n", "networks: { office: [11.0.0.0/8] }\n", "networks: { lab: [10.0.0.0/8] }\n", ""][..],
+    );
+    let client_ip = prop::sample::select(&["client_ip: { source: remote_addr }\n", "client_ip: { source: remote_addr }\n", ""][..]);
+    let grants = prop::sample::select(
+        &["", "grants: [{ groups: ['*'], tenants: ['*'] }]\n", "grants: [{ groups: [a], tenants: [p] }]\n", "grants: [{ groups: [b, c], tenants: ['t*'] }]\n"][..],
+    );
+    let revoked = prop::sample::select(&["", "", "revoked: { groups: [a] }\n", "revoked: { groups: [c] }\n"][..]);
+    let bounds = || {
+        (
+            prop::sample::select(&["[t]", "['t*']", "[t, u]", "['*']", "['*x', t]"][..]),
+            prop::sample::select(&["", "", ", except_tenants: [tx]", ", except_tenants: ['*x']", ", except_tenants: [u]"][..]),
+            prop::sample::select(&["", "", ", scopes: ['logs:*']", ", scopes: ['metrics:read']"][..]),
+        )
+            .prop_map(|(tenants, except, scopes)| format!("{{ tenants: {tenants}{except}{scopes} }}"))
+    };
+    let order = prop::sample::select(
+        &["o p", "p o", "o", "p", "q o p", "o q"][..],
+    );
+    (issuers, names, accounts, (networks, client_ip), (grants, revoked), (bounds(), bounds(), bounds()), order).prop_map(
+        |(issuers, names, accounts, (networks, client_ip), (grants, revoked), (o, p, q), order)| {
+            let owners: String = order
+                .split(' ')
+                .map(|name| format!("  {name}: {}\n", match name { "o" => &o, "p" => &p, _ => &q }))
+                .collect();
+            format!("version: 1\n{issuers}{names}{accounts}{networks}{client_ip}{grants}{revoked}owners:\n{owners}")
+        },
+    )
+}
+
+fn documents() -> impl Strategy<Value = Option<String>> {
+    let group = || prop::sample::select(&["a", "b", "c", "two:a", "two:*", "one:*", "'*'", "'service:s'", "one:b"][..]);
+    let tenant = || prop::sample::select(&["t", "tx", "u", "'t*'", "'*x'", "'*'"][..]);
+    let grant = (group(), tenant(), prop::sample::select(&["", ", scopes: ['logs:read']", ", except_tenants: [tx]"][..]))
+        .prop_map(|(group, tenant, more)| format!("{{ groups: [{group}], tenants: [{tenant}]{more} }}"));
+    let restriction = (
+        prop::option::of(group()),
+        prop::option::of(tenant()),
+        prop::option::of(group()),
+        prop::sample::select(&["office", "lab", "10.0.0.0/8"][..]),
+        prop::sample::select(&["", ", mode: shadow", ", scopes: ['logs:*']", ", except_tenants: [tx]"][..]),
+    )
+        .prop_map(|(group, tenant, except, network, more)| {
+            let group = group.map(|group| format!("groups: [{group}], ")).unwrap_or_default();
+            let tenant = tenant.map(|tenant| format!("tenants: [{tenant}], ")).unwrap_or_default();
+            let except = except.map(|except| format!("except_groups: [{except}], ")).unwrap_or_default();
+            format!("{{ {group}{tenant}{except}networks: [{network}]{more} }}")
+        });
+    let networks = prop::sample::select(&["", "", "networks: { lab: [10.0.0.0/8] }\n", "networks: { office: [12.0.0.0/8] }\n"][..]);
+    let tests = prop::sample::select(
+        &["", "", "", "tests: [{ groups: [a], tenant: t, scope: logs:read, expect: allow }]\n",
+          "tests: [{ groups: [b], tenant: u, scope: logs:read, expect: deny }]\n"][..],
+    );
+    let good = (prop::collection::vec(grant, 0..3), prop::collection::vec(restriction, 0..2), networks, tests, 0_usize..200)
+        .prop_map(|(grants, restrictions, networks, tests, filling)| {
+            format!(
+                "grants: [{}]\nrestrictions: [{}]\n{networks}{tests}# {}\n",
+                grants.join(", "), restrictions.join(", "), "x".repeat(filling)
+            )
+        });
+    prop_oneof![12 => good.prop_map(Some), 1 => Just(None), 1 => Just(Some("grants: [\n".to_owned()))]
+}
+
+/// Whatever the policy says to whomever.
+fn decisions(compiled: &Compiled) -> Vec<(Reason, Option<String>)> {
+    let snapshot = &compiled.snapshot;
+    let mut all = Vec::new();
+    for issuer in 0..snapshot.issuers.len() {
+        for raw in [&[][..], &["a"], &["b"], &["a", "b"], &["c"]] {
+            let held = snapshot.groups.held_by_user(issuer, raw.iter().copied());
+            for tenant in ["t", "tx", "u", "z", "t|u"] {
+                for (client, scope) in
+                    [("10.0.0.1", Scope::LogsRead), ("11.0.0.1", Scope::LogsRead), ("12.0.0.1", Scope::MetricsRead), ("10.0.0.1", Scope::LogsWrite)]
+                {
+                    let request = AccessRequest {
+                        caller: Caller::User { bound_by: held.binding() },
+                        groups: &held.groups,
+                        tenants: &TenantList::parse(tenant.as_bytes()).unwrap(),
+                        scope,
+                        backends: BackendSet::ALL,
+                        client_ip: Ok(ClientIp::parse(client.as_bytes()).unwrap()),
+                        now: NOW,
+                    };
+                    let decision = decide(snapshot, &request);
+                    let owner = decision
+                        .grant
+                        .and_then(|at| snapshot.grants.get(usize::try_from(at).unwrap()))
+                        .and_then(|grant| snapshot.owner_name(grant.owner))
+                        .map(str::to_owned);
+                    all.push((decision.reason(), owner));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn cases() -> u32 {
+    std::env::var("ATTACK_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(100)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Owners come, go, change their names and places; issuers, names of groups and networks change their meaning; other
+    /// workers bring versions of their own; documents wait: what is decided, and in whose name, is what one reading of the
+    /// same files decides.
+    #[test]
+    fn histories_decide_as_one_reading_does(
+        steps in prop::collection::vec(
+            (
+                prop::option::weighted(0.7, platforms()),
+                prop::collection::vec(prop::option::of(documents()), 3),
+                prop::option::weighted(0.15, (prop::sample::select(&["o", "p", "q"][..]), documents())),
+                prop::option::weighted(0.15, prop::sample::select(&["o", "p", "q"][..])),
+                1_usize..4000,
+                1..3,
+            ),
+            2..8,
+        ),
+    ) {
+        let mut directory = Directory::default();
+        let mut before: Option<InForce> = None;
+        let mut text: Option<String> = None;
+        for (platform, changed, learnt, unsettled, most_bytes, turns) in steps {
+            text = platform.or(text);
+            let Some(text) = &text else { continue };
+            for (name, document) in ["o", "p", "q"].iter().zip(changed) {
+                if let Some(document) = document {
+                    directory.0.entry((*name).to_owned()).or_default().0 = document;
+                }
+            }
+            // What another worker has taken: some version that one reading accepts.
+            if let Some((name, Some(document))) = learnt {
+                let mut alone = Directory::with(name, &document);
+                if let Some(one) = load(text, &mut alone, None, usize::MAX)
+                    && one.1.iter().any(|owner| *owner.name == *name && owner.state == OwnerState::Current)
+                {
+                    directory.0.entry(name.to_owned()).or_default().1 = Some(document);
+                }
+            }
+            for _ in 0..turns {
+                let mut seen = directory.clone();
+                if let Some(name) = unsettled
+                    && let Some(entry) = seen.0.get_mut(name)
+                {
+                    entry.0 = entry.1.clone();
+                }
+                let mut settled = seen.clone();
+                let Some(next) = load(text, &mut seen, before.as_ref(), most_bytes) else { break };
+                for owner in next.1.iter().filter(|owner| owner.turns_waited > 0) {
+                    let entry = settled.0.entry(owner.name.to_string()).or_default();
+                    entry.0.clone_from(&entry.1);
+                }
+                let Some(at_once) = load(text, &mut settled, None, usize::MAX) else { break };
+                prop_assert_eq!(decisions(&next.0), decisions(&at_once.0), "{}\n{:?}", text, directory.0);
+                for (one, other) in next.1.iter().zip(&at_once.1) {
+                    prop_assert_eq!(&one.revision, &other.revision, "{}\n{:?}", text, directory.0);
+                    prop_assert_eq!(&one.content, &other.content);
+                    if one.turns_waited == 0 {
+                        prop_assert_eq!(one.state, other.state, "{}\n{:?}", text, directory.0);
+                    }
+                }
+                for (name, (_, last)) in &mut directory.0 {
+                    last.clone_from(&seen.0.get(name).cloned().unwrap_or_default().1);
+                }
+                before = Some(next);
+            }
+        }
     }
 }
