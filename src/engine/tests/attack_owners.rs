@@ -203,3 +203,18 @@ fn a_refused_document_is_logged_by_a_worker_that_falls_back() {
     let errors = site.errors();
     assert!(errors.iter().any(|text| text.contains("owner `team-a`")), "{errors:#?}");
 }
+
+/// The same with good keys, which holds.
+#[test]
+fn with_good_keys_no_document_waits_for_one_that_is_refused_again() {
+    let site = start(directory(OWNERS), Inherited::default());
+    let filling = "x".repeat(700_000);
+    let refused = |n: u32| format!("{}# {n} {filling}\n", grant("a", "elsewhere"));
+    site.scratch.write("policy/owners.d/team-a.yaml", &refused(1));
+    site.wait_for("the refusal", |site| site.engine.status()["owners"][0]["state"] == "last_good");
+    site.scratch.write("policy/owners.d/team-a.yaml", &refused(2));
+    thread::sleep(Duration::from_millis(1500));
+    site.scratch.write("policy/owners.d/team-b.yaml", &format!("{{}}\n# {filling}\n"));
+    let took = site.wait_for("the withdrawal", |site| reason_in(&site.engine, "v") == Reason::TenantForbidden);
+    assert!(took < PROMISED, "{took:?}");
+}

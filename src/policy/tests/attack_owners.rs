@@ -325,3 +325,66 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sanity_of_the_histories() {
+    let mut platform = Platform::default();
+    let mut directory = Directory::default();
+    for name in ["o", "p", "q"] {
+        directory.set(name, "grants: [{ groups: [a], tenants: ['t*'] }]\n");
+    }
+    let first = load(&platform.text(), &mut directory, None, usize::MAX).unwrap();
+    platform.change((7, 4));
+    platform.change((8, 4));
+    let mut other = directory.clone();
+    let second = load(&platform.text(), &mut directory, Some(&first), 150).unwrap();
+    let at_once = load(&platform.text(), &mut other, None, 150).unwrap();
+    assert_eq!(decisions(&second.0), decisions(&at_once.0));
+    assert_ne!(decisions(&first.0), decisions(&at_once.0));
+}
+
+#[test]
+fn attack_budget() {
+    let accounts = lines("service_accounts", 5000, |n| format!("name: s{n}, token_sha256: ['{n:064}']"));
+    let aliases = format!("group_names: {{ sre: raw-sre, {} }}\n", (0..5000).map(|n| format!("al{n}: z")).collect::<Vec<_>>().join(", "));
+    let with_aliases = PLATFORM.replace("group_names: { sre: raw-sre }\n", &aliases);
+    let with_accounts = format!("{accounts}{PLATFORM}");
+    let names = |count: usize, name: &str| vec![name; count].join(",");
+    let test = |count: usize, groups: &str, expect: &str| {
+        lines("tests", count, |_| format!("groups: [{groups}], tenant: team-a, scope: logs:read, expect: {expect}"))
+    };
+    let claims = |count: usize, groups: &str, expect: &str| {
+        lines("tests", count, |_| format!("claims: {{groups: [{groups}], exp: 1000000000}}, tenant: team-a, scope: logs:read, expect: {expect}"))
+    };
+    let all: Vec<(&str, &str, String)> = vec![
+        ("baseline", PLATFORM, lines("grants", 9000, |n| format!("groups: [g{n}, h{n}], tenants: [team-a-{n}], scopes: ['logs:read']"))),
+        ("one group", PLATFORM, test(9999, "a", "deny")),
+        ("one group, 5000 accounts in the platform's", &with_accounts, test(9999, "a", "deny")),
+        ("account, 5000 accounts", &with_accounts, test(9999, "'service:s4999'", "deny")),
+        ("account, failing", &with_accounts, test(9999, "'service:s4999'", "allow")),
+        ("15 names", PLATFORM, test(9999, &names(15, "a"), "deny")),
+        ("15 names failing", PLATFORM, test(9999, &names(15, "a"), "allow")),
+        ("400 names", PLATFORM, test(600, &names(400, "a"), "deny")),
+        ("400 names failing", PLATFORM, test(600, &names(400, "a"), "allow")),
+        ("aliases", &with_aliases, test(400, "z", "deny")),
+        ("aliases failing", &with_aliases, test(400, "z", "allow")),
+        ("claims failing", PLATFORM, claims(7000, "a,b,c", "allow")),
+        ("long tenant", PLATFORM, lines("tests", 9, |_| format!("groups: [a], tenant: '{}', scope: logs:read, expect: allow", "t|".repeat(50_000)))),
+    ];
+    let only = std::env::var("ATTACK").ok();
+    for (what, platform, document) in all {
+        if only.as_ref().is_some_and(|only| !what.contains(only.as_str())) { continue; }
+        let run = |document: &str| {
+            let text = format!("{HEAD}{platform}");
+            let mut directory = Directory::with("team-a", document).and("team-b", Some("{}\n"), None);
+            let started = Instant::now();
+            let outcome = compile_in_turn("p.yaml", text.as_bytes(), &mut directory, NOW, &Turn::ALL);
+            (started.elapsed(), outcome.owners.first().map(|one| (one.state, one.diagnostics.first().map(|one| one.message.chars().take(60).collect::<String>()))))
+        };
+        let (empty, _) = run("{}\n");
+        let (took, state) = run(&document);
+        let took = took.saturating_sub(empty);
+        let per = took.as_secs_f64() * 1048576.0 / document.len() as f64;
+        eprintln!("{what:44} {:8} bytes {took:10.1?} {per:8.2} s/MiB {state:?}", document.len());
+    }
+}
