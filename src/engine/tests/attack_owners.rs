@@ -218,3 +218,62 @@ fn with_good_keys_no_document_waits_for_one_that_is_refused_again() {
     let took = site.wait_for("the withdrawal", |site| reason_in(&site.engine, "v") == Reason::TenantForbidden);
     assert!(took < PROMISED, "{took:?}");
 }
+
+/// The same for the platform's document: what it revokes on disk stays revoked.
+#[test]
+fn a_platforms_document_that_was_taken_back_is_not_newer_than_what_took_its_place() {
+    let scratch = directory(OWNERS);
+    let revoking = policy(&format!("{OWNERS}revoked: {{ groups: [a] }}\n"));
+    scratch.write("policy/policy.yaml", &revoking);
+    let memory = Mutex::new(Local::default());
+    let tick = |worker: &Engine| worker.share_policy(Some(&mut *lock(&memory)));
+    let own = worker(&scratch, SELDOM);
+    assert_eq!(reason_in(&own, "t"), Reason::TenantForbidden);
+    scratch.write("policy/policy.yaml", &policy(OWNERS));
+    let busy = worker(&scratch, Duration::from_secs(600));
+    assert_eq!(reason_in(&busy, "t"), Reason::Granted);
+    tick(&busy);
+    tick(&busy);
+    scratch.write("policy/policy.yaml", &revoking);
+    thread::sleep(SELDOM + Duration::from_millis(500));
+    assert_eq!(reason_in(&own, "t"), Reason::TenantForbidden);
+    scratch.write("policy/policy.yaml", "broken\n");
+    wait("the refusal", || {
+        tick(&own);
+        !own.gauges().last_reload_successful
+    });
+    for _ in 0..50 {
+        tick(&own);
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(reason_in(&own, "t"), Reason::TenantForbidden, "it never had the revocation lifted");
+}
+
+/// An owner that was removed and is named again begins anew in every worker.
+#[test]
+fn an_owner_that_was_removed_does_not_return_with_its_old_rules() {
+    let scratch = directory(OWNERS);
+    let memory = Mutex::new(Local::default());
+    let tick = |worker: &Engine| worker.share_policy(Some(&mut *lock(&memory)));
+    let (quick, slow) = (worker(&scratch, Duration::from_millis(100)), worker(&scratch, SELDOM));
+    let both = |tenant: &str| [&quick, &slow].map(|worker| reason_in(worker, tenant));
+    let ticks = || {
+        for _ in 0..10 {
+            [&quick, &slow].into_iter().for_each(|worker| tick(worker));
+            thread::sleep(Duration::from_millis(20));
+        }
+    };
+    ticks();
+    scratch.write("policy/owners.d/team-a.yaml", &grant("a", "u"));
+    wait("the first", || reason_in(&quick, "u") == Reason::Granted);
+    ticks();
+    wait("both", || both("u") == [Reason::Granted; 2]);
+    ticks();
+    scratch.write("policy/policy.yaml", &policy(&OWNERS.replace("team-a: { tenants: [u] }, ", "")));
+    wait("the removal", || both("u") == [Reason::TenantForbidden; 2]);
+    ticks();
+    fs::remove_file(scratch.path("policy/owners.d/team-a.yaml")).unwrap();
+    scratch.write("policy/policy.yaml", &policy(&OWNERS.replace("[t]", "[t2]")));
+    wait("the return", || both("t2") == [Reason::Granted; 2]);
+    assert_eq!(both("u"), [Reason::PolicyUnavailable; 2], "quick, slow");
+}

@@ -90,15 +90,7 @@ struct InForce(Compiled, Vec<OwnerOutcome>);
 fn load(text: &str, directory: &mut Directory, before: Option<&InForce>, most_bytes: usize) -> Option<InForce> {
     let in_force = before.map(|before| (&before.0.snapshot, &*before.1));
     let outcome = compile_in_turn("p.yaml", text.as_bytes(), directory, NOW, &Turn { in_force, most_bytes });
-    let Outcome { compiled, owners, diagnostics } = outcome;
-    if std::env::var("ATTACK_STATS").is_ok() {
-        match &compiled {
-            None => eprintln!("STAT refused {}", diagnostics.iter().find(|one| one.is_error()).map_or("", |one| &one.message)),
-            Some(_) => for owner in &owners {
-                eprintln!("STAT {:?} waits {} {}", owner.state, owner.turns_waited > 0, owner.diagnostics.iter().find(|one| one.is_error()).map_or("", |one| &one.message));
-            }
-        }
-    }
+    let Outcome { compiled, owners, .. } = outcome;
     let compiled = compiled?;
     // As in a bundle: what is not in force is kept for nobody.
     let names: Vec<&str> = owners.iter().map(|owner| &*owner.name).collect();
@@ -324,23 +316,6 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn sanity_of_the_histories() {
-    let mut platform = Platform::default();
-    let mut directory = Directory::default();
-    for name in ["o", "p", "q"] {
-        directory.set(name, "grants: [{ groups: [a], tenants: ['t*'] }]\n");
-    }
-    let first = load(&platform.text(), &mut directory, None, usize::MAX).unwrap();
-    platform.change((7, 4));
-    platform.change((8, 4));
-    let mut other = directory.clone();
-    let second = load(&platform.text(), &mut directory, Some(&first), 150).unwrap();
-    let at_once = load(&platform.text(), &mut other, None, 150).unwrap();
-    assert_eq!(decisions(&second.0), decisions(&at_once.0));
-    assert_ne!(decisions(&first.0), decisions(&at_once.0));
 }
 
 #[test]
