@@ -1,6 +1,7 @@
 //! Documents of owners under attack: what a worker learns from others, and what it reports.
 
 use super::super::keys::Local;
+use super::super::state::KeptPolicy;
 use super::*;
 
 const SELDOM: Duration = Duration::from_millis(2500);
@@ -163,12 +164,8 @@ fn a_refused_document_that_is_written_again_is_not_in_force_again() {
         thread::sleep(Duration::from_millis(30));
         states.push(site.engine.status()["owners"][0]["state"].clone());
     }
-    let again: Vec<_> = site
-        .messages()
-        .into_iter()
-        .map(|(_, text)| text)
-        .filter(|text| text.contains("team-a"))
-        .collect();
+    let again: Vec<_> =
+        site.messages().into_iter().map(|(_, text)| text).filter(|text| text.contains("team-a")).collect();
     assert!(again.iter().all(|text| !text.contains("in force again")), "{again:#?}");
     assert!(states.iter().all(|state| state == "last_good"), "{states:?}");
 }
@@ -215,7 +212,8 @@ fn with_good_keys_no_document_waits_for_one_that_is_refused_again() {
     site.scratch.write("policy/owners.d/team-a.yaml", &refused(2));
     thread::sleep(Duration::from_millis(1500));
     site.scratch.write("policy/owners.d/team-b.yaml", &format!("{{}}\n# {filling}\n"));
-    let took = site.wait_for("the withdrawal", |site| reason_in(&site.engine, "v") == Reason::TenantForbidden);
+    let took =
+        site.wait_for("the withdrawal", |site| reason_in(&site.engine, "v") == Reason::TenantForbidden);
     assert!(took < PROMISED, "{took:?}");
 }
 
@@ -276,4 +274,15 @@ fn an_owner_that_was_removed_does_not_return_with_its_old_rules() {
     scratch.write("policy/policy.yaml", &policy(&OWNERS.replace("[t]", "[t2]")));
     wait("the return", || both("t2") == [Reason::Granted; 2]);
     assert_eq!(both("u"), [Reason::PolicyUnavailable; 2], "quick, slow");
+}
+
+/// A clock that was ahead for a moment does not keep an old policy in the state directory.
+#[test]
+fn what_was_kept_in_the_future_gives_way_to_what_is_kept_now() {
+    let scratch = Scratch::new();
+    let kept = KeptPolicy::new(&scratch.0, &scratch.path("policy"));
+    let now = u64::try_from(since_epoch().as_millis()).unwrap();
+    kept.keep(b"before the revocation", now + 365 * 86_400_000).unwrap();
+    kept.keep(b"with the revocation", now).unwrap();
+    assert_eq!(kept.recall().unwrap().as_deref(), Some(&b"with the revocation"[..]));
 }
