@@ -8,6 +8,7 @@ mod accounts;
 mod check;
 mod csv;
 mod diff;
+mod doctor;
 mod explain;
 mod keygen;
 mod keys;
@@ -37,7 +38,7 @@ Exit status:
   0  done: the policy is valid, the request is let through, every test passed
   1  the command could not run: wrong usage, a file that cannot be read, output that cannot be
      written, an issuer without usable keys
-  2  the request is denied, a test failed, policies or decisions differ
+  2  the request is denied, a test failed, policies or decisions differ, doctor found a fault
   3  the policy is invalid, or the document of one of its owners
 
 Errors and the problems of a policy go to stderr, everything else to stdout. With `--format json`
@@ -79,6 +80,7 @@ enum Command {
     Access(access::Access),
     Check(check::Check),
     Diff(diff::Diff),
+    Doctor(doctor::Doctor),
     Explain(Box<explain::Explain>),
     Keygen(keygen::Keygen),
     Keys(keys::Keys),
@@ -178,6 +180,7 @@ fn execute(cli: Cli) -> Result<Answer, Failure> {
         Command::Access(access) => access.run(cli.format),
         Command::Check(check) => check.run(format),
         Command::Diff(diff) => diff.run(format),
+        Command::Doctor(doctor) => doctor.run(format),
         Command::Explain(explain) => explain.run(format),
         Command::Keygen(keygen) => keygen.run(format),
         Command::Keys(keys) => keys.run(format),

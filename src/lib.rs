@@ -6,6 +6,7 @@ pub mod cli;
 pub mod client_ip;
 pub mod connection;
 pub mod decision;
+pub mod doctor;
 pub mod engine;
 pub mod fault;
 pub mod fetch;
