@@ -14,6 +14,7 @@
 mod audit;
 mod client_ip;
 mod decision;
+mod doctor;
 mod headers;
 #[cfg(feature = "vendored")]
 mod pointers;
@@ -33,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("headers", headers::headers),
     ("jwks", tokens::jwks),
     ("keys_file", client_ip::keys_file),
+    ("nginx", doctor::nginx),
     ("path", requests::path),
     #[cfg(feature = "vendored")]
     ("pointers", pointers::pointers),

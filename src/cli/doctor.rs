@@ -26,7 +26,7 @@ pub(super) struct Doctor {
     /// Look at no file that the configuration names: it belongs to another machine.
     #[arg(long)]
     no_files: bool,
-    /// Judge as a reload does: only what would answer everybody 500 or 503 fails.
+    /// Judge as a reload does: hints are left out, and only what would answer everybody 500 or 503 fails.
     #[arg(long)]
     start: bool,
 }
@@ -69,7 +69,8 @@ impl Doctor {
                 return Ok(unreadable(&error.to_string(), "`nginx -t` reports the same: repair it first"));
             }
         };
-        let findings = examine(&configuration, &*files);
+        let mut findings = examine(&configuration, &*files);
+        findings.retain(|finding| !self.start || finding.severity == Severity::Fault);
         let faults = findings.iter().filter(|finding| finding.severity == Severity::Fault).count();
         let fails = findings.iter().any(|finding| match self.start {
             true => finding.denies_everybody(),

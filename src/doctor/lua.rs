@@ -313,14 +313,14 @@ impl Reader<'_> {
             self.at += 1;
             bound
         };
-        if bound == Bound::Module && self.is_symbol(0, '.') {
-            if let Some(Token::Name(function)) = self.peek(1) {
+        match (self.peek(0), self.peek(1)) {
+            (Some(Token::Symbol('.')), Some(Token::Name(function))) if bound == Bound::Module => {
                 let function = function.clone();
                 self.at += 2;
-                return Some(Bound::Function(function));
+                Some(Bound::Function(function))
             }
+            _ => Some(bound),
         }
-        Some(bound)
     }
 
     fn call(&mut self, function: String) {

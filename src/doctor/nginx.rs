@@ -145,20 +145,20 @@ pub fn read(name: &str, text: &str, files: &dyn Files) -> Result<Configuration, 
     Ok(Configuration { directives, missing: reader.missing, prefix: directory, is_dump })
 }
 
+/// Whether nginx wrote the line to stderr: `nginx: ...`, or a date.
+fn is_log(line: &str) -> bool {
+    let is_dated = matches!(line.as_bytes(), [b'0'..=b'9', _, _, _, b'/', _, _, b'/', ..]);
+    is_dated || line.starts_with("nginx: ") || line.trim().is_empty()
+}
+
 /// The files in the output of `nginx -T`; none where it is not that.
 fn undump(text: &str) -> Vec<Source> {
     let mut files: Vec<Source> = Vec::new();
     let mut content = String::new();
     let mut name: Option<&str> = None;
     let mut lines = text.split_inclusive('\n').peekable();
-    // The verdict of the test stands before, where both streams went into one file.
-    while let Some(line) = lines.peek() {
-        let is_verdict = line.starts_with("nginx: ") || line.trim().is_empty();
-        if !is_verdict {
-            break;
-        }
-        lines.next();
-    }
+    // What the test said stands before, where both streams went into one file.
+    while lines.next_if(|line| is_log(line)).is_some() {}
     for line in lines {
         let header = line.trim_end().strip_prefix(DUMPED).and_then(|rest| rest.strip_suffix(':'));
         match (header, name) {

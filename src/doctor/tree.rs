@@ -237,7 +237,7 @@ impl<'c> Tree<'c> {
 
 /// An address with its port, in one form.
 pub(super) fn address(text: &str, default: &str) -> String {
-    let text = text.replace("localhost", "127.0.0.1").to_lowercase();
+    let text = text.to_lowercase().replace("localhost", "127.0.0.1");
     let port = text.rsplit_once(':').map(|(_, port)| port);
     let has_port =
         port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
@@ -257,17 +257,21 @@ fn handler<'c>(directive: &'c Directive, prefix: &Path, files: &dyn Files) -> Op
         }
         ("", Body::None) => code = lua::read(directive.argument(number)),
         ("_file", Body::None) => {
-            let path = prefix.join(directive.argument(number));
-            let is_known = !directive.argument(number).contains('$');
-            match files.read(&path) {
-                Ok(text) if is_known => {
-                    code = lua::read(&text);
-                    start = Place { file: path.display().to_string().into(), line: 1 };
-                }
-                _ => {
-                    code.loads_others = true;
-                    missing = (is_known && files.exists(&path) == Ok(false)).then_some(path);
-                }
+            let name = directive.argument(number);
+            // A relative name is one beneath nginx's prefix, which is compiled into it: `conf` lies there, or it is `conf`.
+            let above = prefix.parent().unwrap_or(prefix);
+            let paths = [prefix.join(name), above.join(name)];
+            let read = paths
+                .iter()
+                .filter(|_| !name.contains('$'))
+                .find_map(|path| Some((path, files.read(path).ok()?)));
+            if let Some((path, text)) = read {
+                code = lua::read(&text);
+                start = Place { file: path.display().to_string().into(), line: 1 };
+            } else {
+                code.loads_others = true;
+                let is_missing = name.starts_with('/') && files.exists(Path::new(name)) == Ok(false);
+                missing = (is_missing && !name.contains('$')).then(|| PathBuf::from(name));
             }
         }
         _ => return None,

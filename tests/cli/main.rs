@@ -15,6 +15,7 @@ mod support;
 mod access;
 mod check;
 mod diff;
+mod doctor;
 mod explain;
 mod keygen;
 mod keys;
@@ -205,6 +206,7 @@ fn wrong_usage_is_1_and_help_is_0() {
         &["access"],
         &["check"],
         &["diff"],
+        &["doctor"],
         &["explain"],
         &["keygen"],
         &["replay"],
@@ -221,6 +223,7 @@ fn wrong_usage_is_1_and_help_is_0() {
             "access",
             "check",
             "diff",
+            "doctor",
             "explain",
             "keygen",
             "replay",

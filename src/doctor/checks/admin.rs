@@ -24,16 +24,21 @@ pub(super) fn check(tree: &Tree<'_>, found: &mut Findings) {
         let has_rules = ["deny", "auth_basic", "ssl_verify_client"]
             .iter()
             .any(|name| !tree.effective(id, name).is_empty());
-        let open = tree.own(server, "listen").find(|listen| !is_loopback(listen.argument(0)));
-        let listen = open.map(|listen| listen.argument(0)).or(tree
-            .own(server, "listen")
-            .next()
-            .is_none()
-            .then_some("80"));
-        if let Some(listen) = listen.filter(|_| !has_rules) {
-            let message = format!("`{}` answers whoever reaches `{listen}`", call.function);
+        let mut listens = tree.own(server, "listen").peekable();
+        // A server without the line listens on port 80, on every address.
+        let around = tree.block(server).and_then(|block| block.directive);
+        let (place, shown) = match (listens.peek(), around) {
+            (Some(_), _) => match listens.find(|listen| !is_loopback(listen.argument(0))) {
+                Some(open) => (&open.place, open.argument(0)),
+                None => continue,
+            },
+            (None, Some(around)) => (&around.place, "*:80"),
+            (None, None) => continue,
+        };
+        if !has_rules {
+            let message = format!("whoever reaches `{shown}` may ask for metrics and status");
             let help = "write `listen 127.0.0.1:9145;`, or `allow` and `deny` for those who may ask";
-            found.hint(Kind::AdminListener, &place, message, help);
+            found.hint(Kind::AdminListener, place, message, help);
         }
     }
 }

@@ -31,8 +31,11 @@ pub(super) fn check(tree: &Tree<'_>, found: &mut Findings) {
             .collect();
         let enforces = guards.contains(&Guard::Enforce);
         let stamps = guards.contains(&Guard::Stamp);
-        if enforces || stamps {
+        if enforces {
+            // Tokens come to the gateway; to Grafana come cookies.
             buffers(tree, server, found);
+        }
+        if enforces || stamps {
             forms(tree, server, found);
             real_ip(tree, server, stamps, found);
         }

@@ -221,11 +221,8 @@ fn location_of(tree: &Tree<'_>, server: Id, path: &str) -> Option<Id> {
             "=" if name == path => return Some(id),
             "~" | "~*" => has_regex = true,
             "=" => {}
-            _ if name.starts_with('@') => {
-                if name == path {
-                    return Some(id);
-                }
-            }
+            _ if name.starts_with('@') && name == path => return Some(id),
+            _ if name.starts_with('@') => {}
             _ if path.starts_with(name) && best.is_none_or(|(length, ..)| name.len() > length) => {
                 best = Some((name.len(), modifier == "^~", id));
             }
@@ -275,11 +272,10 @@ fn overruled(tree: &Tree<'_>, found: &mut Findings) {
                 "with `satisfy any` nginx skips `enforce` in the access phase, or overrules its denial";
             found.fault(Kind::SatisfyAny, &directive.place, message, help);
         }
-        if let Some((path, directive)) = tree.value(id, "auth_request") {
-            if path != "off" {
-                let message = "the subrequest goes out before the decision in the access phase, with the client's own headers";
-                found.fault(Kind::AuthRequest, &directive.place, message, help);
-            }
+        let asked = tree.value(id, "auth_request").filter(|(path, _)| *path != "off");
+        if let Some((_, directive)) = asked {
+            let message = "the subrequest goes out before the decision in the access phase, with the client's own headers";
+            found.fault(Kind::AuthRequest, &directive.place, message, help);
         }
     }
 }

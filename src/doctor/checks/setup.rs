@@ -5,7 +5,7 @@ use crate::doctor::Kind;
 use crate::doctor::files::Files;
 use crate::doctor::nginx::Place;
 use crate::doctor::tree::{Level, Tree, text};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Where LuaJIT and OpenResty look for modules by themselves.
 const DEFAULT_CPATH: [&str; 5] = [
@@ -59,13 +59,9 @@ fn module(tree: &Tree<'_>, files: &dyn Files, called: &Place, found: &mut Findin
         return;
     }
     let own = tree.ids(Level::Http).find_map(|id| tree.own(id, "lua_package_cpath").last());
-    let prefix = tree.configuration.prefix.display().to_string();
+    // What cannot be seen may be there: nginx's prefix is compiled into it.
     let is_there = |template: &str| {
-        let path = PathBuf::from(
-            template.replace("${prefix}", &prefix).replace("$prefix", &prefix).replace('?', "tenantauth"),
-        );
-        // What cannot be seen may be there.
-        files.exists(&path) != Ok(false)
+        template.contains('$') || files.exists(Path::new(&template.replace('?', "tenantauth"))) != Ok(false)
     };
     let help = "write `lua_package_cpath \"/usr/local/lib/tenantauth/?.so;;\";` into http {}, with the directory that \
                 holds tenantauth.so";
