@@ -29,7 +29,7 @@ deb() {
     doc=$root/usr/share/doc/tenantauth
     $MAKE -s install DESTDIR="$root" PREFIX=/usr TARGET="$TARGET"
     mkdir -p "$root/DEBIAN" "$root/etc/tenantauth" "$root/etc/default" "$doc" "$root/usr/share/lintian/overrides"
-    sed 's|@PREFIX@|/usr|' packaging/reload-check > "$root/usr/lib/tenantauth/reload-check"
+    sed 's|@PREFIX@|/usr|g' packaging/reload-check > "$root/usr/lib/tenantauth/reload-check"
     chmod 0755 "$root/usr/lib/tenantauth/reload-check"
     chmod 0644 "$root/usr/lib/tenantauth/tenantauth.so"
     for unit in nginx=/usr/sbin/nginx openresty=/usr/local/openresty/nginx/sbin/nginx; do

@@ -70,7 +70,7 @@ fi
 
 # Before a reload.
 mkdir -p "$work/policy/owners.d"
-sed 's|@PREFIX@/bin/tenantauth|'"$work/made/usr/local/bin/tenantauth|" packaging/reload-check > "$work/reload-check"
+sed 's|@PREFIX@/bin/tenantauth|'"$work/made/usr/local/bin/tenantauth|g" packaging/reload-check > "$work/reload-check"
 chmod +x "$work/reload-check"
 reload_check() { TENANTAUTH_POLICY=$1 "$work/reload-check" > "$work/said" 2>&1; }
 reload_check "$work/policy" && fail "a directory without policy.yaml is no policy" || grep -q 'not reloaded' "$work/said"
@@ -96,6 +96,37 @@ status=0
 reload_check "$work/policy" || status=$?
 [ $status = 3 ] && grep -q 'policy.yaml:4:48: grants' "$work/said" && grep -q 'nginx is not reloaded' "$work/said" ||
     fail "a broken policy: $status, $(cat "$work/said")"
+
+# And the configuration, as an nginx prints it.
+configuration() { # BODY
+    cat > "$work/nginx.conf" << EOF
+daemon off; pid $work/nginx.pid; error_log $work/error.log;
+include /etc/nginx/modules-enabled/*.conf;
+events {}
+http {
+    lua_package_cpath "$work/made/usr/local/lib/tenantauth/?.so;;";
+    access_log off;
+    server { listen unix:$work/nginx.sock; $1 location / { proxy_pass http://127.0.0.1:3100; } }
+}
+EOF
+}
+printf '#!/bin/sh\nexec nginx -c %s "$@"\n' "$work/nginx.conf" > "$work/nginx"
+chmod +x "$work/nginx"
+reload_check_of() { TENANTAUTH_POLICY=$1 "$work/reload-check" "$work/nginx" > "$work/said" 2>&1; }
+policy '' > "$work/policy/policy.yaml"
+echo '{}' > "$work/policy/owners.d/team-a.yaml"
+configuration 'rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }'
+reload_check_of "$work/policy" || fail "a good configuration is refused: $(cat "$work/said")"
+configuration 'underscores_in_headers on; rewrite_by_lua_block { require("tenantauth").enforce { backend = "loki" } }'
+reload_check_of "$work/policy" || fail "a fault that denies nobody stops a reload: $(cat "$work/said")"
+grep -q 'underscores_in_headers' "$work/said" || fail "a fault is not reported: $(cat "$work/said")"
+configuration 'rewrite_by_lua_block { require("tenantauth").enforce { backend = "lok" } }'
+status=0
+reload_check_of "$work/policy" || status=$?
+[ $status = 2 ] && grep -q 'nginx.conf:7: tenantauth.enforce: option `backend`' "$work/said" && grep -q 'nginx is not reloaded' "$work/said" ||
+    fail "a configuration that denies everybody: $status, $(cat "$work/said")"
+configuration 'rewrite_by_lua_block {'
+reload_check_of "$work/policy" || fail "what nginx refuses is for nginx to say: $(cat "$work/said")"
 
 # A release is made of what is committed, and of what the changelog tells of.
 git clone --quiet --no-hardlinks . "$work/clone"
@@ -127,10 +158,10 @@ in_root tenantauth schema | cmp - "$root/usr/share/tenantauth/policy.schema.json
 for unit in nginx openresty; do
     dropin=$root/usr/lib/systemd/system/$unit.service.d/tenantauth.conf
     # Lines that were there before are dropped; then the check, the syntax, the signal: each runs if the one before did not fail.
-    [ "$(sed -n 's/^ExecReload=//p' "$dropin" | sed 's/.*\(reload-check\|-t -q\|-s HUP \$MAINPID\)$/\1/' | tr '\n' ,)" = ",reload-check,-t -q,-s HUP \$MAINPID," ] ||
+    [ "$(sed -n 's/^ExecReload=//p' "$dropin" | sed 's/.*\(reload-check\) .*nginx$/\1/; s/.*\(-t -q\|-s HUP \$MAINPID\)$/\1/' | tr '\n' ,)" = ",reload-check,-t -q,-s HUP \$MAINPID," ] ||
         fail "$unit's drop-in reloads otherwise"
 done
-[ -x "$root$(sed -n 's/^ExecReload=\(.*reload-check\)$/\1/p' "$dropin")" ] || fail "the drop-in names no program"
+[ -x "$root$(sed -n 's/^ExecReload=\(.*reload-check\) .*$/\1/p' "$dropin")" ] || fail "the drop-in names no program"
 
 # Hands the log to nginx anew, as logrotate does.
 rotate() {
