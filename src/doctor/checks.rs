@@ -9,7 +9,7 @@ mod setup;
 
 use super::files::Files;
 use super::nginx::{Configuration, Place};
-use super::tree::Tree;
+use super::tree::{Tree, text};
 use super::{Finding, Kind, Severity};
 use crate::file::FileError;
 use crate::text::one_line;
@@ -60,8 +60,10 @@ pub(super) fn all(configuration: &Configuration, files: &dyn Files) -> Vec<Findi
     setup::check(&tree, files, &mut found);
     calls::check(&tree, files, &mut found);
     reach::check(&tree, &mut found);
-    proxied::check(&tree, &mut found);
-    audit::check(&tree, &mut found);
+    let policy = tree.calls("init_worker").find_map(|(_, call)| text(call, "policy"));
+    let policy = policy.and_then(|path| files.policy(Path::new(path)));
+    proxied::check(&tree, policy.as_ref(), &mut found);
+    audit::check(&tree, policy.as_ref(), &mut found);
     admin::check(&tree, &mut found);
     found.sorted()
 }

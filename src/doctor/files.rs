@@ -1,7 +1,10 @@
 //! The files of the machine on which nginx runs, as far as whoever looks may see them.
 
 use super::nginx::glob;
+use crate::engine::unix_now;
 use crate::file::{self, FileError};
+use crate::network::NetworkSet;
+use crate::policy::store;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -31,6 +34,17 @@ pub trait Files {
     /// What keeps nginx's worker user, of this name, from reading a file: words and help. `None` where nothing does, or
     /// where it cannot be seen.
     fn obstacle(&self, path: &Path, user: &str) -> Option<(String, String)>;
+
+    /// What a policy says that concerns nginx's configuration; `None` where it cannot be used.
+    fn policy(&self, path: &Path) -> Option<Policy>;
+}
+
+/// What a policy says that concerns nginx's configuration.
+pub struct Policy {
+    /// The networks of each restriction, with its name.
+    pub permitted: Vec<(String, NetworkSet)>,
+    /// The length of an audit record, in bytes.
+    pub max_bytes: usize,
 }
 
 /// The files of this machine.
@@ -73,6 +87,14 @@ impl<O: Fn(&Path, &str) -> Option<(String, String)>> Files for Here<O> {
     fn obstacle(&self, path: &Path, user: &str) -> Option<(String, String)> {
         (self.0)(path, user)
     }
+
+    fn policy(&self, path: &Path) -> Option<Policy> {
+        let (outcome, _, _) = store::load_untested(path, unix_now());
+        let snapshot = outcome.compiled?.snapshot;
+        let restrictions = snapshot.restrictions.iter();
+        let permitted = restrictions.map(|own| (own.name.to_string(), own.networks.clone())).collect();
+        Some(Policy { permitted, max_bytes: snapshot.audit.max_bytes })
+    }
 }
 
 /// The entries of a directory that have the form of a pattern.
@@ -105,6 +127,10 @@ impl Files for Nowhere {
     }
 
     fn obstacle(&self, _: &Path, _: &str) -> Option<(String, String)> {
+        None
+    }
+
+    fn policy(&self, _: &Path) -> Option<Policy> {
         None
     }
 }

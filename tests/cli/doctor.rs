@@ -563,3 +563,23 @@ fn what_is_no_configuration_is_1_with_help() {
         assert!(run.err.contains("\n  help: `nginx -t` reports the same"), "{}", run.err);
     }
 }
+
+/// The policy that the configuration names is read for what concerns nginx.
+#[test]
+fn a_balancer_in_a_permitted_network_is_found() {
+    let room = machine();
+    for (trusted, hints) in [("203.0.113.0/28", 1), ("203.0.0.0/16", 1), ("10.0.0.0/8", 0)] {
+        let real_ip = format!("listen 8080; set_real_ip_from {trusted}; real_ip_header X-Forwarded-For;");
+        let text = MINIMAL
+            .replace("\"loki\" }", "\"loki\", client_ip = \"remote_addr\" }")
+            .replace("listen 8080;", &real_ip);
+        let run = examine(&room, &here(&room, &text), &[]);
+        assert_eq!(
+            run.out,
+            format!("nginx.conf: 0 faults, {hints} hint{}\n", if hints == 1 { "" } else { "s" }),
+            "{}",
+            run.err
+        );
+        assert_eq!(run.err.contains("overlaps a network that the restriction `"), hints == 1, "{}", run.err);
+    }
+}

@@ -2,13 +2,16 @@
 
 use super::Findings;
 use crate::doctor::Kind;
+use crate::doctor::files::Policy;
 use crate::doctor::nginx::Directive;
 use crate::doctor::tree::{Guard, Level, Tree};
 
 /// What `http.conf` calls both the format and the variable that hold a record.
 const FORMAT: &str = "tenantauth_audit";
+/// The longest record that a pipe and a datagram take whole, in bytes.
+const SHORT: usize = 4000;
 
-pub(super) fn check(tree: &Tree<'_>, found: &mut Findings) {
+pub(super) fn check(tree: &Tree<'_>, policy: Option<&Policy>, found: &mut Findings) {
     // Without `http.conf` there is no record, which is reported with the setup.
     if !tree.has_map_to("$tenantauth_record") {
         return;
@@ -50,19 +53,20 @@ pub(super) fn check(tree: &Tree<'_>, found: &mut Findings) {
         for log in audit {
             if !seen.contains(&std::ptr::from_ref(log)) {
                 seen.push(std::ptr::from_ref(log));
-                pipe(tree, log, found);
+                pipe(tree, log, policy, found);
             }
         }
     }
 }
 
 /// Records that are longer than what a pipe or a datagram takes are torn.
-fn pipe(tree: &Tree<'_>, log: &Directive, found: &mut Findings) {
+fn pipe(tree: &Tree<'_>, log: &Directive, policy: Option<&Policy>, found: &mut Findings) {
     let to = log.argument(0);
     let is_pipe = matches!(to, "/dev/stdout" | "/dev/stderr") || to.starts_with("/proc/self/fd/");
     let is_bounded = tree.configuration.directives.iter().any(|directive| {
         directive.name == "env" && directive.argument(0).starts_with("TENANTAUTH_AUDIT_MAX_BYTES")
     });
+    let is_bounded = is_bounded || policy.is_some_and(|policy| policy.max_bytes <= SHORT);
     if (is_pipe || to.starts_with("syslog:")) && !is_bounded {
         let message = format!(
             "records of more than 4000 bytes do not reach `{to}` whole, unless the policy says `audit: {{ max_bytes: 4000 }}`"

@@ -2,18 +2,20 @@
 
 use super::Findings;
 use crate::doctor::Kind;
+use crate::doctor::files::Policy;
 use crate::doctor::lua::Value;
 use crate::doctor::nginx::Directive;
 use crate::doctor::tree::{Guard, Id, Level, Tree, option, text};
-use crate::network::Network;
+use crate::network::{Network, NetworkSet};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// A token of 200 groups is over 10 kB; the module takes tokens of up to 32 KiB.
 const ENOUGH: u64 = 32 << 10;
 /// What nginx takes without a directive.
 const DEFAULT_BUFFER: u64 = 8 << 10;
 
-pub(super) fn check(tree: &Tree<'_>, found: &mut Findings) {
+pub(super) fn check(tree: &Tree<'_>, policy: Option<&Policy>, found: &mut Findings) {
     let mut zones: BTreeMap<&str, Id> = BTreeMap::new();
     for id in tree.ids(Level::Location) {
         let guard = tree.guard(id);
@@ -37,7 +39,7 @@ pub(super) fn check(tree: &Tree<'_>, found: &mut Findings) {
         }
         if enforces || stamps {
             forms(tree, server, found);
-            real_ip(tree, server, stamps, found);
+            real_ip(tree, server, stamps, policy, found);
         }
     }
     early_variables(tree, found);
@@ -239,7 +241,7 @@ fn forms(tree: &Tree<'_>, server: Id, found: &mut Findings) {
     }
 }
 
-fn real_ip(tree: &Tree<'_>, server: Id, stamps: bool, found: &mut Findings) {
+fn real_ip(tree: &Tree<'_>, server: Id, stamps: bool, policy: Option<&Policy>, found: &mut Findings) {
     let blocks = (0..tree.blocks.len()).filter(|id| *id == server || tree.server(*id) == Some(server));
     let mut trusted: Vec<&Directive> = blocks.flat_map(|id| tree.effective(id, "set_real_ip_from")).collect();
     trusted.sort_by_key(|directive| std::ptr::from_ref(*directive));
@@ -249,6 +251,9 @@ fn real_ip(tree: &Tree<'_>, server: Id, stamps: bool, found: &mut Findings) {
     for directive in &trusted {
         let is_everybody = Network::parse(directive.argument(0)).is_ok_and(|network| network.is_everything());
         if !is_everybody {
+            if reads_address {
+                balancer(directive, policy, found);
+            }
             continue;
         }
         let message =
@@ -273,6 +278,25 @@ fn real_ip(tree: &Tree<'_>, server: Id, stamps: bool, found: &mut Findings) {
         let message = "no `real_ip_header`: nginx reads `X-Real-IP`, and no X-Forwarded-For";
         let help = "write `real_ip_header X-Forwarded-For;` and `real_ip_recursive on;`, as your load balancers send it";
         found.hint(Kind::RealIp, &directive.place, message, help);
+    }
+}
+
+/// A balancer in a network that a restriction permits: where it sends no readable address, its own is let in.
+fn balancer(trusted: &Directive, policy: Option<&Policy>, found: &mut Findings) {
+    let text = trusted.argument(0);
+    let first = text.split('/').next().and_then(|address| address.parse::<IpAddr>().ok());
+    let (Some(policy), Some(first), Ok(network)) = (policy, first, Network::parse(text)) else { return };
+    let overlaps =
+        |set: &NetworkSet| set.contains(first) || set.ranges().any(|(address, _)| network.contains(address));
+    // Who permits everybody permits balancers too.
+    let permits = policy.permitted.iter().find(|(_, set)| !set.is_everything() && overlaps(set));
+    if let Some((name, _)) = permits {
+        let message = format!(
+            "`{text}` overlaps a network that the restriction `{name}` permits: where a balancer sends no readable \
+             address, its own is let in"
+        );
+        let help = "give load balancers a network of their own, which no restriction permits";
+        found.hint(Kind::RealIp, &trusted.place, message, help);
     }
 }
 
