@@ -283,7 +283,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Passes over `require "tenantauth"`, a name that stands for it or for a function of it, and a function's name behind.
+    /// Passes over `require "tenantauth"`, a name that stands for it or for a function of it, and a function's name
+    /// behind.
     fn module_expression(&mut self) -> Option<Bound> {
         let Some(Token::Name(name)) = self.peek(0) else { return None };
         let bound = if name == "require" {

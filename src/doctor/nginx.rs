@@ -1,4 +1,5 @@
-//! Reads nginx's configuration language, as `ngx_conf_read_token` (src/core/ngx_conf_file.c of nginx 1.27) does, and the
+//! Reads nginx's configuration language, as `ngx_conf_read_token` (src/core/ngx_conf_file.c of nginx 1.27) does, and
+//! the
 //! bodies of `*_by_lua_block`, as ngx_http_lua_lex.c of the Lua module does.
 //!
 //! A configuration is a file with what it includes, or the output of `nginx -T`, which holds each file behind a line

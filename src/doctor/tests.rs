@@ -110,25 +110,63 @@ fn no_alarm_where_something_may_be_meant() {
     let again = "rewrite_by_lua_block { require('tenantauth').enforce { again = true } }";
     for sound in [
         // TLS in front of the gateway, in the same nginx.
-        format!("server {{ listen 8080; {ENFORCE} location / {{ proxy_pass http://loki; }} }} server {{ listen 443 ssl; location / {{ proxy_pass http://127.0.0.1:8080; }} }}"),
+        format!(
+            "server {{ listen 8080; {ENFORCE} location / {{ proxy_pass http://loki; }} }} server {{ \
+         listen 443 ssl; location / {{ proxy_pass http://127.0.0.1:8080; }} }}"
+        ),
         // Code of the user's own, which calls anything.
-        format!("server {{ {ENFORCE} location / {{ proxy_pass http://loki; }} location /x {{ rewrite_by_lua_block {{ require('mine').run() }} proxy_pass http://loki; }} }}"),
-        "server { rewrite_by_lua_file /etc/nginx/gone.lua; location / { proxy_pass http://loki; } }".to_owned(),
+        format!(
+            "server {{ {ENFORCE} location / {{ proxy_pass http://loki; }} location /x {{ \
+         rewrite_by_lua_block {{ require('mine').run() }} proxy_pass http://loki; }} }}"
+        ),
+        "server { rewrite_by_lua_file /etc/nginx/gone.lua; location / { proxy_pass http://loki; } \
+         }"
+        .to_owned(),
         // An authentication server is no backend.
-        format!("server {{ {ENFORCE} auth_request /auth; location / {{ proxy_pass http://loki; }} location = /auth {{ internal; rewrite_by_lua_block {{ }} proxy_pass http://login; }} }}"),
-        format!("server {{ {ENFORCE} error_page 502 = @spare; location / {{ proxy_pass http://loki; }} location @spare {{ {again} proxy_pass http://spare; }} }}"),
-        format!("server {{ {ENFORCE} error_page 500 /e.html; location / {{ proxy_pass http://loki; }} location = /e.html {{ internal; rewrite_by_lua_block {{ }} root /srv; }} }}"),
-        format!("server {{ {ENFORCE} error_page 500 /e; location / {{ proxy_pass http://loki; }} location = /e {{ return 500 x; }} }}"),
-        format!("server {{ {ENFORCE} error_page 500 https://example.org/; location / {{ proxy_pass http://loki; try_files $uri =404; }} }}"),
+        format!(
+            "server {{ {ENFORCE} auth_request /auth; location / {{ proxy_pass http://loki; }} \
+         location = /auth {{ internal; rewrite_by_lua_block {{ }} proxy_pass http://login; }} }}"
+        ),
+        format!(
+            "server {{ {ENFORCE} error_page 502 = @spare; location / {{ proxy_pass http://loki; }} \
+         location @spare {{ {again} proxy_pass http://spare; }} }}"
+        ),
+        format!(
+            "server {{ {ENFORCE} error_page 500 /e.html; location / {{ proxy_pass http://loki; }} \
+         location = /e.html {{ internal; rewrite_by_lua_block {{ }} root /srv; }} }}"
+        ),
+        format!(
+            "server {{ {ENFORCE} error_page 500 /e; location / {{ proxy_pass http://loki; }} location \
+         = /e {{ return 500 x; }} }}"
+        ),
+        format!(
+            "server {{ {ENFORCE} error_page 500 https://example.org/; location / {{ proxy_pass \
+         http://loki; try_files $uri =404; }} }}"
+        ),
         // An `if` chooses between both.
-        "server { rewrite_by_lua_block { local t = require 'tenantauth' if ngx.var.a == 'b' then t.enforce { backend = 'loki' } else t.enforce { backend = 'mimir' } end } location / { proxy_pass http://b; } }".to_owned(),
+        "server { rewrite_by_lua_block { local t = require 'tenantauth' if ngx.var.a == 'b' then \
+         t.enforce { backend = 'loki' } else t.enforce { backend = 'mimir' } end } location / { \
+         proxy_pass http://b; } }"
+            .to_owned(),
         // A prefix that both remove.
-        "server { rewrite_by_lua_block { require 'tenantauth'.enforce { path_prefix = '/pre' } } location /pre/ { proxy_pass http://mimir/; } }".to_owned(),
+        "server { rewrite_by_lua_block { require 'tenantauth'.enforce { path_prefix = '/pre' } } location \
+         /pre/ { proxy_pass http://mimir/; } }"
+            .to_owned(),
         format!("server {{ {ENFORCE} location /loki/ {{ proxy_pass http://loki/loki/; }} }}"),
-        format!("server {{ {ENFORCE} location / {{ proxy_pass http://loki; proxy_cache c; proxy_cache_key \"$request_method $tenantauth_tenants $request_uri\"; }} }}"),
-        format!("server {{ {ENFORCE} location / {{ proxy_pass http://loki; proxy_set_header X-Scope-OrgID $tenantauth_tenants; proxy_set_header Connection $http_connection; }} }}"),
-        "server { listen 10.0.0.1:9145; allow 10.0.0.0/8; deny all; location /m { content_by_lua_block { require('tenantauth').metrics() } } }".to_owned(),
-        "server { listen unix:/run/x.sock; listen [::1]:80; listen localhost:81; location /m { content_by_lua_block { require('tenantauth').metrics() } } }".to_owned(),
+        format!(
+            "server {{ {ENFORCE} location / {{ proxy_pass http://loki; proxy_cache c; proxy_cache_key \
+         \"$request_method $tenantauth_tenants $request_uri\"; }} }}"
+        ),
+        format!(
+            "server {{ {ENFORCE} location / {{ proxy_pass http://loki; proxy_set_header X-Scope-OrgID \
+         $tenantauth_tenants; proxy_set_header Connection $http_connection; }} }}"
+        ),
+        "server { listen 10.0.0.1:9145; allow 10.0.0.0/8; deny all; location /m { content_by_lua_block { \
+         require('tenantauth').metrics() } } }"
+            .to_owned(),
+        "server { listen unix:/run/x.sock; listen [::1]:80; listen localhost:81; location /m { \
+         content_by_lua_block { require('tenantauth').metrics() } } }"
+            .to_owned(),
     ] {
         let text = format!("http {{\n{sound}\n}}");
         assert_eq!(found(&text), [], "{text}");
@@ -139,7 +177,8 @@ fn no_alarm_where_something_may_be_meant() {
 #[test]
 fn code_of_a_location_replaces_the_servers() {
     let text = format!(
-        "http {{\n{ENFORCE}\nserver {{\nlocation /a {{ proxy_pass http://a; }}\nlocation /b {{\nrewrite_by_lua_block {{ ngx.say() }}\n\
+        "http {{\n{ENFORCE}\nserver {{\nlocation /a {{ proxy_pass http://a; }}\nlocation /b \
+         {{\nrewrite_by_lua_block {{ ngx.say() }}\n\
          location /b/c {{ proxy_pass http://b; }}\n}}\n}}\n}}"
     );
     assert_eq!(kinds(&text), [(Kind::Replaced, 6)]);
@@ -149,7 +188,8 @@ fn code_of_a_location_replaces_the_servers() {
 fn backends_are_compared_by_their_addresses() {
     for other in ["http://127.0.0.1:3100", "http://LOCALHOST:3100/x", "http://other", "http://$b"] {
         let text = format!(
-            "http {{ upstream loki {{ server localhost:3100; }} upstream other {{ server 10.0.0.1; server 127.0.0.1:3100; }}\n\
+            "http {{ upstream loki {{ server localhost:3100; }} upstream other {{ server 10.0.0.1; server \
+             127.0.0.1:3100; }}\n\
              server {{ {ENFORCE} location / {{ proxy_pass http://loki; }} }}\n\
              server {{ set $b loki;\nlocation / {{ set $b loki; proxy_pass {other}; }} }} }}"
         );

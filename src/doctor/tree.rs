@@ -258,7 +258,8 @@ fn handler<'c>(directive: &'c Directive, prefix: &Path, files: &dyn Files) -> Op
         ("", Body::None) => code = lua::read(directive.argument(number)),
         ("_file", Body::None) => {
             let name = directive.argument(number);
-            // A relative name is one beneath nginx's prefix, which is compiled into it: `conf` lies there, or it is `conf`.
+            // A relative name is one beneath nginx's prefix, which is compiled into it: `conf` lies there, or it is
+            // `conf`.
             let above = prefix.parent().unwrap_or(prefix);
             let paths = [prefix.join(name), above.join(name)];
             let read = paths

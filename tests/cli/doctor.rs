@@ -166,7 +166,8 @@ const fn hint(
 const LOKI: &str = "location / { proxy_pass http://loki; }";
 const CPATH: &str = "lua_package_cpath \"/usr/local/lib/tenantauth/?.so;;\";";
 const LOG: &str = "access_log /var/log/nginx/audit.jsonl tenantauth_audit buffer=64k flush=1s;";
-const STAMP: &str = "rewrite_by_lua_block { require(\"tenantauth\").stamp_client_ip { keys_file = \"/etc/tenantauth/client-ip.keys\" } }";
+const STAMP: &str = "rewrite_by_lua_block { require(\"tenantauth\").stamp_client_ip { keys_file = \
+ \"/etc/tenantauth/client-ip.keys\" } }";
 
 const BROKEN: &[Broken] = &[
     // Options, functions, phases.
@@ -270,7 +271,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "error_page 502 = @spare; location @spare { proxy_pass http://10.0.2.20:3100; } location / { proxy_pass http://loki; }",
+            "error_page 502 = @spare; location @spare { proxy_pass http://10.0.2.20:3100; } location / { \
+             proxy_pass http://loki; }",
         )],
         "fallback_denied",
         "error_page 502",
@@ -279,7 +281,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "error_page 502 /oops.html;\nlocation = /oops.html { root /srv; } location / { proxy_pass http://loki; }",
+            "error_page 502 /oops.html;\nlocation = /oops.html { root /srv; } location / { proxy_pass \
+             http://loki; }",
         )],
         "fallback_denied",
         "error_page 502",
@@ -294,7 +297,9 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "error_page 502 /spare; location /spare { rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } } proxy_pass http://10.0.2.20:3100; } location / { proxy_pass http://loki; }",
+            "error_page 502 /spare; location /spare { rewrite_by_lua_block { \
+             require(\"tenantauth\").enforce { again = true } } proxy_pass http://10.0.2.20:3100; } \
+             location / { proxy_pass http://loki; }",
         )],
         "fallback_by_uri",
         "error_page 502",
@@ -303,7 +308,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "location / { rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } } proxy_pass http://loki; }",
+            "location / { rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } } \
+             proxy_pass http://loki; }",
         )],
         "again_from_outside",
         "again = true",
@@ -314,7 +320,8 @@ const BROKEN: &[Broken] = &[
             ("include /usr/local/share/tenantauth/http.conf;", ""),
             (
                 LOKI,
-                "location @b { rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } } proxy_pass http://loki; }",
+                "location @b { rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } } \
+                 proxy_pass http://loki; }",
             ),
         ],
         "http_conf",
@@ -324,7 +331,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "location / { access_by_lua_block { require(\"tenantauth\").enforce { } } proxy_pass http://loki; }",
+            "location / { access_by_lua_block { require(\"tenantauth\").enforce { } } proxy_pass \
+             http://loki; }",
         )],
         "decided_twice",
         "access_by_lua_block",
@@ -352,7 +360,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "location / { proxy_cache c; proxy_cache_key $request_uri$tenantauth_tenants; proxy_pass http://loki; }",
+            "location / { proxy_cache c; proxy_cache_key $request_uri$tenantauth_tenants; proxy_pass \
+             http://loki; }",
         )],
         "cache_key",
         "proxy_cache_key",
@@ -361,7 +370,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "location / { proxy_cache c; proxy_cache_key $http_x_scope_orgid$request_uri; proxy_pass http://loki; }",
+            "location / { proxy_cache c; proxy_cache_key $http_x_scope_orgid$request_uri; proxy_pass \
+             http://loki; }",
         )],
         "cache_key",
         "proxy_cache_key",
@@ -370,7 +380,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "location / { proxy_cache c; proxy_cache_key $tenantauth_tenants$request_uri; proxy_cache_methods POST; proxy_pass http://loki; }",
+            "location / { proxy_cache c; proxy_cache_key $tenantauth_tenants$request_uri; \
+             proxy_cache_methods POST; proxy_pass http://loki; }",
         )],
         "cache_methods",
         "proxy_cache_methods",
@@ -431,6 +442,30 @@ const BROKEN: &[Broken] = &[
     hint(GRAFANA, &[("set_real_ip_from 10.0.128.0/24;", "")], "real_ip", "server {"),
     hint(GRAFANA, &[("real_ip_header X-Forwarded-For;", "")], "real_ip", "server {"),
     hint(GRAFANA, &[(STAMP, "")], "not_called", ""),
+    fault(
+        GRAFANA,
+        &[
+            ("        location / {\n            rewrite", "        rewrite"),
+            (
+                STAMP,
+                concat!(
+                    "rewrite_by_lua_block { require(\"tenantauth\").stamp_client_ip { unsigned = true } }\n",
+                    "location / { rewrite_by_lua_block { }"
+                ),
+            ),
+        ],
+        "replaced",
+        "rewrite_by_lua_block { }",
+    ),
+    hint(
+        MINIMAL,
+        &[(
+            "content_by_lua_block { require(\"tenantauth\").m",
+            "access_by_lua_block { require(\"tenantauth\").m",
+        )],
+        "phase",
+        "metrics",
+    ),
     // Records, and the operator's server.
     hint(MINIMAL, &[(LOG, "")], "audit_log", "server {"),
     hint(MINIMAL, &[(LOG, "access_log off;")], "audit_log", "access_log off;"),
@@ -449,7 +484,8 @@ const BROKEN: &[Broken] = &[
         MINIMAL,
         &[(
             LOKI,
-            "location / { proxy_pass http://loki; } location /m { content_by_lua_block { require('tenantauth').metrics() } }",
+            "location / { proxy_pass http://loki; } location /m { content_by_lua_block { \
+             require('tenantauth').metrics() } }",
         )],
         "admin_denied",
         "'tenantauth'",
@@ -497,7 +533,8 @@ fn people_read_place_message_and_help() {
     let line = text.lines().position(|line| line.contains("\"lok\"")).unwrap() + 1;
     let run = examine(&room, &text, &[]);
     let expected = format!(
-        "nginx.conf:{line}: tenantauth.enforce: option `backend` names an unknown backend `lok`: it must be one of \
+        "nginx.conf:{line}: tenantauth.enforce: option `backend` names an unknown backend `lok`: it must \
+         be one of \
          mimir, loki, tempo, pyroscope\n  help: docs/reference.md lists the options of `enforce`\n"
     );
     assert_eq!((run.status, &*run.err, &*run.out), (2, &*expected, "nginx.conf: 1 fault, 0 hints\n"));
@@ -523,12 +560,14 @@ fn a_dump_is_read_with_its_files() {
     let main = here(&room, WHOLE);
     let (head, _) = main.split_once("    server {\n        listen 8081;").unwrap();
     let main = format!("{head}    include {}/etc-nginx/conf.d/*.conf;\n}}\n", room.0.display());
-    let site = "server {\n    listen 8081;\n    rewrite_by_lua_block { require(\"tenantauth\").enforce { backend = \"mimr\" } }\n    location / { proxy_pass http://mimir; }\n}\n";
+    let site = "server {\n    listen 8081;\n    rewrite_by_lua_block { require(\"tenantauth\").enforce { \
+     backend = \"mimr\" } }\n    location / { proxy_pass http://mimir; }\n}\n";
     let root = room.0.display();
     let http = include_str!("../../nginx/http.conf");
     let dump = format!(
         "nginx: the configuration file {root}/etc-nginx/nginx.conf syntax is ok\nnginx: configuration file \
-         {root}/etc-nginx/nginx.conf test is successful\n# configuration file {root}/etc-nginx/nginx.conf:\n{main}\n\
+         {root}/etc-nginx/nginx.conf test is successful\n# configuration file \
+         {root}/etc-nginx/nginx.conf:\n{main}\n\
          # configuration file {root}/share/tenantauth/http.conf:\n{http}\n# configuration file \
          {root}/etc-nginx/conf.d/mimir.conf:\n{site}\n"
     );

@@ -46,7 +46,8 @@ pub(super) fn check(tree: &Tree<'_>, policy: Option<&Policy>, found: &mut Findin
         let Some(place) = logs.first().copied().or(around) else { continue };
         if audit.is_empty() && !seen.contains(&std::ptr::from_ref(place)) {
             seen.push(std::ptr::from_ref(place));
-            let message = "decisions leave no audit record here: no `access_log` of the format `tenantauth_audit` is in force";
+            let message = "decisions leave no audit record here: no `access_log` of the format \
+             `tenantauth_audit` is in force";
             let help = "write `access_log /var/log/nginx/audit.jsonl tenantauth_audit buffer=64k flush=1s;`";
             found.hint(Kind::AuditLog, &place.place, message, help);
         }
@@ -69,7 +70,8 @@ fn pipe(tree: &Tree<'_>, log: &Directive, policy: Option<&Policy>, found: &mut F
     let is_bounded = is_bounded || policy.is_some_and(|policy| policy.max_bytes <= SHORT);
     if (is_pipe || to.starts_with("syslog:")) && !is_bounded {
         let message = format!(
-            "records of more than 4000 bytes do not reach `{to}` whole, unless the policy says `audit: {{ max_bytes: 4000 }}`"
+            "records of more than 4000 bytes do not reach `{to}` whole, unless the policy says `audit: {{ \
+             max_bytes: 4000 }}`"
         );
         found.hint(
             Kind::AuditPipe,
@@ -80,7 +82,8 @@ fn pipe(tree: &Tree<'_>, log: &Directive, policy: Option<&Policy>, found: &mut F
     }
     let buffer = log.arguments.iter().find_map(|word| word.strip_prefix("buffer="));
     if is_pipe && buffer.is_some_and(|size| size != "4k" && size != "4096") {
-        let message = "nginx writes its whole buffer at once: above 4096 bytes a pipe mixes the lines of several workers";
+        let message = "nginx writes its whole buffer at once: above 4096 bytes a pipe mixes the lines of \
+         several workers";
         found.hint(Kind::AuditPipe, &log.place, message, "write `buffer=4k`");
     }
 }

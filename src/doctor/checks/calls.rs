@@ -76,8 +76,14 @@ fn phase(handler: &Handler<'_>, call: &Call, found: &mut Findings) {
     if allowed.contains(&handler.phase) || handler.phase == "init" {
         return;
     }
+    let (place, help) = (handler.place(call.line), format!("call it in {shown}"));
+    if allowed == ["content"] {
+        let message =
+            format!("`{}` belongs in content_by_lua*, and not in {}_by_lua*", call.function, handler.phase);
+        return found.hint(Kind::Phase, &place, message, help);
+    }
     let message = format!("`{}` cannot be called in {}_by_lua*", call.function, handler.phase);
-    found.fault(Kind::Phase, &handler.place(call.line), message, format!("call it in {shown}"));
+    found.fault(Kind::Phase, &place, message, help);
 }
 
 /// The files that options name.

@@ -52,14 +52,16 @@ fn cache<'c>(tree: &Tree<'c>, id: Id, zones: &mut BTreeMap<&'c str, Id>, found: 
     let help = "write `proxy_cache_key \"$request_method $tenantauth_tenants $request_uri\";`";
     match tree.value(id, "proxy_cache_key") {
         None => {
-            let message = "`proxy_cache` without a key that holds the tenants answers one tenant with the data of another";
+            let message = "`proxy_cache` without a key that holds the tenants answers one tenant with the \
+             data of another";
             found.fault(Kind::CacheKey, &directive.place, message, help);
         }
         Some((key, own)) => {
             match key.split_once("$tenantauth_tenants").or(key.split_once("${tenantauth_tenants}")) {
                 None => {
                     let message = format!(
-                        "the cache's key holds no `$tenantauth_tenants`: one tenant is answered with the data of another: `{key}`"
+                        "the cache's key holds no `$tenantauth_tenants`: one tenant is answered with the \
+                         data of another: `{key}`"
                     );
                     found.fault(Kind::CacheKey, &own.place, message, help);
                 }
@@ -67,7 +69,8 @@ fn cache<'c>(tree: &Tree<'c>, id: Id, zones: &mut BTreeMap<&'c str, Id>, found: 
                     let written = variables(before).into_iter().find(|name| is_clients(name));
                     if let Some(name) = written {
                         let message = format!(
-                            "in the cache's key `${name}`, which a client writes, stands before the tenants: they could be its own invention"
+                            "in the cache's key `${name}`, which a client writes, stands before the \
+                             tenants: they could be its own invention"
                         );
                         found.fault(Kind::CacheKey, &own.place, message, help);
                     }
@@ -125,7 +128,8 @@ fn set_headers(tree: &Tree<'_>, id: Id, found: &mut Findings) {
             matches!(value, "$http_x_scope_orgid" | "$tenantauth_tenants" | "${tenantauth_tenants}");
         if name.eq_ignore_ascii_case("X-Scope-OrgID") && !is_judged {
             let message = format!(
-                "`X-Scope-OrgID` is overwritten: the backend reads `{value}`, and not the tenants that were decided"
+                "`X-Scope-OrgID` is overwritten: the backend reads `{value}`, and not the tenants that \
+                 were decided"
             );
             found.fault(
                 Kind::TenantsOverwritten,
@@ -180,7 +184,8 @@ fn path(tree: &Tree<'_>, id: Id, found: &mut Findings) {
     let Some(uri) = rest.find('/').and_then(|slash| rest.get(slash..)) else {
         if !prefix.is_empty() {
             let message = format!(
-                "the backend receives the path with the prefix `{prefix}`, which `enforce` removes before it decides"
+                "the backend receives the path with the prefix `{prefix}`, which `enforce` removes before \
+                 it decides"
             );
             let help = format!("write `location {prefix}/` with `proxy_pass {url}/;`, which removes it");
             found.hint(Kind::PathPrefix, &pass.place, message, help);
@@ -234,7 +239,8 @@ fn forms(tree: &Tree<'_>, server: Id, found: &mut Findings) {
         let Some((value, directive)) = tree.value(server, name) else { continue };
         if value == wrong {
             let message = format!(
-                "with `{name} {wrong}` a client's `X_Scope_OrgID` is `$http_x_scope_orgid` too: such requests are denied as `tenant_duplicate`"
+                "with `{name} {wrong}` a client's `X_Scope_OrgID` is `$http_x_scope_orgid` too: such \
+                 requests are denied as `tenant_duplicate`"
             );
             found.fault(Kind::HeaderForms, &directive.place, message, help);
         }
@@ -276,7 +282,8 @@ fn real_ip(tree: &Tree<'_>, server: Id, stamps: bool, policy: Option<&Policy>, f
         && trusted.iter().any(|own| own.argument(0) != "unix:")
     {
         let message = "no `real_ip_header`: nginx reads `X-Real-IP`, and no X-Forwarded-For";
-        let help = "write `real_ip_header X-Forwarded-For;` and `real_ip_recursive on;`, as your load balancers send it";
+        let help = "write `real_ip_header X-Forwarded-For;` and `real_ip_recursive on;`, as your load \
+         balancers send it";
         found.hint(Kind::RealIp, &directive.place, message, help);
     }
 }
@@ -292,7 +299,8 @@ fn balancer(trusted: &Directive, policy: Option<&Policy>, found: &mut Findings) 
     let permits = policy.permitted.iter().find(|(_, set)| !set.is_everything() && overlaps(set));
     if let Some((name, _)) = permits {
         let message = format!(
-            "`{text}` overlaps a network that the restriction `{name}` permits: where a balancer sends no readable \
+            "`{text}` overlaps a network that the restriction `{name}` permits: where a balancer sends no \
+             readable \
              address, its own is let in"
         );
         let help = "give load balancers a network of their own, which no restriction permits";

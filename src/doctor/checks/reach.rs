@@ -63,18 +63,25 @@ fn protection(tree: &Tree<'_>, proxy: &Proxy<'_>, guarded: &BTreeSet<&String>, f
             return;
         }
         let place = &handler.directive.place;
-        return if handler.code.is_empty {
+        let line = inherited.directive.place.line;
+        if inherited.guard() == Guard::Stamp {
+            let message = format!(
+                "this replaces the call of `stamp_client_ip` in line {line}: requests reach `{target}` \
+                 without an address"
+            );
+            found.fault(Kind::Replaced, place, message, "call `stamp_client_ip` here too");
+        } else if handler.code.is_empty {
             let message =
                 format!("an empty block in a location that proxies: requests reach `{target}` undecided");
             let help = "write `rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } }`";
             found.fault(Kind::EmptyBlock, place, message, help);
         } else {
-            let line = inherited.directive.place.line;
             let message = format!(
-                "this replaces the call of tenantauth in line {line}: requests reach `{target}` undecided"
+                "this replaces the call of `enforce` in line {line}: requests reach `{target}` undecided"
             );
             found.fault(Kind::Replaced, place, message, "call `enforce` here too, before all else");
-        };
+        }
+        return;
     }
     if to_guarded {
         let message = format!(
@@ -89,7 +96,8 @@ fn protection(tree: &Tree<'_>, proxy: &Proxy<'_>, guarded: &BTreeSet<&String>, f
         return;
     }
     let message = format!("no `enforce` in reach: requests reach `{target}` undecided");
-    let help = "where that is Mimir, Loki, Tempo or Pyroscope, call `enforce` in the server's `rewrite_by_lua_block`";
+    let help = "where that is Mimir, Loki, Tempo or Pyroscope, call `enforce` in the server's \
+     `rewrite_by_lua_block`";
     found.hint(Kind::Unprotected, &proxy.pass.place, message, help);
 }
 
@@ -161,8 +169,10 @@ fn fallbacks(tree: &Tree<'_>, server: Id, found: &mut Findings) {
         let is_named = block.directive.is_some_and(|own| own.argument(0).starts_with('@'));
         let is_internal = is_named || tree.own(id, "internal").next().is_some();
         if let Some(own) = own.filter(|_| !is_internal && !targets.contains(&id)) {
-            let message = "`again` denies every request that comes from outside, and nothing falls back to this location";
-            let help = "name it (`location @standby`) and lead an `error_page` there, or call `enforce` without `again`";
+            let message = "`again` denies every request that comes from outside, and nothing falls back \
+             to this location";
+            let help = "name it (`location @standby`) and lead an `error_page` there, or call `enforce` \
+             without `again`";
             found.hint(Kind::AgainFromOutside, &own.directive.place, message, help);
         }
     }
@@ -192,7 +202,8 @@ fn turn_to(tree: &Tree<'_>, turn: &Directive, to: &str, target: Id, found: &mut 
             format!("`{to}` proxies and decides again what was decided before: it denies it, with 503");
         (
             message,
-            "write `rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } }` in that location",
+            "write `rewrite_by_lua_block { require(\"tenantauth\").enforce { again = true } }` in that \
+             location",
         )
     } else {
         let message =
@@ -274,7 +285,8 @@ fn overruled(tree: &Tree<'_>, found: &mut Findings) {
         }
         let asked = tree.value(id, "auth_request").filter(|(path, _)| *path != "off");
         if let Some((_, directive)) = asked {
-            let message = "the subrequest goes out before the decision in the access phase, with the client's own headers";
+            let message = "the subrequest goes out before the decision in the access phase, with the \
+             client's own headers";
             found.fault(Kind::AuthRequest, &directive.place, message, help);
         }
     }

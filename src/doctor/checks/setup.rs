@@ -63,7 +63,8 @@ fn module(tree: &Tree<'_>, files: &dyn Files, called: &Place, found: &mut Findin
     let is_there = |template: &str| {
         template.contains('$') || files.exists(Path::new(&template.replace('?', "tenantauth"))) != Ok(false)
     };
-    let help = "write `lua_package_cpath \"/usr/local/lib/tenantauth/?.so;;\";` into http {}, with the directory that \
+    let help = "write `lua_package_cpath \"/usr/local/lib/tenantauth/?.so;;\";` into http {}, with the \
+     directory that \
                 holds tenantauth.so";
     let Some(own) = own else {
         if DEFAULT_CPATH
@@ -105,7 +106,8 @@ fn shared_dict(tree: &Tree<'_>, found: &mut Findings) {
     let names_one = tree.calls("init_worker").any(|(_, call)| text(call, "shared_dict").is_some());
     let Some((handler, call)) = tree.calls("enforce").next() else { return };
     if !names_one && !declared.contains(&"tenantauth") {
-        let message = "no `lua_shared_dict tenantauth`: each worker counts for itself, and fetches keys for itself after each reload";
+        let message = "no `lua_shared_dict tenantauth`: each worker counts for itself, and fetches keys \
+         for itself after each reload";
         let help = "write `lua_shared_dict tenantauth 10m;` into http {}";
         found.hint(Kind::SharedDict, &handler.place(call.line), message, help);
     }
@@ -146,7 +148,10 @@ fn directives(tree: &Tree<'_>, found: &mut Findings) {
                 found.hint(
                     Kind::ErrorLog,
                     &directive.place,
-                    format!("at `{level}` the error log shows the beginning of header lines that are too long or unreadable, tokens included"),
+                    format!(
+                        "at `{level}` the error log shows the beginning of header lines that are too \
+                     long or unreadable, tokens included"
+                    ),
                     "log at `notice`",
                 );
             }
@@ -161,7 +166,8 @@ fn directives(tree: &Tree<'_>, found: &mut Findings) {
                     "call `init_worker` in init_worker_by_lua_block",
                 );
             } else if handler.code.requires_module {
-                let message = "the module is required in init_by_lua*: a reload after an upgrade brings the old code again";
+                let message = "the module is required in init_by_lua*: a reload after an upgrade brings \
+                 the old code again";
                 let help =
                     "require it in init_worker_by_lua_block and later, or restart nginx after an upgrade";
                 found.hint(Kind::RequiredInInit, &handler.directive.place, message, help);
