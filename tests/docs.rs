@@ -503,8 +503,10 @@ fn the_reference_has_the_variables_of_the_snippet() {
 #[test]
 fn the_reference_has_every_flag() {
     let mut flags = BTreeSet::new();
-    const COMMANDS: [&str; 10] =
-        ["access", "check", "diff", "explain", "keygen", "keys", "replay", "routes", "schema", "test"];
+    const COMMANDS: [&str; 11] = [
+        "access", "check", "diff", "doctor", "explain", "keygen", "keys", "replay", "routes", "schema",
+        "test",
+    ];
     let of_commands = COMMANDS.iter().map(|command| vec![*command, "-h"]);
     for arguments in of_commands.chain([vec!["--help"]]) {
         let help = Command::new(env!("CARGO_BIN_EXE_tenantauth")).args(&arguments).output().unwrap();
