@@ -68,6 +68,12 @@ pub struct OwnerOutcome {
 }
 
 impl OwnerOutcome {
+    /// Whether the same became of the same versions.
+    pub fn is_as_before(&self, before: &Self) -> bool {
+        let key = |outcome: &Self| (outcome.state, outcome.rules, outcome.judged, outcome.turns_waited);
+        key(self) == key(before) && self.diagnostics == before.diagnostics
+    }
+
     /// Says that the newest version is refused, of which nothing was known when the rules were made of another one.
     ///
     /// `diagnostics`: every problem of the newest version.

@@ -53,7 +53,7 @@ impl Files for AnyFile {
     /// Owners with a document that says nothing.
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let file = format!("owners.d/{name}.yaml");
-        Some(OwnerText { file, current: Ok(b"{}\n".to_vec()), last_good: None })
+        Some(OwnerText { file, current: Ok(b"{}\n".to_vec()), last_good: None, is_unsettled: false })
     }
 }
 

@@ -133,6 +133,11 @@ impl Files for Texts {
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let number = name.strip_prefix("team-")?.parse().ok()?;
         let current = Ok(self.0.owner(number).into_bytes());
-        Some(OwnerText { file: format!("owners.d/{name}.yaml"), current, last_good: None })
+        Some(OwnerText {
+            file: format!("owners.d/{name}.yaml"),
+            current,
+            last_good: None,
+            is_unsettled: false,
+        })
     }
 }

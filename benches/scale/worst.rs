@@ -35,7 +35,7 @@ impl Files for Texts<'_> {
 
     fn owner(&mut self, name: &str) -> Option<OwnerText> {
         let current = Ok(self.document.as_bytes().to_vec());
-        Some(OwnerText { file: format!("{name}.yaml"), current, last_good: None })
+        Some(OwnerText { file: format!("{name}.yaml"), current, last_good: None, is_unsettled: false })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the policy in force was made of, and what former and other workers made theirs of: for when what is on disk cannot be
 //! used. Touches no file: what lies in the state directory is handed in.
 
-use crate::policy::store::Bundle;
+use crate::policy::store::{Bundle, Fingerprint, Gone};
 use crate::policy::{OwnerOutcome, OwnerState};
 use std::path::Path;
 
@@ -19,6 +19,8 @@ pub(super) enum Predecessor {
 pub(super) struct LastGood {
     /// What the policy in force was made of, with the keys of today.
     bundle: Bundle,
+    /// What was in it and is no longer.
+    gone: Gone,
     /// What a former worker left, as bytes.
     inherited: Option<Vec<u8>>,
     /// What another worker's policy was made of, where that is newer than what this one knows.
@@ -56,9 +58,17 @@ impl LastGood {
         &self.bundle
     }
 
-    /// Something else is in force.
+    /// Something else is in force, made of what is on disk and of what was newer in another worker: that has been taken or
+    /// passed over.
     pub(super) fn replace(&mut self, bundle: Bundle) {
+        self.gone.note(&self.bundle, &bundle);
         self.bundle = bundle;
+        self.newer = None;
+    }
+
+    /// What is in force was read once more, as far as it is on disk.
+    pub(super) fn confirm(&mut self, seen: &Fingerprint) {
+        self.bundle.confirm(seen);
     }
 
     /// Where what is known came from, as long as this worker has put nothing in force itself.
@@ -86,7 +96,7 @@ impl LastGood {
         }
         let mut before = self.bundle.clone();
         if let Some(newer) = &self.newer {
-            before.take_newer_owners(newer);
+            before.take_newer_owners(newer, &self.gone);
         }
         before
     }
@@ -103,7 +113,7 @@ impl LastGood {
     ) -> Considered {
         let any_newer = |theirs: &Bundle, is_meant: fn(&OwnerOutcome) -> bool| {
             let mut owners = owners.into_iter().flatten().filter(|owner| is_meant(owner));
-            owners.any(|owner| theirs.has_newer_owner(&owner.name, &self.bundle))
+            owners.any(|owner| theirs.has_newer_owner(&owner.name, &self.bundle, &self.gone))
         };
         let lacks_owner = |theirs: &Bundle| any_newer(theirs, |owner| owner.state != OwnerState::Current);
         let lacks_owner = theirs.as_ref().is_some_and(lacks_owner);

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 /// Messages that wait; older ones give way.
-const MAX_WAITING: usize = 200;
+const MAX_WAITING: usize = 2000;
 
 /// How urgent a message is, in nginx's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

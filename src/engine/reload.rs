@@ -20,12 +20,16 @@ use std::time::{Duration, Instant};
 /// Looks at the files after which a failed write into the state directory is tried again: 20 s with the defaults.
 const LOOKS_BETWEEN_WRITES: u32 = 10;
 
+/// Problems of one owner's document that are logged.
+const MAX_LINES: usize = 20;
+
 /// Whether this is what became of the owners' documents in force.
 fn has_owners(engine: &Engine, owners: &[OwnerOutcome]) -> bool {
-    let alike = |(own, other): (&OwnerOutcome, &OwnerOutcome)| {
-        own.state == other.state && own.diagnostics == other.diagnostics
+    let is_known = |live: &Live| {
+        live.owners.len() == owners.len()
+            && live.owners.iter().zip(owners).all(|(own, other)| own.is_as_before(other))
     };
-    engine.live().as_deref().is_some_and(|live| live.owners.iter().zip(owners).all(alike))
+    engine.live().as_deref().is_some_and(is_known)
 }
 
 #[derive(Default)]
@@ -65,7 +69,10 @@ impl Reloader {
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
         let waited = std::mem::take(&mut self.documents_wait);
-        if waited || !self.judged.as_ref().is_some_and(Fingerprint::is_current) {
+        let is_current = !waited && self.judged.as_ref().is_some_and(Fingerprint::is_current);
+        if let Some(seen) = self.judged.as_ref().filter(|_| is_current) {
+            self.last_good.confirm(seen);
+        } else {
             let former = self.last_good.before(&engine.options.policy, || recall(engine));
             let path = &engine.options.policy;
             let live = engine.live.load_full();
@@ -290,6 +297,7 @@ impl Reloader {
                 owner.refuse_newest(found.diagnostics);
             }
         }
+        log_owners(engine, &owners);
         let (mut keys, mut client_ip) = (compiled.keys.clone(), compiled.client_ip.clone());
         let (_, wrong) = store::refresh_keys(path, &compiled, &mut keys, &mut client_ip, &mut bundle);
         for problem in wrong {
@@ -447,7 +455,11 @@ fn log_owners(engine: &Engine, owners: &[OwnerOutcome]) {
             let level = if problem.is_error() { Level::Error } else { Level::Warn };
             (level, format!("owner `{name}`{contact}: {}", problem.one_line()))
         };
-        let mut lines: Vec<_> = diagnostics.iter().map(line).collect();
+        // The others are in the status: one owner's lines leave room for those of others.
+        let mut lines: Vec<_> = diagnostics.iter().take(MAX_LINES).map(line).collect();
+        if let Some(more @ 1..) = diagnostics.len().checked_sub(MAX_LINES) {
+            lines.push((Level::Warn, format!("owner `{name}`{contact}: and {more} more problems")));
+        }
         let consequence = match state {
             OwnerState::Current => None,
             OwnerState::LastGood => Some("its document was refused, the last good version stays in force"),

@@ -85,6 +85,10 @@ pub(crate) fn last_good_bundle(directory: &Path, policy: &Path) -> Result<Option
     bundle.map(Some).ok_or_else(|| StateError::UnusablePolicy(directory.into(), Unusable::OtherPolicy))
 }
 
+/// How much later another worker may have kept a policy that is not to be overwritten, in milliseconds: one that is slow
+/// takes this long to write its own.
+const AHEAD: u64 = 60_000;
+
 /// The last good policy, kept in the state directory.
 pub(super) struct KeptPolicy {
     file: PathBuf,
@@ -105,8 +109,9 @@ impl KeptPolicy {
     /// Nothing is kept then: better none than one that is older than what was in force, whose grants may have been
     /// withdrawn since.
     pub(super) fn keep(&self, bundle: &[u8], taken_at: u64) -> Result<(), StateError> {
+        // What is from later than another worker may be ahead is from a clock that was wrong.
         if let Ok(Some((_, kept_at))) = self.read()
-            && kept_at > taken_at
+            && (taken_at + 1..=taken_at.saturating_add(AHEAD)).contains(&kept_at)
         {
             return Ok(());
         }

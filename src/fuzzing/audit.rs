@@ -97,7 +97,7 @@ pub(super) fn audit(bytes: &[u8]) -> bool {
     let value: Value =
         serde_json::from_str(&format!("{{{line}}}")).unwrap_or_else(|error| panic!("{error}: {line}"));
     let object = value.as_object().expect("it is an object");
-    assert_eq!(object.len(), 26);
+    assert_eq!(object.len(), 27);
     assert_eq!(object["decision"], "deny");
     let cut: Vec<&str> = match &object["truncated"] {
         Value::Null => Vec::new(),

@@ -198,7 +198,11 @@ impl Case {
     fn work(&self, snapshot: &Snapshot, now: u64, loose: usize, left: u64) -> Option<u64> {
         let units = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
         let written = match &self.who {
-            Who::Groups(names) => units(names.len(), 30),
+            Who::Groups(names) => {
+                // A service account is looked for among all.
+                let walked = if names.len() == 1 { snapshot.service_accounts.len() } else { 0 };
+                units(names.len(), 100).saturating_add(units(walked, 1))
+            }
             Who::Claims(claims) => units(size_of_json(claims), 10),
         };
         let mut left = left.checked_sub(written)?;

@@ -85,6 +85,8 @@ pub struct OwnerText {
     pub current: Result<Vec<u8>, FileError>,
     /// The content that was used last.
     pub last_good: Option<Vec<u8>>,
+    /// It is changing right now, and is judged once it rests: what was used last is given as its content.
+    pub is_unsettled: bool,
 }
 
 const HELP_READ: &str = "check the path, and that nginx's worker user may read it";

@@ -1,6 +1,7 @@
 //! Problems of a policy, told with their place: `file:line:column: path: message`, and a help line.
 
-use crate::text::one_line;
+use crate::text::{one_line, one_line_of};
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -141,7 +142,7 @@ impl Diagnostic {
 
     /// Adds the help line.
     pub fn help(&mut self, help: impl Into<String>) {
-        self.help = Some(one_line(&help.into()));
+        self.help = Some(one_line_of(&help.into(), MAX_MESSAGE));
     }
 
     /// The diagnostic on one line, for logs.
@@ -190,12 +191,20 @@ impl<'p> Path<'p> {
     }
 }
 
+/// A key of a path: a document of problems below one long key would be repeated in each of them.
+pub(super) fn shown(key: &str) -> Cow<'_, str> {
+    match key.char_indices().nth(MAX_KEY) {
+        Some((end, _)) => format!("{}...", key.get(..end).unwrap_or_default()).into(),
+        None => key.into(),
+    }
+}
+
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Path::Root => Ok(()),
-            Path::Key(Path::Root, key) => f.write_str(key),
-            Path::Key(parent, key) => write!(f, "{parent}.{key}"),
+            Path::Key(Path::Root, key) => f.write_str(&shown(key)),
+            Path::Key(parent, key) => write!(f, "{parent}.{}", shown(key)),
             Path::Item(parent, number) => write!(f, "{parent}[{number}]"),
         }
     }
@@ -220,6 +229,10 @@ struct Omitted {
     warnings: usize,
     last: Option<Diagnostic>,
 }
+
+/// Characters of a message, and of a key in a path. What is longer ends in `...`.
+const MAX_MESSAGE: usize = 2000;
+const MAX_KEY: usize = 200;
 
 /// A document with more problems than this is not read by anybody line by line; keeping all would fill the memory.
 const MAX_KEPT: usize = 1000;
@@ -267,14 +280,14 @@ impl Problems {
     }
 
     fn add(&mut self, severity: Severity, place: Place, path: &Path<'_>, message: String) -> &mut Diagnostic {
-        self.keep(Diagnostic {
-            severity,
-            file: Arc::clone(&self.file),
-            place,
-            path: one_line(&path.to_string()),
-            message: one_line(&message),
-            help: None,
-        })
+        let is_kept = !self.is_full() || (severity == Severity::Error && self.warnings > 0);
+        // Of what is only counted nothing is shown.
+        let (path, message) = if is_kept {
+            (one_line(&path.to_string()), one_line_of(&message, MAX_MESSAGE))
+        } else {
+            (String::new(), String::new())
+        };
+        self.keep(Diagnostic { severity, file: Arc::clone(&self.file), place, path, message, help: None })
     }
 
     /// Keeps a problem. An error takes the place of a warning where there is no more room: a document that is refused

@@ -1,7 +1,7 @@
 //! YAML 1.2 or JSON text -> a tree of nodes with places. What could make two readers see two documents is an
 //! error here: duplicate keys, aliases, anchors, tags, merge keys, second documents, a truncated end.
 
-use super::diagnostic::{Path, Place, Problems};
+use super::diagnostic::{Path, Place, Problems, shown};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -201,8 +201,8 @@ fn path_of(open: &[Open]) -> String {
         // The writer is a string: it does not fail.
         _ = match level {
             Open::List(_, items) => write!(path, "[{}]", items.len()),
-            Open::Map { key: Some(key), .. } if path.is_empty() => path.write_str(&key.name),
-            Open::Map { key: Some(key), .. } => write!(path, ".{}", key.name),
+            Open::Map { key: Some(key), .. } if path.is_empty() => path.write_str(&shown(&key.name)),
+            Open::Map { key: Some(key), .. } => write!(path, ".{}", shown(&key.name)),
             Open::Map { key: None, .. } => Ok(()),
         };
     }

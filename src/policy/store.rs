@@ -5,7 +5,7 @@ mod bundle;
 pub mod offline;
 mod packed;
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, Gone};
 
 use super::diagnostic::{Diagnostic, Path as At, Place, Problems, WarningKind};
 use super::{Compiled, Files, Outcome, OwnerOutcome, OwnerState, OwnerText, Turn, compile, compile_in_turn};
@@ -56,6 +56,15 @@ impl Fingerprint {
     pub fn files(&self) -> impl Iterator<Item = (&Path, Option<&FileError>)> {
         let files = self.files.iter().map(|(path, read)| (path, read)).chain(&self.owners);
         files.map(|(path, read)| (&**path, read.as_ref().err()))
+    }
+
+    /// Whether this file was read with a content of this digest.
+    fn has(&self, path: &Path, digest: &str) -> bool {
+        let is_it = |read: &Result<String, FileError>| read.as_deref() == Ok(digest);
+        match self.owners.get(path) {
+            Some(read) => is_it(read),
+            None => self.files.iter().any(|(file, read)| file == path && is_it(read)),
+        }
     }
 
     /// Whether this is the document of an owner.
@@ -415,11 +424,12 @@ impl Files for Reader<'_> {
         let mut current = read_owner(&directory, &path);
         let digest = current.as_ref().map(|content| digest_of(content)).map_err(Clone::clone);
         self.seen.owners.insert(path.clone(), digest);
-        if self.unsettled.contains(&path) {
+        let is_unsettled = self.unsettled.contains(&path);
+        if is_unsettled {
             self.seen.unsettled = true;
             current = last_good.clone().ok_or(FileError::Unsettled);
         }
-        Some(OwnerText { file: path.display().to_string(), current, last_good })
+        Some(OwnerText { file: path.display().to_string(), current, last_good, is_unsettled })
     }
 }
 

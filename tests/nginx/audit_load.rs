@@ -480,9 +480,11 @@ fn hostile() -> Vec<(Request, bool)> {
 /// What the image says about its audit log, with the log elsewhere: the directives outside of `http {}`, and inside.
 fn image(log: &str) -> (String, String) {
     let text = fs::read_to_string(repository("deploy/image/gateway.conf")).unwrap();
+    // As the entrypoint fills it in where the log is a pipe.
+    let text = text.replace("@PIPED@", "").replace("@AUDIT_LOG@", log).replace("@AUDIT_BUFFER@", "4k");
     let lines = |start: &str| {
         let lines = text.lines().map(str::trim).filter(|line| line.starts_with(start));
-        lines.collect::<Vec<_>>().join("\n").replace("/dev/stdout", log)
+        lines.collect::<Vec<_>>().join("\n")
     };
     (lines("env "), [lines("access_log "), lines("large_client_header_buffers ")].join("\n"))
 }

@@ -260,7 +260,12 @@ impl Files for Kept {
     fn owner(&mut self, _: &str) -> Option<OwnerText> {
         let document = self.0.as_bytes().to_vec();
         let last_good = Some(document.clone());
-        Some(OwnerText { file: "owners.d/team.yaml".to_owned(), current: Ok(document), last_good })
+        Some(OwnerText {
+            file: "owners.d/team.yaml".to_owned(),
+            current: Ok(document),
+            last_good,
+            is_unsettled: false,
+        })
     }
 }
 

@@ -116,7 +116,8 @@ pub(in crate::policy) fn add_owners(
     let mut chosen: Vec<(u32, Chosen)> = Vec::new();
     let mut queue = Vec::new();
     for (number, entry) in (0..).zip(&platform.owners) {
-        let Some(OwnerText { file, current, last_good }) = files.owner(&entry.name.value) else {
+        let Some(OwnerText { file, current, last_good, is_unsettled }) = files.owner(&entry.name.value)
+        else {
             problems
                 .error(
                     entry.name.place,
@@ -148,6 +149,13 @@ pub(in crate::policy) fn add_owners(
             test,
         };
         match current {
+            // As if it had not been written yet.
+            Ok(content) if is_unsettled => {
+                let outcome = former.and_then(|former| former.outcome(&entry.name.value));
+                let turns = outcome.map_or(0, |outcome| outcome.turns_waited);
+                chosen
+                    .push((number, Waiting { adder, file, content, last_good, turns }.stay(snapshot, turns)));
+            }
             Ok(content) if last_good.as_ref() == Some(&content) => {
                 chosen.push((number, adder.settled(snapshot, &file, content)));
             }
@@ -367,8 +375,13 @@ impl Waiting<'_> {
 
     /// Its turn comes later.
     fn wait(self, snapshot: &mut Snapshot) -> Chosen {
-        let Self { adder, file, last_good, turns, .. } = self;
-        let turns_waited = turns.saturating_add(1);
+        let turns_waited = self.turns.saturating_add(1);
+        self.stay(snapshot, turns_waited)
+    }
+
+    /// What was good before stays in force.
+    fn stay(self, snapshot: &mut Snapshot, turns_waited: u32) -> Chosen {
+        let Self { adder, file, last_good, .. } = self;
         let kept = last_good.and_then(|content| adder.kept(snapshot, &file, content));
         let Some((rules, outcome)) = kept else {
             let mut problems = Problems::of(&file);
@@ -385,6 +398,7 @@ impl Waiting<'_> {
             Some(OwnerOutcome { state, diagnostics, .. }) => {
                 OwnerOutcome { state: *state, diagnostics: diagnostics.clone(), turns_waited, ..outcome }
             }
+            None if turns_waited == 0 => OwnerOutcome { state: OwnerState::Current, ..outcome },
             None => OwnerOutcome { turns_waited, ..outcome },
         };
         Chosen { rules, outcome, is_new: false }

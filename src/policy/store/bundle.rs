@@ -1,10 +1,11 @@
 //! What a policy was made of, to be made again: by this worker, by one that starts later, or by one that has missed it.
 
 use super::packed::Packed;
-use super::{DOCUMENT, MAX_BYTES, OWNERS, base_of, failed, owner_path};
+use super::{DOCUMENT, Fingerprint, MAX_BYTES, OWNERS, base_of, failed, owner_path, uptime};
 use crate::file::FileError;
 use crate::policy::{Files, Outcome, OwnerText, Turn, compile_in_turn};
 use crate::token::digest::sha256_hex;
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -121,13 +122,26 @@ impl Bundle {
     }
 
     /// Whether it holds a document of this owner that is newer than that in another one, and says something else.
-    pub fn has_newer_owner(&self, owner: &str, other: &Self) -> bool {
+    ///
+    /// `gone`: what the other one has lost.
+    pub fn has_newer_owner(&self, owner: &str, other: &Self, gone: &Gone) -> bool {
         let path = |bundle: &Self| bundle.document().map(|document| owner_path(&base_of(document), owner));
         let own = path(self).and_then(|path| self.part(&path));
         let others = path(other).and_then(|path| other.part(&path));
         match (own, others) {
             (Some(own), Some(other)) => own.read_at > other.read_at && own.content != other.content,
-            (own, _) => own.is_some(),
+            (Some(own), None) => gone.is_missed(own),
+            (None, _) => false,
+        }
+    }
+
+    /// Takes note that what was read is on disk still: it is as new as anything that another worker reads now.
+    pub fn confirm(&mut self, seen: &Fingerprint) {
+        let now = uptime();
+        for Part { path, content, read_at } in &mut self.0 {
+            if seen.has(path, &format!("{:?}", content.digest())) {
+                *read_at = now;
+            }
         }
     }
 
@@ -143,7 +157,9 @@ impl Bundle {
     }
 
     /// Takes over the documents of owners that another bundle of the same policy has, and this one not, or older.
-    pub fn take_newer_owners(&mut self, other: &Self) {
+    ///
+    /// `gone`: what this one has lost.
+    pub fn take_newer_owners(&mut self, other: &Self, gone: &Gone) {
         let Some(owners) = self.document().map(|document| base_of(document).join(OWNERS)) else {
             return self.clone_from(other);
         };
@@ -151,7 +167,8 @@ impl Bundle {
             match self.0.iter_mut().skip(1).find(|part| part.path == theirs.path) {
                 Some(own) if own.read_at < theirs.read_at => own.clone_from(theirs),
                 Some(_) => {}
-                None => self.0.push(theirs.clone()),
+                None if gone.is_missed(theirs) => self.0.push(theirs.clone()),
+                None => {}
             }
         }
     }
@@ -201,6 +218,27 @@ impl Bundle {
     }
 }
 
+/// The documents of owners that are in a worker's policy no longer, since their owner was removed or no version of it could be
+/// used: what another worker read before that is not newer than nothing.
+#[derive(Debug, Default)]
+pub struct Gone(HashMap<PathBuf, u64>);
+
+impl Gone {
+    /// One bundle has taken the place of another one.
+    pub fn note(&mut self, before: &Bundle, now: &Bundle) {
+        let time = uptime();
+        for Part { path, .. } in before.0.iter().skip(1).filter(|part| now.part(&part.path).is_none()) {
+            self.0.insert(path.clone(), time);
+        }
+        self.0.retain(|path, _| now.part(path).is_none());
+    }
+
+    /// Whether a document was read after it had gone here, or was never here.
+    fn is_missed(&self, theirs: &Part) -> bool {
+        self.0.get(&theirs.path).is_none_or(|gone| *gone < theirs.read_at)
+    }
+}
+
 impl Files for Bundle {
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, FileError> {
         let base = self.document().map(base_of).unwrap_or_default();
@@ -216,6 +254,7 @@ impl Files for Bundle {
             file: path.display().to_string(),
             current: content.clone().ok_or(FileError::NotKept),
             last_good: content,
+            is_unsettled: false,
         })
     }
 }

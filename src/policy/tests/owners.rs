@@ -44,6 +44,7 @@ impl Files for Directory {
             file: format!("owners.d/{name}.yaml"),
             current: newest.map(String::into_bytes).ok_or_else(|| io::Error::from_raw_os_error(2).into()),
             last_good: last.map(String::into_bytes),
+            is_unsettled: false,
         })
     }
 }
