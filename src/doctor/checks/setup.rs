@@ -18,17 +18,18 @@ const DEFAULT_CPATH: [&str; 5] = [
 
 pub(super) fn check(tree: &Tree<'_>, files: &dyn Files, found: &mut Findings) {
     includes(tree, found);
-    let calls = ["init_worker", "enforce", "stamp_client_ip", "metrics", "status"];
-    let Some(first) = calls.iter().find_map(|function| tree.calls(function).next()) else {
+    let first_of =
+        |functions: &[&'static str]| functions.iter().find_map(|function| tree.calls(function).next());
+    if first_of(&["enforce", "stamp_client_ip", "init_worker"]).is_none()
+        && !tree.handlers().any(|(_, handler)| handler.code.loads_others)
+    {
         let name = tree.configuration.directives.first().map(|first| first.place.clone());
         let place = name.unwrap_or(Place { file: "nginx.conf".into(), line: 1 });
-        if !tree.handlers().any(|(_, handler)| handler.code.loads_others) {
-            let help =
-                "protect a server with `rewrite_by_lua_block { require(\"tenantauth\").enforce { ... } }`";
-            found.hint(Kind::NotCalled, &place, "nothing here calls tenantauth", help);
-        }
-        return;
-    };
+        let help = "protect a server with `rewrite_by_lua_block { require(\"tenantauth\").enforce { ... } }`";
+        found.hint(Kind::NotCalled, &place, "nothing here calls tenantauth for requests", help);
+    }
+    let calls = ["init_worker", "enforce", "stamp_client_ip", "metrics", "status"];
+    let Some(first) = first_of(&calls) else { return };
     let place = first.0.place(first.1.line);
     module(tree, files, &place, found);
     shared_dict(tree, found);
