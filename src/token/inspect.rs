@@ -353,7 +353,7 @@ const fn type_of(value: &Json<'_>) -> &'static str {
         Json::String(_) => "string",
         Json::List(_) => "list",
         Json::Object(_) => "object",
-        Json::Ambiguous => "object with repeated members",
+        Json::Ambiguous(_) => "object with repeated members",
     }
 }
 
@@ -374,7 +374,7 @@ fn shown(value: &Json<'_>) -> Value {
             }
             items.into()
         }
-        Json::Null | Json::Object(_) | Json::Ambiguous => kind(type_of(value)),
+        Json::Null | Json::Object(_) | Json::Ambiguous(_) => kind(type_of(value)),
     }
 }
 

@@ -27,8 +27,8 @@ pub(super) enum Json<'a> {
     List(Vec<Self>),
     /// An object.
     Object(Object<'a>),
-    /// An object in which a member is repeated: [`Object::parse_marking`] alone makes one.
-    Ambiguous,
+    /// An object in which a member is repeated, with all of them: [`Object::parse_marking`] alone makes one.
+    Ambiguous(Object<'a>),
 }
 
 /// A JSON object without duplicate members, in the order of its text.
@@ -47,7 +47,7 @@ impl<'a> Json<'a> {
     /// Whether a member is repeated in it, at any depth.
     pub(super) fn is_ambiguous(&self) -> bool {
         match self {
-            Self::Ambiguous => true,
+            Self::Ambiguous(_) => true,
             Self::List(values) => values.iter().any(Self::is_ambiguous),
             Self::Object(object) => object.iter().any(|(_, value)| value.is_ambiguous()),
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => false,
@@ -194,7 +194,7 @@ impl<'de> Visitor<'de> for JsonReader {
         }
         if repeated || (object.0.len() > COMPARE_ALL && object.duplicate()) {
             return if self.may_mark() {
-                Ok(Json::Ambiguous)
+                Ok(Json::Ambiguous(object))
             } else {
                 Err(A::Error::custom("duplicate member"))
             };
@@ -289,7 +289,7 @@ mod tests {
         let ambiguous = |name: &str| object.get(name).unwrap().is_ambiguous();
         assert_eq!(["good", "bad", "deep", "many"].map(ambiguous), [false, true, true, true]);
         let Some(Json::List(bad)) = object.get("bad") else { panic!() };
-        assert_eq!((&bad[0], bad[1].is_ambiguous()), (&Json::Ambiguous, false));
+        assert!(matches!(&bad[0], Json::Ambiguous(_)) && !bad[1].is_ambiguous());
         assert!(!reads(&text), "elsewhere it is an error");
     }
 

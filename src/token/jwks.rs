@@ -76,6 +76,10 @@ impl KeySet {
         if listed.len() > MAX_KEYS {
             return Err(InvalidJwks::TooManyKeys);
         }
+        // Which key's private half it is may be read in several ways.
+        if listed.iter().any(|jwk| matches!(jwk, Json::Ambiguous(members) if is_private(members))) {
+            return Err(InvalidJwks::Json("duplicate member".to_owned()));
+        }
         let mut read: Vec<_> = listed.iter().map(|jwk| Listed::read(jwk, algorithms)).collect();
         refuse_published(listed, &mut read);
         refuse_repeated(&mut read);
@@ -101,10 +105,20 @@ impl KeySet {
             }
             reports.push(report);
         }
-        let keys = keys.into_iter();
-        let keys = keys.map(|(public, entries, verifiers)| Key::new(entries, verifiers, &public.material()));
+        // Also those of entries that verify nothing: a revocation may name the key by any of them.
+        let named: Vec<(PublicKey, &str)> = listed.iter().filter_map(named).collect();
+        let keys = keys.into_iter().map(|(public, entries, verifiers)| {
+            let ids = named.iter().filter(|(other, _)| *other == public).map(|(_, kid)| *kid);
+            Key::new(entries, ids, verifiers, &public.material())
+        });
         Ok((Self::new(keys.collect()), reports))
     }
+}
+
+/// The key that an entry is of, whatever the entry may be used for, and what it calls it.
+fn named<'a>(jwk: &'a Json<'_>) -> Option<(PublicKey, &'a str)> {
+    let jwk = jwk.as_object()?;
+    Some((PublicKey::read(jwk).ok()?, optional_text(jwk, "kid").ok()??))
 }
 
 /// Refuses the keys whose private half stands in the document too: whoever reads it can sign with them.
@@ -112,7 +126,9 @@ fn refuse_published(listed: &[Json<'_>], read: &mut [Result<Listed, UnusableKey<
     let private = listed.iter().filter_map(Json::as_object).filter(|jwk| is_private(jwk));
     let published: Vec<PublicKey> = private.filter_map(|jwk| PublicKey::read(jwk).ok()).collect();
     for read in read.iter_mut() {
-        if read.as_ref().is_ok_and(|listed| published.contains(&listed.public)) {
+        let is_published =
+            |listed: &Listed| published.iter().any(|known| known.has_secret_of(&listed.public));
+        if read.as_ref().is_ok_and(is_published) {
             *read = Err(UnusableKey::Published);
         }
     }
@@ -211,7 +227,7 @@ fn member<'a, 'j>(jwk: &'a Object<'j>, name: &str) -> Option<&'a Json<'j>> {
 }
 
 fn is_private(jwk: &Object<'_>) -> bool {
-    PRIVATE.into_iter().any(|name| member(jwk, name).is_some())
+    jwk.iter().any(|(name, value)| PRIVATE.contains(&name) && *value != Json::Null)
 }
 
 /// Refuses keys that were not published for verifying signatures (RFC 7517 sections 4.2 and 4.3).
@@ -270,6 +286,14 @@ impl PublicKey {
             Some("oct") => Err(UnusableKey::SharedSecret),
             Some(other) => Err(UnusableKey::KeyType(other)),
             None => Err(UnusableKey::Missing("kty")),
+        }
+    }
+
+    /// Whether who knows the private half of one knows that of the other: an RSA modulus is factored for every exponent.
+    fn has_secret_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Rsa { n, .. }, Self::Rsa { n: other, .. }) => n == other,
+            _ => self == other,
         }
     }
 

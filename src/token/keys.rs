@@ -131,22 +131,27 @@ impl Entry {
 }
 
 impl Key {
-    /// A key and what it verifies; `material` is the public key's bytes, whatever their encoding.
-    pub(super) fn new(
+    /// A key and what it verifies.
+    ///
+    /// `ids`: everything that the document calls it. `material`: the public key's bytes, whatever their encoding.
+    pub(super) fn new<'i>(
         mut entries: Vec<Entry>,
+        ids: impl Iterator<Item = &'i str>,
         verifiers: Vec<(Algorithm, ParsedPublicKey)>,
         material: &[u8],
     ) -> Self {
-        let mut ids: Vec<Box<str>> = Vec::new();
-        for kid in entries.iter().filter_map(|entry| entry.kid.as_ref()) {
-            if !ids.contains(kid) {
-                ids.push(kid.clone());
+        let mut known: Vec<Box<str>> = Vec::new();
+        for kid in ids {
+            if !known.iter().any(|known| **known == *kid) {
+                known.push(kid.into());
             }
         }
         entries.sort_unstable();
         entries.dedup();
+        let ids = known.clone();
+        known.sort_unstable();
         // Debug quotes and escapes the texts, so no two keys are written alike.
-        let mut description = format!("{entries:?} ").into_bytes();
+        let mut description = format!("{entries:?} {known:?} ").into_bytes();
         description.extend_from_slice(material);
         Self { entries, ids: ids.into(), verifiers, fingerprint: sha256(&description) }
     }

@@ -595,3 +595,55 @@ fn what_a_provider_says_is_shown_on_one_line_of_bounded_length() {
     assert!(why.starts_with("its `kty` `\\u{202e}\\u{7f}") && why.ends_with("..."), "{why}");
     assert!(why.len() <= 503 && why.is_ascii(), "{why}");
 }
+
+/// A revocation may name a key by what an entry calls it that verifies nothing.
+#[test]
+fn a_key_has_every_name_that_the_set_gives_it() {
+    let (one, other) = (rsa(), other_rsa(3));
+    let ids = |keys: &Value| {
+        let (set, _) = parse(keys, AlgorithmSet::from_iter([Algorithm::Rs256]));
+        let ids = set.ids().map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+        (ids.collect::<Vec<_>>(), *set.fingerprint())
+    };
+    let good = named(with(one.clone(), "alg", json!("RS256")), "k2");
+    let (alone, print) = ids(&json!([good]));
+    assert_eq!(alone, [["k2"]]);
+    for further in [
+        with(named(one.clone(), "k1"), "alg", json!("RS512")),
+        with(named(one.clone(), "k1"), "use", json!("enc")),
+        with(named(one.clone(), "k1"), "key_ops", json!(["encrypt"])),
+        with(named(one.clone(), "k1"), "alg", json!("RSA-OAEP")),
+    ] {
+        let (both, other_print) = ids(&json!([further, good]));
+        assert_eq!(both, [["k1", "k2"]], "{further}");
+        // Tokens that were verified before are looked at again.
+        assert_ne!(print, other_print);
+    }
+    // Refused under a name that two keys have, it keeps it beside its own.
+    let (repeated, _) = ids(&json!([named(one.clone(), "k1"), named(other, "k1"), good]));
+    assert_eq!(repeated, [["k1", "k2"]]);
+}
+
+/// In an entry that can be read in several ways the private half may be that of any key.
+#[test]
+fn a_private_half_that_is_written_oddly_is_seen() {
+    let public = rsa();
+    let text = |member: &str| {
+        let odd = public.to_string().replacen(
+            '{',
+            &format!("{{\"kid\":\"x\",\"kid\":\"y\",\"{member}\":\"AQAB\","),
+            1,
+        );
+        format!("{{\"keys\":[{public},{odd}]}}")
+    };
+    let read = |text: &str| KeySet::from_jwks(text.as_bytes(), AlgorithmSet::all());
+    assert!(read(&text("x5t")).is_ok_and(|(set, _)| set.len() == 1));
+    for member in PRIVATE {
+        let why = read(&text(member)).unwrap_err().to_string();
+        assert_eq!(why, "is not valid JSON: duplicate member", "{member}");
+    }
+    // The modulus is the same for every exponent.
+    let other = with(with(public.clone(), "e", json!("Aw")), "d", json!("AQAB"));
+    let (set, reports) = parse(&json!([public, other]), AlgorithmSet::all());
+    assert!(set.is_empty() && reports.iter().all(|report| report.refused.is_some()), "{reports:?}");
+}
