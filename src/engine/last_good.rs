@@ -58,17 +58,22 @@ impl LastGood {
         &self.bundle
     }
 
-    /// Something else is in force, made of what is on disk and of what was newer in another worker: that has been taken or
-    /// passed over.
+    /// Something else is in force.
     pub(super) fn replace(&mut self, bundle: Bundle) {
         self.gone.note(&self.bundle, &bundle);
         self.bundle = bundle;
+    }
+
+    /// What was newer in another worker has been taken, or passed over for what is on disk.
+    pub(super) fn forget_newer(&mut self) {
         self.newer = None;
     }
 
     /// What is in force was read once more, as far as it is on disk.
-    pub(super) fn confirm(&mut self, seen: &Fingerprint) {
-        self.bundle.confirm(seen);
+    ///
+    /// `at`: when that began, by the clock of bundles.
+    pub(super) fn confirm(&mut self, seen: &Fingerprint, at: u64) {
+        self.bundle.confirm(seen, at);
     }
 
     /// Where what is known came from, as long as this worker has put nothing in force itself.
@@ -120,9 +125,16 @@ impl LastGood {
         let is_newer = |theirs: &Bundle| theirs.is_newer_than(&self.bundle) || any_newer(theirs, |_| true);
         let is_newer = theirs.as_ref().is_some_and(is_newer);
         // Workers of another policy may still be there while nginx is reloaded: theirs is left alone.
-        let is_older = |theirs: &Bundle| owners.is_some() && self.bundle.is_newer_than(theirs);
+        let is_older = |theirs: &Bundle| {
+            let mut names = owners.into_iter().flatten().map(|owner| &*owner.name);
+            owners.is_some()
+                && (self.bundle.is_newer_than(theirs)
+                    || names.any(|owner| self.bundle.has_newer_version(owner, theirs)))
+        };
         let is_older = theirs.as_ref().is_some_and(is_older);
-        self.newer = theirs.filter(|_| is_newer);
+        if is_newer {
+            self.newer = theirs;
+        }
         let next = if is_refused {
             Next::Adopt
         } else if lacks_owner {
@@ -133,10 +145,16 @@ impl LastGood {
         Considered { next, is_newer, is_older }
     }
 
-    /// What another worker took before what is on disk broke, if that is newer than what this worker has.
+    /// What another worker took before what is on disk broke, if that is newer than what this worker has: all of it, or
+    /// documents of owners.
     pub(super) fn take_newer(&mut self) -> Option<Bundle> {
-        let mut newer = self.newer.take_if(|newer| newer.is_newer_than(&self.bundle))?;
-        newer.take_newer_files(&self.bundle);
-        Some(newer)
+        let mut newer = self.newer.take()?;
+        if newer.is_newer_than(&self.bundle) {
+            newer.take_newer_files(&self.bundle);
+            return Some(newer);
+        }
+        let mut own = self.bundle.clone();
+        own.take_newer_owners(&newer, &self.gone);
+        (own != self.bundle).then_some(own)
     }
 }

@@ -13,6 +13,7 @@ use crate::policy::diagnostic::Diagnostic;
 use crate::policy::store::{self, Bundle, Fingerprint};
 use crate::policy::{Compiled, Outcome, OwnerOutcome, OwnerState};
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,9 +70,10 @@ impl Reloader {
     /// Looks at the files once. False where they are changing right now.
     pub(super) fn look(&mut self, engine: &Engine, settling: Duration) -> bool {
         let waited = std::mem::take(&mut self.documents_wait);
+        let began = store::uptime();
         let is_current = !waited && self.judged.as_ref().is_some_and(Fingerprint::is_current);
         if let Some(seen) = self.judged.as_ref().filter(|_| is_current) {
-            self.last_good.confirm(seen);
+            self.last_good.confirm(seen, began);
         } else {
             let former = self.last_good.before(&engine.options.policy, || recall(engine));
             let path = &engine.options.policy;
@@ -90,7 +92,8 @@ impl Reloader {
             }
             if !changes.owners.is_empty() {
                 // One team's unfinished file does not keep the others waiting.
-                let again = store::load_after(path, unix_now(), &former, in_force, &changes.owners);
+                let mut again = store::load_after(path, unix_now(), &former, in_force, &changes.owners);
+                again.2.keep_times(&loaded.2);
                 if !again.1.differs_only_in(&loaded.1, &changes.owners) {
                     self.documents_wait = waited;
                     return false;
@@ -99,7 +102,11 @@ impl Reloader {
             }
             let (outcome, fingerprint, bundle, wrong_keys) = loaded;
             self.judged = Some(fingerprint);
-            self.documents_wait = outcome.owners.iter().any(|owner| owner.turns_waited > 0);
+            // What is changing has no turn until it rests.
+            let waits = |owner: &OwnerOutcome| {
+                owner.turns_waited > 0 && !changes.owners.contains(Path::new(&owner.file))
+            };
+            self.documents_wait = outcome.owners.iter().any(waits);
             self.refused = outcome.compiled.is_none();
             self.keys = None;
             self.accept(engine, outcome, bundle, &wrong_keys);
@@ -201,6 +208,7 @@ impl Reloader {
         let nothing_else_changed =
             !wrong_keys.is_empty() && bundle == *self.last_good.bundle() && has_owners(engine, &owners);
         self.remember(engine, bundle);
+        self.last_good.forget_newer();
         if nothing_else_changed {
             return;
         }
@@ -305,6 +313,7 @@ impl Reloader {
         }
         (compiled.keys, compiled.client_ip) = (keys, client_ip);
         self.remember(engine, bundle);
+        self.last_good.forget_newer();
         lock(&engine.last_reload).fallen_back = Some(predecessor);
         // Its keys are looked at again like those of the policy before it.
         self.keys = None;
@@ -455,10 +464,13 @@ fn log_owners(engine: &Engine, owners: &[OwnerOutcome]) {
             let level = if problem.is_error() { Level::Error } else { Level::Warn };
             (level, format!("owner `{name}`{contact}: {}", problem.one_line()))
         };
-        // The others are in the status: one owner's lines leave room for those of others.
-        let mut lines: Vec<_> = diagnostics.iter().take(MAX_LINES).map(line).collect();
-        if let Some(more @ 1..) = diagnostics.len().checked_sub(MAX_LINES) {
-            lines.push((Level::Warn, format!("owner `{name}`{contact}: and {more} more problems")));
+        // The others are in the status: one owner's lines leave room for those of others. Errors say why.
+        let (errors, warnings): (Vec<_>, Vec<_>) = diagnostics.iter().partition(|problem| problem.is_error());
+        let more = diagnostics.len().saturating_sub(MAX_LINES);
+        let level = if errors.len() > MAX_LINES { Level::Error } else { Level::Warn };
+        let mut lines: Vec<_> = errors.into_iter().chain(warnings).take(MAX_LINES).map(line).collect();
+        if more > 0 {
+            lines.push((level, format!("owner `{name}`{contact}: and {more} more problems")));
         }
         let consequence = match state {
             OwnerState::Current => None,

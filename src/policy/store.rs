@@ -435,7 +435,7 @@ impl Files for Reader<'_> {
 
 /// Hundredths of a second since the machine started: one clock for all workers, which nobody sets. 0 where the system
 /// does not tell. (proc(5), `/proc/uptime`.)
-fn uptime() -> u64 {
+pub fn uptime() -> u64 {
     let told = || {
         let text = fs::read_to_string("/proc/uptime").ok()?;
         let (seconds, rest) = text.split_once('.')?;

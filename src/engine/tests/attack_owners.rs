@@ -286,3 +286,52 @@ fn what_was_kept_in_the_future_gives_way_to_what_is_kept_now() {
     kept.keep(b"with the revocation", now).unwrap();
     assert_eq!(kept.recall().unwrap().as_deref(), Some(&b"with the revocation"[..]));
 }
+
+/// A withdrawal that one worker took reaches the other one also where the platform's document broke before that one looked,
+/// and stays where later workers find it.
+#[test]
+fn a_withdrawal_is_followed_while_the_platforms_document_is_broken() {
+    let scratch = directory(OWNERS);
+    let memory = Mutex::new(Local::default());
+    let tick = |worker: &Engine| worker.share_policy(Some(&mut *lock(&memory)));
+    let (quick, slow) = (worker(&scratch, Duration::from_millis(100)), worker(&scratch, SELDOM));
+    let both = [&slow, &quick];
+    for _ in 0..5 {
+        both.iter().for_each(|worker| tick(worker));
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(both.map(|worker| reason_in(worker, "v")), [Reason::Granted; 2]);
+    scratch.write("policy/owners.d/team-b.yaml", "{}\n");
+    wait("the first", || reason_in(&quick, "v") == Reason::TenantForbidden);
+    scratch.write("policy/policy.yaml", "broken\n");
+    wait("the other one", || {
+        both.iter().for_each(|worker| tick(worker));
+        reason_in(&slow, "v") == Reason::TenantForbidden
+    });
+    // A file of keys changes meanwhile.
+    scratch.write("policy/jwks.json", &key_set(&[("r", Algorithm::Rs256), ("e", Algorithm::Es256)]));
+    for _ in 0..(2 * SELDOM.as_millis() / 50) {
+        both.iter().for_each(|worker| tick(worker));
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(both.map(|worker| reason_in(worker, "v")), [Reason::TenantForbidden; 2]);
+    let left = lock(&memory).get(LAST_GOOD).unwrap();
+    let inherited = Inherited { policy: Some(left), ..Inherited::default() };
+    let options = scratch.options("policy");
+    let later = Engine::start_settling(options, inherited, Duration::from_millis(100)).unwrap();
+    wait("a later worker", || later.readiness() == Readiness::Ready);
+    assert_eq!(reason_in(&later, "v"), Reason::TenantForbidden);
+}
+
+/// What refuses a document is logged, however much is odd about it.
+#[test]
+fn errors_are_logged_before_what_is_odd() {
+    let site = start(directory(OWNERS), Inherited::default());
+    let odd = "- { groups: [a], tenants: [v], expires: 2020-01-01T00:00:00Z }\n".repeat(40);
+    site.scratch
+        .write("policy/owners.d/team-b.yaml", &format!("grants:\n{odd}- {{ groups: [a], tenants: [x] }}\n"));
+    site.wait_for("the refusal", |site| site.engine.status()["owners"][1]["state"] == "last_good");
+    let errors = site.errors();
+    let named = |part: &str| errors.iter().filter(|line| line.contains(part)).count();
+    assert_eq!(named("`x` is not within the owner's tenants"), 1, "{errors:?}");
+}

@@ -153,8 +153,7 @@ pub(in crate::policy) fn add_owners(
             Ok(content) if is_unsettled => {
                 let outcome = former.and_then(|former| former.outcome(&entry.name.value));
                 let turns = outcome.map_or(0, |outcome| outcome.turns_waited);
-                chosen
-                    .push((number, Waiting { adder, file, content, last_good, turns }.stay(snapshot, turns)));
+                chosen.push((number, Waiting { adder, file, content, last_good, turns }.rest(snapshot)));
             }
             Ok(content) if last_good.as_ref() == Some(&content) => {
                 chosen.push((number, adder.settled(snapshot, &file, content)));
@@ -350,6 +349,19 @@ impl Adder<'_> {
         Some((Some(rules), outcome))
     }
 
+    fn former_outcome(&self) -> Option<&OwnerOutcome> {
+        self.former.and_then(|former| former.outcome(&self.entry.name.value))
+    }
+
+    /// No version can be used, for a reason that is not the document's.
+    fn without(&self, file: &str, why: &str, help: &str, turns_waited: u32) -> Chosen {
+        let mut problems = Problems::of(file);
+        problems.error(Place { line: 1, column: 1 }, &Path::Root, why).help(help);
+        let (rules, outcome) = self.nothing(file);
+        let outcome = OwnerOutcome { turns_waited, diagnostics: problems.into_sorted(), ..outcome };
+        Chosen { rules, outcome, is_new: false }
+    }
+
     fn nothing(&self, file: &str) -> (Option<Rules>, OwnerOutcome) {
         (None, self.outcome(file, OwnerState::Unavailable))
     }
@@ -375,32 +387,42 @@ impl Waiting<'_> {
 
     /// Its turn comes later.
     fn wait(self, snapshot: &mut Snapshot) -> Chosen {
-        let turns_waited = self.turns.saturating_add(1);
-        self.stay(snapshot, turns_waited)
-    }
-
-    /// What was good before stays in force.
-    fn stay(self, snapshot: &mut Snapshot, turns_waited: u32) -> Chosen {
-        let Self { adder, file, last_good, .. } = self;
-        let kept = last_good.and_then(|content| adder.kept(snapshot, &file, content));
-        let Some((rules, outcome)) = kept else {
-            let mut problems = Problems::of(&file);
-            problems
-                .error(Place { line: 1, column: 1 }, &Path::Root, "it waits for its turn to be read")
-                .help("large documents are read one after the other");
-            let (rules, outcome) = adder.nothing(&file);
-            let outcome = OwnerOutcome { turns_waited, diagnostics: problems.into_sorted(), ..outcome };
-            return Chosen { rules, outcome, is_new: false };
+        let Self { adder, file, last_good, turns, .. } = self;
+        let turns_waited = turns.saturating_add(1);
+        let Some((rules, outcome)) = last_good.and_then(|content| adder.kept(snapshot, &file, content))
+        else {
+            let help = "large documents are read one after the other";
+            return adder.without(&file, "it waits for its turn to be read", help, turns_waited);
         };
         // What is known of the version before counts until the new one was looked at.
-        let former = adder.former.and_then(|former| former.outcome(&adder.entry.name.value));
-        let outcome = match former.filter(|former| former.rules == outcome.rules) {
-            Some(OwnerOutcome { state, diagnostics, .. }) => {
-                OwnerOutcome { state: *state, diagnostics: diagnostics.clone(), turns_waited, ..outcome }
-            }
-            None if turns_waited == 0 => OwnerOutcome { state: OwnerState::Current, ..outcome },
-            None => OwnerOutcome { turns_waited, ..outcome },
+        let former = adder.former_outcome().filter(|former| former.rules == outcome.rules);
+        let (state, diagnostics) = former
+            .map_or((OwnerState::LastGood, Vec::new()), |former| (former.state, former.diagnostics.clone()));
+        let outcome = OwnerOutcome { state, diagnostics, turns_waited, ..outcome };
+        Chosen { rules, outcome, is_new: false }
+    }
+
+    /// It is looked at once it rests: what was found before stays so.
+    fn rest(self, snapshot: &mut Snapshot) -> Chosen {
+        let Self { adder, file, last_good, turns, .. } = self;
+        let Some((rules, outcome)) = last_good.and_then(|content| adder.kept(snapshot, &file, content))
+        else {
+            let help = "the platform no longer gives what it needs; leave the file alone for a second";
+            return adder.without(
+                &file,
+                "it is changing, and the version before cannot be used",
+                help,
+                turns,
+            );
         };
+        let (state, diagnostics) = match adder.former_outcome() {
+            None => (OwnerState::Current, Vec::new()),
+            Some(OwnerOutcome { state: OwnerState::Unavailable, diagnostics, .. }) => {
+                (OwnerState::LastGood, diagnostics.clone())
+            }
+            Some(former) => (former.state, former.diagnostics.clone()),
+        };
+        let outcome = OwnerOutcome { state, diagnostics, turns_waited: turns, ..outcome };
         Chosen { rules, outcome, is_new: false }
     }
 }

@@ -125,22 +125,20 @@ impl Bundle {
     ///
     /// `gone`: what the other one has lost.
     pub fn has_newer_owner(&self, owner: &str, other: &Self, gone: &Gone) -> bool {
-        let path = |bundle: &Self| bundle.document().map(|document| owner_path(&base_of(document), owner));
-        let own = path(self).and_then(|path| self.part(&path));
-        let others = path(other).and_then(|path| other.part(&path));
-        match (own, others) {
-            (Some(own), Some(other)) => own.read_at > other.read_at && own.content != other.content,
+        match (self.part_of(owner), other.part_of(owner)) {
             (Some(own), None) => gone.is_missed(own),
             (None, _) => false,
+            (Some(_), Some(_)) => self.has_newer_version(owner, other),
         }
     }
 
-    /// Takes note that what was read is on disk still: it is as new as anything that another worker reads now.
-    pub fn confirm(&mut self, seen: &Fingerprint) {
-        let now = uptime();
+    /// Takes note that what was read is on disk still: it is as new as anything that another worker read until then.
+    ///
+    /// `at`: by the clock of [`super::uptime`], between two readings that found the same.
+    pub fn confirm(&mut self, seen: &Fingerprint, at: u64) {
         for Part { path, content, read_at } in &mut self.0 {
             if seen.has(path, &format!("{:?}", content.digest())) {
-                *read_at = now;
+                *read_at = at;
             }
         }
     }
@@ -173,6 +171,24 @@ impl Bundle {
         }
     }
 
+    /// What was read twice is as old as its first reading, after which nothing was looked at again.
+    pub fn keep_times(&mut self, first: &Self) {
+        for part in &mut self.0 {
+            let same = |earlier: &&Part| earlier.path == part.path && earlier.content == part.content;
+            if let Some(earlier) = first.0.iter().find(same) {
+                part.read_at = earlier.read_at;
+            }
+        }
+    }
+
+    /// Whether another bundle has an older version of an owner's document.
+    pub fn has_newer_version(&self, owner: &str, other: &Self) -> bool {
+        match (self.part_of(owner), other.part_of(owner)) {
+            (Some(own), Some(other)) => own.read_at > other.read_at && own.content != other.content,
+            _ => false,
+        }
+    }
+
     /// Takes one file's content from a newer bundle.
     pub(super) fn replace(&mut self, file: &Path, newer: &Self) {
         let Some(newer) = newer.0.iter().find(|part| part.path == file) else { return };
@@ -190,6 +206,10 @@ impl Bundle {
         for part in self.0.iter_mut().skip(1).filter(|part| part.path == file) {
             part.clone_from(kept);
         }
+    }
+
+    fn part_of(&self, owner: &str) -> Option<&Part> {
+        self.part(&owner_path(&base_of(self.document()?), owner))
     }
 
     fn part(&self, path: &Path) -> Option<&Part> {

@@ -153,6 +153,10 @@ impl Adder<'_> {
 
     /// A rule's exceptions, and those of the owner's tenants that it would reach.
     fn excepting(&self, tenants: &[TenantPattern], own: PatternSet) -> PatternSet {
+        // Of tenants that are written out there may be thousands, and one that is excepted is a mistake.
+        let is_reached =
+            |tenant: &&TenantPattern| tenant.literal().is_none_or(|name| self.excepted.matches(name));
+        let tenants: Vec<&TenantPattern> = tenants.iter().filter(is_reached).collect();
         let reached = |excepted: &&TenantPattern| {
             tenants.iter().any(|tenant| tenant.may_overlap(excepted) && tenant.overlaps(excepted))
         };
