@@ -6,7 +6,7 @@ use crate::token::algorithm::{Algorithm, AlgorithmSet};
 use crate::token::claims::{ClaimPath, Claims, GroupsFormat, IssuerRules, Origin, read_claims};
 use crate::token::digest::Sha256;
 use crate::token::fixtures::{self, ISSUER, NOW, b64, jwk, key_set, with};
-use crate::token::jwks::{InvalidJwks, MAX_JWKS_LEN, MAX_KEYS};
+use crate::token::jwks::{InvalidJwks, KeyReport, MAX_JWKS_LEN, MAX_KEYS};
 use crate::token::keys::KeySet;
 use crate::token::service::{Credentials, ServiceTokenCache};
 use crate::token::twin::twin;
@@ -241,9 +241,13 @@ pub(super) fn jwks(bytes: &[u8]) -> bool {
         }
     }
     // In another order it is the same set; with fewer algorithms no larger one.
-    let reversed = json!({"keys": listed.iter().rev().collect::<Vec<_>>()}).to_string();
-    let (again, _) = KeySet::from_jwks(reversed.as_bytes(), AlgorithmSet::all()).unwrap();
-    assert_eq!(again.fingerprint(), set.fingerprint());
+    // Written anew, an entry with a repeated member has only one of them.
+    let is_repeated = |report: &KeyReport| report.refused.as_deref() == Some("a member is repeated in it");
+    if !reports.iter().any(is_repeated) {
+        let reversed = json!({"keys": listed.iter().rev().collect::<Vec<_>>()}).to_string();
+        let (again, _) = KeySet::from_jwks(reversed.as_bytes(), AlgorithmSet::all()).unwrap();
+        assert_eq!(again.fingerprint(), set.fingerprint());
+    }
     let (fewer, _) = KeySet::from_jwks(bytes, AlgorithmSet::from_iter([Algorithm::EdDsa])).unwrap();
     assert!(fewer.len() <= set.len());
     !set.is_empty()
