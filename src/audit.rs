@@ -498,8 +498,8 @@ fn push_escaped(out: &mut Text, bytes: &[u8]) {
     out.push('"');
 }
 
-/// Appends a character of the basic plane as `\uXXXX`. Without the formatting machinery: a client can send a request that
-/// consists of such characters alone.
+/// Appends a character of the basic plane as the JSON escape of its four digits. Without the formatting machinery: a
+/// client can send a request that consists of such characters alone.
 fn push_escape(out: &mut Text, character: char) {
     out.push_str("\\u");
     for shift in [12, 8, 4, 0] {

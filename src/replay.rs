@@ -194,7 +194,7 @@ impl<'s> Replayer<'s> {
 
     /// Takes note of the groups that the records of a log name.
     ///
-    /// `read`: is told how many bytes were read of each line.
+    /// `read`: is called with the bytes that were read of each line.
     ///
     /// # Errors
     /// Those of reading.

@@ -80,7 +80,7 @@ impl Secrets {
         take(path, outcome, read, format)
     }
 
-    /// The policy that nginx decides by, as far as `last_good` tells it, or the answer where none can be used.
+    /// The policy that nginx decides by, as far as `last_good` has it, or the answer where none can be used.
     pub(super) fn in_force(
         self,
         path: &Path,

@@ -3,9 +3,52 @@
 use super::lua::{Call, Entry, Value};
 use crate::client_ip::cookie;
 use crate::scope::Backend;
+use thiserror::Error;
 
-/// Whether the value of an option is taken: what is wrong with it, behind the option's name.
-type Check = fn(&Value) -> Result<(), String>;
+/// Whether the value of an option is taken.
+type Check = fn(&Value) -> Result<(), WrongValue>;
+
+/// What is wrong with the value of an option, behind its name, in the words of the Lua code. The fault is the author's of the
+/// configuration.
+#[derive(Debug, Error)]
+pub(super) enum WrongValue {
+    #[error("must be {expected}, got {got}")]
+    Type { expected: &'static str, got: &'static str },
+    #[error("must not be empty")]
+    Empty,
+    #[error("must be a list of strings")]
+    NotStrings,
+    #[error("must be a backend's name or a list of them")]
+    NotBackends,
+    #[error("must name at least one backend")]
+    NoBackend,
+    #[error("names an unknown backend `{0}`: it must be one of mimir, loki, tempo, pyroscope")]
+    UnknownBackend(String),
+    #[error("must begin with `/`")]
+    RelativePath,
+    #[error("must be a plain path")]
+    NotPlain,
+    #[error("must be \"remote_addr\"")]
+    NotRemoteAddr,
+    #[error("names `{0}`, which is no header's name")]
+    NotHeader(String),
+    #[error("cannot name `{0}`")]
+    ReservedHeader(String),
+    #[error("must be `true`")]
+    NotTrue,
+    #[error("must be between 0.1 and 3600 seconds")]
+    Interval,
+    #[error("is no cookie name")]
+    NotCookie,
+    #[error("must be a whole number of 1 to 600 seconds")]
+    Lifetime,
+}
+
+impl WrongValue {
+    const fn of_type(expected: &'static str, value: &Value) -> Self {
+        Self::Type { expected, got: type_of(value) }
+    }
+}
 
 /// What `require "tenantauth"` has.
 pub(super) const FUNCTIONS: [&str; 6] =
@@ -36,7 +79,7 @@ pub(super) enum Mistake {
     /// An unknown option, the known one that looks most like it, and its line.
     Unknown(String, Option<&'static str>, u32),
     /// An option, what is wrong with its value, and its line.
-    Value(String, String, u32),
+    Value(String, WrongValue, u32),
     /// Options that exclude or need each other.
     Conflict(&'static str),
 }
@@ -109,117 +152,111 @@ const fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn nonempty_string(value: &Value) -> Result<(), String> {
+fn nonempty_string(value: &Value) -> Result<(), WrongValue> {
     match value {
-        Value::Text(text) if text.is_empty() => Err("must not be empty".to_owned()),
+        Value::Text(text) if text.is_empty() => Err(WrongValue::Empty),
         Value::Text(_) => Ok(()),
-        other => Err(format!("must be a string, got {}", type_of(other))),
+        other => Err(WrongValue::of_type("a string", other)),
     }
 }
 
-fn boolean(value: &Value) -> Result<(), String> {
+fn boolean(value: &Value) -> Result<(), WrongValue> {
     match value {
         Value::Boolean(_) => Ok(()),
-        other => Err(format!("must be a boolean, got {}", type_of(other))),
+        other => Err(WrongValue::of_type("a boolean", other)),
     }
 }
 
 /// The texts of a list, those that are written out.
-fn list_of_strings(value: &Value) -> Result<Vec<&str>, String> {
+fn list_of_strings(value: &Value) -> Result<Vec<&str>, WrongValue> {
     let Value::Table(entries) = value else {
-        return Err(format!("must be a list of strings, got {}", type_of(value)));
+        return Err(WrongValue::of_type("a list of strings", value));
     };
     let mut texts = Vec::new();
     for entry in entries {
         match (&entry.name, &entry.value) {
             (None, Value::Unknown) => {}
             (None, Value::Text(text)) if !text.is_empty() => texts.push(&**text),
-            _ => return Err("must be a list of strings".to_owned()),
+            _ => return Err(WrongValue::NotStrings),
         }
     }
     Ok(texts)
 }
 
-fn backends(value: &Value) -> Result<(), String> {
+fn backends(value: &Value) -> Result<(), WrongValue> {
     let names = match value {
-        Value::Text(name) if name.is_empty() => Err(String::new()),
+        Value::Text(name) if name.is_empty() => Err(WrongValue::NotBackends),
         Value::Text(name) => Ok(vec![&**name]),
         list => list_of_strings(list),
     };
-    let names = names.map_err(|_| "must be a backend's name or a list of them".to_owned())?;
+    let names = names.map_err(|_| WrongValue::NotBackends)?;
     if matches!(value, Value::Table(entries) if entries.is_empty()) {
-        return Err("must name at least one backend".to_owned());
+        return Err(WrongValue::NoBackend);
     }
     match names.into_iter().find(|name| Backend::ALL.iter().all(|backend| backend.name() != *name)) {
         None => Ok(()),
-        Some(name) => {
-            Err(format!("names an unknown backend `{name}`: it must be one of mimir, loki, tempo, pyroscope"))
-        }
+        Some(name) => Err(WrongValue::UnknownBackend(name.to_owned())),
     }
 }
 
-fn path_prefix(value: &Value) -> Result<(), String> {
+fn path_prefix(value: &Value) -> Result<(), WrongValue> {
     let Value::Text(prefix) = value else {
-        return Err(format!("must be a string, got {}", type_of(value)));
+        return Err(WrongValue::of_type("a string", value));
     };
     if !prefix.is_empty() && !prefix.starts_with('/') {
-        return Err("must begin with `/`".to_owned());
+        return Err(WrongValue::RelativePath);
     }
     let closed = format!("{prefix}/");
     let has_dots = closed.contains("/./") || closed.contains("/../");
     // What ends in a slash is closed by none of ours.
     if prefix.contains(['%', '?', '#', '\\']) || prefix.contains("//") || has_dots {
-        return Err("must be a plain path".to_owned());
+        return Err(WrongValue::NotPlain);
     }
     Ok(())
 }
 
-fn client_ip(value: &Value) -> Result<(), String> {
-    if *value == Value::Text("remote_addr".to_owned()) {
-        Ok(())
-    } else {
-        Err("must be \"remote_addr\"".to_owned())
-    }
+fn client_ip(value: &Value) -> Result<(), WrongValue> {
+    if *value == Value::Text("remote_addr".to_owned()) { Ok(()) } else { Err(WrongValue::NotRemoteAddr) }
 }
 
-fn header_names(value: &Value) -> Result<(), String> {
+fn header_names(value: &Value) -> Result<(), WrongValue> {
     for name in list_of_strings(value)? {
         let lower = name.to_ascii_lowercase();
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
-            return Err(format!("names `{name}`, which is no header's name"));
+            return Err(WrongValue::NotHeader(name.to_owned()));
         }
         if lower == "cookie" || lower == "x-scope-orgid" || lower.starts_with("x-tenantauth-") {
-            return Err(format!("cannot name `{name}`"));
+            return Err(WrongValue::ReservedHeader(name.to_owned()));
         }
     }
     Ok(())
 }
 
-fn again(value: &Value) -> Result<(), String> {
-    if *value == Value::Boolean(true) { Ok(()) } else { Err("must be `true`".to_owned()) }
+fn again(value: &Value) -> Result<(), WrongValue> {
+    if *value == Value::Boolean(true) { Ok(()) } else { Err(WrongValue::NotTrue) }
 }
 
-fn reload_interval(value: &Value) -> Result<(), String> {
+fn reload_interval(value: &Value) -> Result<(), WrongValue> {
     match value {
         Value::Number(seconds) if (0.1..=3600.0).contains(seconds) => Ok(()),
-        Value::Number(_) => Err("must be between 0.1 and 3600 seconds".to_owned()),
-        other => Err(format!("must be a number of seconds, got {}", type_of(other))),
+        Value::Number(_) => Err(WrongValue::Interval),
+        other => Err(WrongValue::of_type("a number of seconds", other)),
     }
 }
 
-fn cookie_name(value: &Value) -> Result<(), String> {
+fn cookie_name(value: &Value) -> Result<(), WrongValue> {
     nonempty_string(value)?;
     match value {
         Value::Text(name) if cookie::is_name(name) => Ok(()),
-        _ => Err("is no cookie name".to_owned()),
+        _ => Err(WrongValue::NotCookie),
     }
 }
 
-fn ttl(value: &Value) -> Result<(), String> {
+fn ttl(value: &Value) -> Result<(), WrongValue> {
     match value {
         Value::Number(seconds) if seconds.fract() == 0.0 && (1.0..=600.0).contains(seconds) => Ok(()),
-        Value::Number(_) => Err("must be a whole number of 1 to 600 seconds".to_owned()),
-        other => Err(format!("must be a number of seconds, got {}", type_of(other))),
+        Value::Number(_) => Err(WrongValue::Lifetime),
+        other => Err(WrongValue::of_type("a number of seconds", other)),
     }
 }
 
@@ -259,7 +296,7 @@ mod tests {
         let said = code.calls.iter().flat_map(mistakes).map(|mistake| match mistake {
             Mistake::NoTable(got) => format!("options must be a table, got {got}"),
             Mistake::Unknown(name, ..) => format!("unknown option `{name}`"),
-            Mistake::Value(_, problem, _) => problem,
+            Mistake::Value(_, problem, _) => problem.to_string(),
             Mistake::Conflict(words) => words.to_owned(),
         });
         said.collect()

@@ -41,7 +41,7 @@ fn run(engine: &Weak<Engine>, inbox: &mpsc::Receiver<Task>, inherited: Inherited
     loop {
         let Some(strong) = engine.upgrade() else { return };
         let began = Instant::now();
-        // A panic is not looked at again at once: it would be told twice a second.
+        // What panicked is not looked at again at once: it would be logged twice a second.
         let mut settled = true;
         guarded(&strong, "the policy was read", || settled = reloader.look(&strong, settling));
         let wait = if reloader.documents_wait {

@@ -1,4 +1,4 @@
-//! An audit log: opened, told from what is none, and read line by line.
+//! An audit log: opened, distinguished from other files, and read line by line.
 
 use super::record::{self, Next};
 use std::fs::File;

@@ -134,7 +134,7 @@ fn refuse_published(listed: &[Json<'_>], read: &mut [Result<Listed, UnusableKey<
     }
 }
 
-/// Refuses different keys of one `kid` where the algorithm does not tell them apart either.
+/// Refuses different keys of one `kid` that verify the same algorithm.
 fn refuse_repeated(read: &mut [Result<Listed, UnusableKey<'_>>]) {
     let collides = |one: &Listed, other: &Listed| {
         one.entry.kid.is_some()

@@ -161,6 +161,41 @@ fn what_is_below_a_prefix_passes_to_no_other_backend_either() {
     assert_denied(&answer, "internal_error");
 }
 
+/// Nor does a default tenant, or a token that was decided for one backend, reach what another one's fallback names.
+#[test]
+fn a_fallback_that_names_its_backend_takes_no_prefixed_path_of_another() {
+    let server = r#"
+        error_page 502 = @standby; proxy_intercept_errors on;
+        location /pre/ {
+            rewrite_by_lua_block { require("tenantauth").enforce { backend = "mimir", path_prefix = "/pre" } }
+            proxy_pass http://@UPSTREAM@/;
+        }
+        location @standby {
+            rewrite_by_lua_block { require("tenantauth").enforce { again = true, backend = "loki" } }
+            proxy_pass http://@UPSTREAM:loki@$below;
+            proxy_set_header X-Echo-Status "";
+        }
+    "#;
+    let policy = POLICY.replace(
+        "grants:\n",
+        &format!(
+            "service_accounts:\n  - {{ name: agent, tenant: tenant1, token_sha256: [{}] }}\ngrants:\n  - {{ name: a, \
+             groups: [\"service:agent\"], tenants: [tenant1], scopes: [\"metrics:write\"] }}\n",
+            sha256(&service_token('s'))
+        ),
+    );
+    let map = "map $request_uri $below { ~^/pre(?<rest>/.*)$ $rest; }";
+    let site = Site::builder().policy(&policy).http(map).server(server).start();
+    site.expect_errors();
+    for path in ["/pre/api/prom/push", "/pre/api/v1/push"] {
+        let request =
+            Request::new("POST", path).header("Authorization", format!("Bearer {}", service_token('s')));
+        let answer = site.send(request.header("X-Echo-Status", "502").body("{}"));
+        assert!(site.upstream_of("loki").take().is_empty(), "{path}: {answer:?}");
+        assert_denied(&answer, "internal_error");
+    }
+}
+
 /// A WebSocket was accepted for a tail, and for nothing else of its scope.
 #[test]
 fn an_accepted_upgrade_goes_to_no_other_route() {

@@ -3,7 +3,7 @@
 use crate::checks::{assert_allowed, assert_denied};
 use crate::support::client::Request;
 use crate::support::site::{POLICY, Site};
-use crate::support::tokens::{claims_with, key, service_token, sha256};
+use crate::support::tokens::{claims_with, jwks, key, service_token, sha256, token};
 use serde_json::json;
 use std::thread::sleep;
 use std::time::Duration;
@@ -149,6 +149,22 @@ fn a_revoked_key_ends_what_it_signed_in_every_worker() {
     site.write_policy(&policy("keys: [{ issuer: idp, kid: key-2 }]"));
     sleep(IN_FORCE);
     are("");
+}
+
+/// An incident notice may name the key as an entry does that verifies nothing here.
+#[test]
+fn a_key_is_revoked_by_any_of_its_names() {
+    let site = Site::builder().policy(&policy("keys: [{ issuer: idp, kid: legacy }]")).start();
+    let mut set: serde_json::Value = serde_json::from_str(&jwks(&[key()])).unwrap();
+    let request = || Request::get("/loki/api/v1/query").tenant("tenant1").token(&token(&["group1"]));
+    assert_eq!(site.send(request()).reason(), "", "another key is revoked");
+    let mut legacy = set["keys"][0].clone();
+    (legacy["kid"], legacy["alg"]) = (json!("legacy"), json!("RS512"));
+    set["keys"].as_array_mut().unwrap().push(legacy);
+    site.workspace.write("jwks.json", set.to_string());
+    sleep(IN_FORCE);
+    assert_eq!(site.send(request()).reason(), "token_revoked");
+    assert_eq!(site.upstream.take().len(), 1);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) struct Report {
     pub(super) old: Side,
     pub(super) new: Side,
     pub(super) changes: Vec<Changed>,
-    /// Patterns of tenants, or excepted groups, overlap in too many ways: `rules` are told in place of `changes`.
+    /// Patterns of tenants, or excepted groups, overlap in too many ways: `rules` are listed in place of `changes`.
     pub(super) overlapping: bool,
     pub(super) rules: Vec<RuleChanged>,
     /// Other sections that differ.

@@ -448,7 +448,7 @@ fn narrower_bounds_bind_at_once_and_an_owner_removed_is_gone() {
     assert_eq!(read(&compiled, &["a"], "team-a"), Reason::TenantForbidden);
 }
 
-/// What the platform excepts from an owner's tenants is nobody's but the platform's.
+/// What the platform excepts from an owner's tenants belongs to the platform alone.
 #[test]
 fn tenants_excepted_from_bounds_are_out_of_reach() {
     let excepting = PLATFORM.replace(
